@@ -1,0 +1,67 @@
+//! What can go wrong between a request and its last token, in terms a caller can act on.
+
+use std::time::Duration;
+
+/// Why a request could not be answered. Every variant says what to do next in its message.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum EngineError {
+    /// No model of that name is known here.
+    #[error("model `{name}` is not here; known models: {known}. Put a GGUF file into the models folder or name its full path")]
+    UnknownModel {
+        /// Name as asked for.
+        name: String,
+        /// Comma-separated names that would have worked.
+        known: String,
+    },
+    /// The model is being loaded; try again after `eta`.
+    #[error("model `{name}` is loading ({percent} %)", percent = (progress * 100.0).round())]
+    Loading {
+        /// Name of the model.
+        name: String,
+        /// Fraction loaded, 0 to 1.
+        progress: f32,
+        /// Estimated time left.
+        eta: Duration,
+    },
+    /// The model file could not be loaded.
+    #[error("model `{name}` could not be loaded: {reason}")]
+    LoadFailed {
+        /// Name of the model.
+        name: String,
+        /// What llama.cpp or the file system said.
+        reason: String,
+    },
+    /// As many requests wait as are allowed to.
+    #[error("the queue of model `{name}` is full ({limit} waiting); try again in a moment")]
+    QueueFull {
+        /// Name of the model.
+        name: String,
+        /// Most requests that may wait.
+        limit: usize,
+    },
+    /// The prompt does not fit the context.
+    #[error("the prompt has {prompt_tokens} tokens and the context holds {context}; shorten the prompt or start the node with a larger --context")]
+    ContextExceeded {
+        /// Tokens of the prompt.
+        prompt_tokens: usize,
+        /// Tokens a sequence may have.
+        context: usize,
+    },
+    /// A field of the request is wrong.
+    #[error("{message}")]
+    Invalid {
+        /// The field, as a path in the engine's request (`sampling.temperature`, `constraint`, `messages`, …).
+        field: &'static str,
+        /// What is wrong and what would be right.
+        message: String,
+    },
+    /// llama.cpp failed in the middle of the work; the slot was reset.
+    #[error("the engine failed while computing: {reason}")]
+    Compute {
+        /// What is known of the cause.
+        reason: String,
+    },
+    /// The node is shutting down or the model was unloaded.
+    #[error("the model was unloaded before the answer was complete; send the request again")]
+    Unloaded,
+}

@@ -1,0 +1,28 @@
+//! Local generation over llama.cpp: models, slots, batching, KV policy, sampling and grammars.
+//!
+//! The path of a request: [`Engine::generate`] resolves the model name through the [`Catalogue`], loads the model if
+//! need be, renders and tokenises the prompt, compiles the constraint, and hands a job to the one thread that owns
+//! the model's slots and batch. Tokens come back as [`Event`]s. Dropping the [`Generation`] frees its slot within one
+//! step.
+//!
+//! What this crate refuses: HTTP, configuration files, environment variables, and any knowledge of peers. It is the
+//! only crate that knows llama.cpp, and the only one with `unsafe` code.
+
+mod catalogue;
+mod engine;
+mod error;
+pub mod generation;
+pub mod grammar;
+pub mod sampler;
+pub mod template;
+pub mod text;
+
+pub use catalogue::{Catalogue, ModelSource};
+pub use engine::{Engine, EngineOptions, KvType, ModelOptions};
+pub use error::EngineError;
+pub use generation::{Event, FinishReason, Generation, Prompt, Request, TokenLogprob, TopLogprob, Usage};
+pub use grammar::Constraint;
+pub use sampler::Sampling;
+
+/// A token id of a model's vocabulary.
+pub type Token = i32;

@@ -1,0 +1,1 @@
+//! Chat templates from the GGUF, rendered with minijinja.

@@ -1,0 +1,1 @@
+//! From token bytes to text: UTF-8 is never split, stop texts never leak.

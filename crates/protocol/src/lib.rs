@@ -1,0 +1,6 @@
+//! Wire types and names that every room of Hearth shares.
+//!
+//! This crate holds what crosses a boundary: request and response bodies, error shapes, identifiers and format
+//! versions. It refuses I/O and any logic beyond parsing and validating what it carries.
+
+pub mod status;
