@@ -1,11 +1,18 @@
 //! Several models under one memory budget: loaded on demand, kept alive, evicted when idle.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
-use hearth_protocol::status::ModelStatus;
+use hearth_protocol::status::{ModelState, ModelStatus};
+use tokio::sync::watch;
 
-use crate::{Catalogue, EngineError, Generation, Request};
+use crate::llama::{self, Header};
+use crate::loaded::{Loaded, Plan};
+use crate::runner::Command;
+use crate::{Catalogue, EngineError, Generation, ModelSource, Request};
 
 /// Types a KV cache's halves (keys/values) can have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -71,51 +78,377 @@ impl Default for EngineOptions {
     }
 }
 
-/// The machine's models. Cheap to clone; the last clone dropped stops every model thread.
+/// The machine's models. Cheap to clone; dropping the last clone stops every model's thread.
 #[derive(Clone)]
 pub struct Engine {
-    inner: Arc<()>,
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    options: EngineOptions,
+    catalogue: Catalogue,
+    budget: u64,
+    started: Instant,
+    models: Mutex<HashMap<String, Arc<Entry>>>,
+}
+
+/// A model that was asked for at least once.
+struct Entry {
+    source: ModelSource,
+    state: watch::Sender<State>,
+    /// Tells a load in progress to stop.
+    cancelled: AtomicBool,
+    /// Bytes it takes or will take; 0 before its header is read and after it is gone.
+    bytes: AtomicU64,
+    /// Milliseconds since the engine started.
+    last_used: AtomicU64,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+#[derive(Clone)]
+enum State {
+    Loading { progress: f32, since: Instant },
+    Ready(Arc<Loaded>),
+    Failed(EngineError),
+    Gone,
 }
 
 impl Engine {
     /// Starts without loading anything.
     pub fn new(options: EngineOptions, catalogue: Catalogue) -> Self {
-        let _ = (options, catalogue);
-        todo!()
+        let budget = options.memory_budget.unwrap_or_else(|| machine_memory() / 4 * 3);
+        let inner = Inner {
+            options,
+            catalogue,
+            budget,
+            started: Instant::now(),
+            models: Mutex::new(HashMap::new()),
+        };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Names to files.
     pub fn catalogue(&self) -> &Catalogue {
-        let _ = &self.inner;
-        todo!()
+        &self.inner.catalogue
     }
 
     /// Starts an answer; `model` of `None` is the default model. Loads the model if need be and waits
-    /// `load_wait` for it. Everything that is wrong with the request is reported here, before the first event.
+    /// [`EngineOptions::load_wait`] for it. Everything that is wrong with the request is reported here, before the
+    /// first event.
     pub async fn generate(&self, model: Option<&str>, request: Request) -> Result<Generation, EngineError> {
-        let _ = (model, request);
-        todo!()
+        let source = self.inner.catalogue.resolve(model)?;
+        let request = Arc::new(request);
+        loop {
+            let loaded = self.ready(&source, Some(self.inner.options.load_wait)).await?;
+            let preparing = Arc::clone(&loaded);
+            let asked = Arc::clone(&request);
+            let prepared = tokio::task::spawn_blocking(move || preparing.prepare(&asked)).await;
+            let (tasks, events) =
+                prepared.map_err(|error| EngineError::Compute { reason: error.to_string() })??;
+            if !loaded.reserve(tasks.len(), self.inner.options.queue_limit) {
+                return Err(EngineError::QueueFull {
+                    name: source.name,
+                    limit: self.inner.options.queue_limit,
+                });
+            }
+            // A thread that ended just now (keep-alive, eviction) refuses; the model is then loaded again.
+            if loaded.send(Command::Run(tasks)).is_ok() {
+                return Ok(Generation { model: source.name, events });
+            }
+            self.inner.wait_gone(&source.name).await;
+        }
     }
 
-    /// Loads a model and waits until it is ready, however long it takes. `progress` hears fractions from 0 to 1.
+    /// Loads a model and waits until it is ready, however long it takes.
     pub async fn load(&self, model: Option<&str>) -> Result<(), EngineError> {
-        let _ = model;
-        todo!()
+        let source = self.inner.catalogue.resolve(model)?;
+        self.ready(&source, None).await.map(|_| ())
     }
 
-    /// Unloads a model as soon as its running requests ended; false if it was not loaded.
+    /// Unloads a model as soon as its running requests ended; what waits for a slot is refused. False if it was not
+    /// loaded.
     pub async fn unload(&self, model: &str) -> bool {
-        let _ = model;
-        todo!()
+        let Some(entry) = self.inner.lock().get(model).cloned() else { return false };
+        if !entry.unload() {
+            return false;
+        }
+        self.inner.wait_gone(model).await;
+        true
     }
 
-    /// Every known model and its counters.
+    /// Every known model and its counters: those of the catalogue first, then those loaded by path.
     pub fn status(&self) -> Vec<ModelStatus> {
-        todo!()
+        let entries = self.inner.lock();
+        let mut sources = self.inner.catalogue.list();
+        let mut by_path: Vec<ModelSource> = entries
+            .values()
+            .filter(|entry| !sources.iter().any(|source| source.name == entry.source.name))
+            .map(|entry| entry.source.clone())
+            .collect();
+        by_path.sort_by(|a, b| a.name.cmp(&b.name));
+        sources.append(&mut by_path);
+        sources.iter().map(|source| status_of(source, entries.get(&source.name).map(Arc::as_ref))).collect()
     }
 
     /// Name of the CPU code in use (`zen4`, `haswell`, …).
     pub fn cpu(&self) -> &'static str {
-        todo!()
+        llama::initialise()
     }
+
+    /// The model, loaded; waits for at most `patience`.
+    async fn ready(
+        &self,
+        source: &ModelSource,
+        patience: Option<Duration>,
+    ) -> Result<Arc<Loaded>, EngineError> {
+        let entry = self.inner.entry(source);
+        entry.last_used.store(self.inner.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        let mut state = entry.state.subscribe();
+        let settled = state.wait_for(|state| !matches!(state, State::Loading { .. }));
+        let outcome = match patience {
+            Some(patience) => match tokio::time::timeout(patience, settled).await {
+                Ok(outcome) => outcome.map(|state| state.clone()),
+                Err(_) => Ok(entry.state.borrow().clone()),
+            },
+            None => settled.await.map(|state| state.clone()),
+        };
+        match outcome {
+            Ok(State::Ready(loaded)) => Ok(loaded),
+            Ok(State::Failed(error)) => Err(error),
+            Ok(State::Loading { progress, since }) => {
+                let eta = remaining(progress, since);
+                Err(EngineError::Loading { name: source.name.clone(), progress, eta })
+            }
+            Ok(State::Gone) | Err(_) => Err(EngineError::Unloaded),
+        }
+    }
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Entry>>> {
+        // The map is valid after any panic: it is only inserted into and read.
+        self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The entry of a model; starts loading it unless it is loaded or being loaded.
+    fn entry(self: &Arc<Self>, source: &ModelSource) -> Arc<Entry> {
+        let mut models = self.lock();
+        if let Some(entry) = models.get(&source.name)
+            && !matches!(*entry.state.borrow(), State::Failed(_) | State::Gone)
+        {
+            return Arc::clone(entry);
+        }
+        let (state, _) = watch::channel(State::Loading { progress: 0.0, since: Instant::now() });
+        let entry = Arc::new(Entry {
+            source: source.clone(),
+            state,
+            cancelled: AtomicBool::new(false),
+            bytes: AtomicU64::new(0),
+            last_used: AtomicU64::new(0),
+            thread: Mutex::new(None),
+        });
+        let (weak, working) = (Arc::downgrade(self), Arc::clone(&entry));
+        let thread = std::thread::Builder::new()
+            .name(format!("model {}", source.name))
+            .spawn(move || live(&weak, &working));
+        match thread {
+            Ok(thread) => *entry.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
+            Err(error) => entry.fail(error.to_string()),
+        }
+        models.insert(source.name.clone(), Arc::clone(&entry));
+        entry
+    }
+
+    async fn wait_gone(&self, name: &str) {
+        let Some(entry) = self.lock().get(name).cloned() else { return };
+        let mut state = entry.state.subscribe();
+        let _ = state.wait_for(|state| matches!(state, State::Failed(_) | State::Gone)).await;
+    }
+
+    /// Makes `bytes` fit beside the other models by unloading idle ones, least recently used first. Blocks.
+    fn make_room(&self, newcomer: &str, bytes: u64) -> Result<u64, String> {
+        loop {
+            let others: Vec<Arc<Entry>> =
+                self.lock().values().filter(|entry| entry.source.name != newcomer).cloned().collect();
+            let taken: u64 = others.iter().map(|entry| entry.bytes.load(Ordering::Relaxed)).sum();
+            if taken + bytes <= self.budget {
+                return Ok(self.budget - taken);
+            }
+            let idle = others
+                .iter()
+                .filter(|entry| matches!(&*entry.state.borrow(), State::Ready(loaded) if !loaded.is_busy()))
+                .min_by_key(|entry| entry.last_used.load(Ordering::Relaxed));
+            let Some(victim) = idle else {
+                return Err(format!(
+                    "it needs {} MiB, and of the {} MiB that models may take, {} MiB are in use by busy models; \
+                     wait for them or raise the memory budget",
+                    bytes >> 20,
+                    self.budget >> 20,
+                    taken >> 20
+                ));
+            };
+            tracing::info!(model = victim.source.name, "unloading an idle model to make room");
+            if victim.unload() {
+                victim.join();
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let entries: Vec<Arc<Entry>> = self.lock().drain().map(|(_, entry)| entry).collect();
+        for entry in &entries {
+            entry.cancelled.store(true, Ordering::Relaxed);
+            if let State::Ready(loaded) = &*entry.state.borrow() {
+                let _ = loaded.send(Command::Stop);
+            }
+        }
+        for entry in entries {
+            entry.join();
+        }
+    }
+}
+
+impl Entry {
+    fn fail(&self, reason: String) {
+        let name = self.source.name.clone();
+        tracing::warn!(model = name, reason, "model could not be loaded");
+        self.bytes.store(0, Ordering::Relaxed);
+        self.state.send_replace(State::Failed(EngineError::LoadFailed { name, reason }));
+    }
+
+    /// Asks the model's thread to end; false if there is none.
+    fn unload(&self) -> bool {
+        match &*self.state.borrow() {
+            State::Ready(loaded) => loaded.send(Command::Unload).is_ok(),
+            State::Loading { .. } => {
+                self.cancelled.store(true, Ordering::Relaxed);
+                true
+            }
+            State::Failed(_) | State::Gone => false,
+        }
+    }
+
+    fn join(&self) {
+        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        // A model thread that drops the last engine (through a request's end) must not wait for itself.
+        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The life of a model's thread: load, work, go.
+fn live(engine: &Weak<Inner>, entry: &Entry) {
+    let Some((loaded, runner, commands, keep_alive)) = come_up(engine, entry) else { return };
+    entry.state.send_replace(State::Ready(Arc::new(loaded)));
+    runner.run(commands, keep_alive);
+    entry.bytes.store(0, Ordering::Relaxed);
+    entry.state.send_replace(State::Gone);
+}
+
+type Up =
+    (Loaded, crate::runner::Runner, tokio::sync::mpsc::UnboundedReceiver<Command>, Option<Duration>);
+
+fn come_up(engine: &Weak<Inner>, entry: &Entry) -> Option<Up> {
+    let since = Instant::now();
+    let header = match Header::read(&entry.source.path) {
+        Ok(header) => header,
+        Err(reason) => {
+            entry.fail(reason);
+            return None;
+        }
+    };
+    let (options, plan, keep_alive) = {
+        let engine = engine.upgrade()?;
+        let options = engine.options.model.clone();
+        // The least that must fit: the weights and one context.
+        let least = Plan::new(&header, &options, 0, 0).bytes;
+        if least > engine.budget {
+            entry.fail(format!(
+                "it needs {} MiB and models may take {} MiB; choose a smaller model, a shorter context, or raise the \
+                 memory budget",
+                least >> 20,
+                engine.budget >> 20
+            ));
+            return None;
+        }
+        let room = match engine.make_room(&entry.source.name, least) {
+            Ok(room) => room,
+            Err(reason) => {
+                entry.fail(reason);
+                return None;
+            }
+        };
+        let plan = Plan::new(&header, &options, room, llama::gpu_free_bytes());
+        let is_default = engine.catalogue.default_name() == Some(entry.source.name.as_str());
+        (options, plan, engine.options.keep_alive.filter(|_| !is_default))
+    };
+    entry.bytes.store(plan.bytes, Ordering::Relaxed);
+    let mut hear = |progress: f32| {
+        entry.state.send_replace(State::Loading { progress, since });
+        !entry.cancelled.load(Ordering::Relaxed)
+    };
+    match Loaded::load(&entry.source, header, plan, &options, &mut hear) {
+        Ok((loaded, runner, commands)) => {
+            tracing::info!(model = entry.source.name, milliseconds = since.elapsed().as_millis() as u64, "model loaded");
+            Some((loaded, runner, commands, keep_alive))
+        }
+        Err(_) if entry.cancelled.load(Ordering::Relaxed) => {
+            entry.bytes.store(0, Ordering::Relaxed);
+            entry.state.send_replace(State::Gone);
+            None
+        }
+        Err(reason) => {
+            entry.fail(reason);
+            None
+        }
+    }
+}
+
+fn remaining(progress: f32, since: Instant) -> Duration {
+    let share = progress.clamp(0.01, 1.0);
+    since.elapsed().mul_f32((1.0 - share) / share).max(Duration::from_millis(500))
+}
+
+fn status_of(source: &ModelSource, entry: Option<&Entry>) -> ModelStatus {
+    let mut status = ModelStatus {
+        name: source.name.clone(),
+        state: ModelState::Idle,
+        progress: None,
+        eta_seconds: None,
+        size_bytes: std::fs::metadata(&source.path).map_or(0, |file| file.len()),
+        architecture: None,
+        parameters: None,
+        context: None,
+        load: None,
+    };
+    match entry.map(|entry| entry.state.borrow().clone()) {
+        Some(State::Loading { progress, since }) => {
+            status.state = ModelState::Loading;
+            status.progress = Some(progress);
+            status.eta_seconds = Some(remaining(progress, since).as_secs_f32());
+        }
+        Some(State::Ready(loaded)) => {
+            status.state = ModelState::Ready;
+            status.architecture = Some(loaded.header.architecture.clone());
+            status.parameters = Some(loaded.parameters());
+            status.context = Some(loaded.plan.context);
+            status.load = Some(loaded.counters.snapshot());
+        }
+        Some(State::Failed(_)) => status.state = ModelState::Failed,
+        Some(State::Gone) | None => {}
+    }
+    status
+}
+
+/// Physical memory in bytes.
+fn machine_memory() -> u64 {
+    let system = sysinfo::System::new_with_specifics(
+        sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
+    );
+    // Inside a container the limit is what counts.
+    let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
+    system.total_memory().min(limit)
 }

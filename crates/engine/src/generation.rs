@@ -1,5 +1,7 @@
 //! A request for tokens, and the stream of events that answers it.
 
+use std::path::PathBuf;
+
 use serde_json::Value;
 
 use crate::{Constraint, EngineError, Sampling, Token};
@@ -22,6 +24,15 @@ pub enum Prompt {
     Tokens(Vec<Token>),
 }
 
+/// A LoRA adapter to apply, a GGUF file made for the model.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AdapterUse {
+    /// The file.
+    pub path: PathBuf,
+    /// How strongly; 1 is as trained, 0 is not at all.
+    pub scale: f32,
+}
+
 /// One request.
 #[derive(Debug, Clone)]
 pub struct Request {
@@ -31,8 +42,12 @@ pub struct Request {
     pub sampling: Sampling,
     /// What the answer must look like.
     pub constraint: Constraint,
+    /// Adapters to apply, each at most once.
+    pub adapters: Vec<AdapterUse>,
     /// Most tokens to generate per choice; `None` is up to the context's end.
     pub max_tokens: Option<u32>,
+    /// Never end by the model's own will, only at `max_tokens`, a stop text or the context's end (for measuring).
+    pub ignore_eos: bool,
     /// Texts that end the answer; they are not part of it.
     pub stop: Vec<String>,
     /// Choices to generate, 1 to 16; they share the prompt's prefill.
@@ -48,7 +63,9 @@ impl Request {
             prompt,
             sampling: Sampling::default(),
             constraint: Constraint::None,
+            adapters: Vec::new(),
             max_tokens: None,
+            ignore_eos: false,
             stop: Vec::new(),
             n: 1,
             logprobs: None,

@@ -9,18 +9,30 @@
 //! only crate that knows llama.cpp, and the only one with `unsafe` code.
 
 mod catalogue;
+mod cells;
+mod counters;
+mod cpu;
 mod engine;
 mod error;
 pub mod generation;
 pub mod grammar;
+mod kv;
+mod llama;
+mod loaded;
+mod prefix;
+mod runner;
 pub mod sampler;
+mod schedule;
+mod task;
 pub mod template;
 pub mod text;
 
 pub use catalogue::{Catalogue, ModelSource};
 pub use engine::{Engine, EngineOptions, KvType, ModelOptions};
 pub use error::EngineError;
-pub use generation::{Event, FinishReason, Generation, Prompt, Request, TokenLogprob, TopLogprob, Usage};
+pub use generation::{
+    AdapterUse, Event, FinishReason, Generation, Prompt, Request, TokenLogprob, TopLogprob, Usage,
+};
 pub use grammar::Constraint;
 pub use sampler::Sampling;
 

@@ -1,0 +1,74 @@
+//! What a model's thread tells the rest of the process: counters, written by it and read by anyone.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use hearth_protocol::status::ModelLoad;
+
+/// Weight of the newest step in the speed averages.
+const NEWEST: f32 = 0.2;
+
+/// See [`ModelLoad`] for what each counter means.
+#[derive(Debug, Default)]
+pub(crate) struct Counters {
+    pub slots: AtomicU32,
+    pub slots_busy: AtomicU32,
+    pub queued: AtomicU32,
+    pub kv_cells: AtomicU32,
+    pub kv_used: AtomicU32,
+    pub parked_bytes: AtomicU64,
+    pub prefill_tokens: AtomicU64,
+    pub cached_tokens: AtomicU64,
+    pub decode_tokens: AtomicU64,
+    pub completed: AtomicU64,
+    pub cancelled: AtomicU64,
+    /// `f32` bits; tokens per second.
+    prefill_speed: AtomicU32,
+    decode_speed: AtomicU32,
+}
+
+impl Counters {
+    /// Records a computed batch: prompt tokens in it, other tokens, tokens drawn from it, and how long it took.
+    pub fn record(&self, prompt: usize, other: usize, drawn: usize, took: Duration) {
+        self.prefill_tokens.fetch_add(prompt as u64, Ordering::Relaxed);
+        let seconds = took.as_secs_f32().max(1e-6);
+        if prompt > 0 {
+            average(&self.prefill_speed, (prompt + other) as f32 / seconds);
+        } else {
+            average(&self.decode_speed, drawn as f32 / seconds);
+        }
+    }
+
+    /// Prompt tokens per second over the last steps; 0 before the first one.
+    pub fn prefill_speed(&self) -> f32 {
+        f32::from_bits(self.prefill_speed.load(Ordering::Relaxed))
+    }
+
+    /// All counters at this moment.
+    pub fn snapshot(&self) -> ModelLoad {
+        let small = |counter: &AtomicU32| counter.load(Ordering::Relaxed);
+        let large = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        ModelLoad {
+            slots_busy: small(&self.slots_busy),
+            slots: small(&self.slots),
+            queued: small(&self.queued),
+            kv_used: small(&self.kv_used),
+            kv_cells: small(&self.kv_cells),
+            parked_bytes: large(&self.parked_bytes),
+            prefill_tokens: large(&self.prefill_tokens),
+            cached_tokens: large(&self.cached_tokens),
+            decode_tokens: large(&self.decode_tokens),
+            completed: large(&self.completed),
+            cancelled: large(&self.cancelled),
+            decode_tokens_per_second: f32::from_bits(small(&self.decode_speed)),
+            prefill_tokens_per_second: self.prefill_speed(),
+        }
+    }
+}
+
+/// Exponential moving average; only the model's thread writes.
+fn average(cell: &AtomicU32, newest: f32) {
+    let old = f32::from_bits(cell.load(Ordering::Relaxed));
+    let next = if old == 0.0 { newest } else { old + NEWEST * (newest - old) };
+    cell.store(next.to_bits(), Ordering::Relaxed);
+}

@@ -1,0 +1,258 @@
+//! The KV cache as a prefix cache: running sequences, resident prefixes, and prefixes parked in RAM.
+//!
+//! A request takes over the longest prefix that is already computed, wherever it is: in a running sequence or a
+//! resident one, whose cells are shared and not copied, or parked in RAM, from where it is copied back. A finished
+//! sequence stays resident until its cells or its sequence id are needed; then the least recently used one is parked,
+//! and the least recently used parked one is forgotten when the RAM for them is used up.
+
+use std::sync::Arc;
+
+use crate::Token;
+use crate::cells::Cells;
+use crate::llama::{Context, SeqId};
+use crate::prefix::{AdapterKey, EntryId, PrefixTree};
+
+/// Sequences shorter than this are cheaper to compute again than to keep.
+const WORTH_KEEPING: usize = 16;
+/// A parked prefix must be this much longer than a resident one to be worth copying back, in tokens.
+const WORTH_RESTORING: usize = 32;
+
+/// A sequence handed to a slot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Lease {
+    /// Its id.
+    pub sequence: SeqId,
+    /// Tokens whose KV it already holds.
+    pub tokens: usize,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub(crate) struct KvCache {
+    cells: Cells,
+    vacant: Vec<SeqId>,
+    resident: PrefixTree<SeqId>,
+    parked: PrefixTree<Arc<Vec<u8>>>,
+    parked_bytes: u64,
+    park_limit: u64,
+    /// Cells that resident prefixes and running sequences may hold together before idle prefixes are parked. Attention
+    /// reads every cell below the highest one in use, so idle prefixes slow running sequences down.
+    resident_limit: usize,
+    /// The model's state cannot be cut: only whole cached sequences can be continued.
+    whole_only: bool,
+}
+
+impl KvCache {
+    /// An empty cache over `cells` cells and `sequences` ids, with `park_limit` bytes of RAM for parked prefixes.
+    pub fn new(cells: u32, sequences: u32, park_limit: u64, whole_only: bool) -> Self {
+        Self {
+            cells: Cells::new(cells),
+            vacant: (0..sequences as SeqId).rev().collect(),
+            resident: PrefixTree::default(),
+            parked: PrefixTree::default(),
+            parked_bytes: 0,
+            park_limit,
+            resident_limit: cells as usize / 2,
+            whole_only,
+        }
+    }
+
+    /// Whether a running sequence can lend its prefix to another.
+    pub fn shares_running(&self) -> bool {
+        !self.whole_only
+    }
+
+    /// Cells in use, by running sequences and resident prefixes.
+    pub fn used(&self) -> usize {
+        self.cells.used()
+    }
+
+    /// Bytes of parked prefixes.
+    pub fn parked_bytes(&self) -> u64 {
+        self.parked_bytes
+    }
+
+    /// Gives out a sequence that holds as much of `tokens` as is cached, but never all of it: the last token must be
+    /// computed to give logits. `running` are the sequences of slots with the same adapters and what they hold.
+    /// `None` when every sequence id is running.
+    pub fn lease(
+        &mut self,
+        context: &mut Context,
+        adapters: AdapterKey,
+        tokens: &[Token],
+        running: &[(SeqId, &[Token])],
+    ) -> Option<Lease> {
+        let wanted = &tokens[..tokens.len().saturating_sub(1)];
+        let resident = self.best(&self.resident, adapters, wanted);
+        let parked = self.best(&self.parked, adapters, wanted);
+        if let Some((entry, _)) = resident {
+            // Touched before anything is evicted, so that the eviction does not take it.
+            self.resident.touch(entry);
+        }
+        let blob = parked.and_then(|(entry, shared)| {
+            self.parked.touch(entry);
+            let found = self.parked.get(entry)?;
+            Some((Arc::clone(&found.place), found.tokens.len(), shared))
+        });
+        let neighbour = if !self.shares_running() {
+            None
+        } else {
+            running
+                .iter()
+                .map(|(sequence, held)| (*sequence, shared_prefix(held, wanted)))
+                .max_by_key(|(_, shared)| *shared)
+                .filter(|(_, shared)| *shared > 0)
+        };
+        let sequence = self.take_id(context)?;
+        let resident = resident.and_then(|(entry, shared)| Some((self.resident.get(entry)?.place, shared)));
+        let local = match (resident, neighbour) {
+            (Some(a), Some(b)) => Some(if b.1 > a.1 { b } else { a }),
+            (a, b) => a.or(b),
+        };
+        let local_tokens = local.map_or(0, |(_, shared)| shared);
+        if let Some((bytes, length, shared)) = blob
+            && shared > local_tokens + WORTH_RESTORING
+            && self.restore(context, sequence, &bytes, length, shared)
+        {
+            return Some(Lease { sequence, tokens: shared });
+        }
+        if let Some((from, shared)) = local {
+            context.share(from, sequence, shared);
+            self.cells.share(from, sequence, shared);
+        }
+        Some(Lease { sequence, tokens: local_tokens })
+    }
+
+    /// How many of `tokens` a resident or parked prefix holds already.
+    pub fn cached(&self, adapters: AdapterKey, tokens: &[Token]) -> usize {
+        let resident = self.best(&self.resident, adapters, tokens).map_or(0, |(_, shared)| shared);
+        let parked = self.best(&self.parked, adapters, tokens).map_or(0, |(_, shared)| shared);
+        resident.max(parked)
+    }
+
+    /// Makes room for `tokens` more cells by parking resident prefixes; false if running sequences hold too many.
+    pub fn make_room(&mut self, context: &mut Context, tokens: usize) -> bool {
+        while self.cells.available() < tokens {
+            let Some(oldest) = self.resident.oldest() else { return false };
+            self.park(context, oldest);
+        }
+        true
+    }
+
+    /// Parks the least recently used resident prefix; false if there is none. For when llama.cpp finds no cells
+    /// although the books say there are.
+    pub fn park_one(&mut self, context: &mut Context) -> bool {
+        match self.resident.oldest() {
+            Some(oldest) => {
+                self.park(context, oldest);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Books `tokens` more cells for a sequence that is about to be decoded.
+    pub fn append(&mut self, sequence: SeqId, tokens: usize) -> bool {
+        self.cells.append(sequence, tokens)
+    }
+
+    /// Takes a sequence back after its slot is done with it; it holds the KV of exactly `tokens` and stays as a
+    /// resident prefix if that is worth it.
+    pub fn release(&mut self, context: &mut Context, adapters: AdapterKey, sequence: SeqId, tokens: Vec<Token>) {
+        if tokens.len() < WORTH_KEEPING {
+            self.forget(context, sequence);
+            return;
+        }
+        if !self.whole_only {
+            // A prefix of the new entry finds nothing that the new entry does not.
+            for redundant in self.resident.prefixes_of(adapters, &tokens) {
+                if let Some(entry) = self.resident.remove(redundant) {
+                    self.forget(context, entry.place);
+                }
+            }
+        }
+        self.resident.insert(adapters, tokens, sequence);
+    }
+
+    /// Parks idle prefixes beyond the limit. Called when nothing waits, because a copy to RAM takes time.
+    pub fn settle(&mut self, context: &mut Context) {
+        while self.cells.used() > self.resident_limit && self.park_one(context) {}
+    }
+
+    /// Frees a sequence without keeping it.
+    pub fn forget(&mut self, context: &mut Context, sequence: SeqId) {
+        context.clear(sequence);
+        self.cells.clear(sequence);
+        self.vacant.push(sequence);
+    }
+
+    fn best<T>(&self, tree: &PrefixTree<T>, adapters: AdapterKey, tokens: &[Token]) -> Option<(EntryId, usize)> {
+        if self.whole_only {
+            let whole = tree.prefixes_of(adapters, tokens).into_iter();
+            whole.filter_map(|id| Some((id, tree.get(id)?.tokens.len()))).max_by_key(|(_, length)| *length)
+        } else {
+            tree.longest(adapters, tokens).map(|found| (found.entry, found.tokens))
+        }
+    }
+
+    fn take_id(&mut self, context: &mut Context) -> Option<SeqId> {
+        if self.vacant.is_empty() {
+            self.park_one(context);
+        }
+        self.vacant.pop()
+    }
+
+    fn restore(
+        &mut self,
+        context: &mut Context,
+        sequence: SeqId,
+        bytes: &[u8],
+        length: usize,
+        keep: usize,
+    ) -> bool {
+        if !self.make_room(context, length) || !context.restore(sequence, bytes) {
+            context.clear(sequence);
+            return false;
+        }
+        self.cells.append(sequence, length);
+        if keep < length {
+            context.truncate(sequence, keep);
+            self.cells.truncate(sequence, keep);
+        }
+        true
+    }
+
+    fn park(&mut self, context: &mut Context, id: EntryId) {
+        let Some(entry) = self.resident.remove(id) else { return };
+        // What a parked prefix already holds, all but a short tail, need not be copied again.
+        let held = self.parked.longest(entry.adapters, &entry.tokens).map_or(0, |found| found.tokens);
+        let covered = !self.whole_only && held + WORTH_RESTORING >= entry.tokens.len();
+        if !covered
+            && self.park_limit > 0
+            && let Some(bytes) = context.save(entry.place)
+            && bytes.len() as u64 <= self.park_limit
+        {
+            for redundant in self.parked.prefixes_of(entry.adapters, &entry.tokens) {
+                self.drop_parked(redundant);
+            }
+            while self.parked_bytes + bytes.len() as u64 > self.park_limit {
+                let Some(oldest) = self.parked.oldest() else { break };
+                self.drop_parked(oldest);
+            }
+            self.parked_bytes += bytes.len() as u64;
+            self.parked.insert(entry.adapters, entry.tokens, Arc::new(bytes));
+        }
+        self.forget(context, entry.place);
+    }
+
+    fn drop_parked(&mut self, id: EntryId) {
+        if let Some(entry) = self.parked.remove(id) {
+            self.parked_bytes -= entry.place.len() as u64;
+        }
+    }
+}
+
+/// Tokens two sequences start with in common.
+pub(crate) fn shared_prefix(a: &[Token], b: &[Token]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
