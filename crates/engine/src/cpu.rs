@@ -85,7 +85,7 @@ const VARIANTS: &[Variant] = &[
 ];
 
 /// Names that [`select_forced`] takes on this machine, the best first; the last is the baseline.
-fn available() -> impl Iterator<Item = &'static str> {
+pub(crate) fn available() -> impl Iterator<Item = &'static str> {
     VARIANTS
         .iter()
         .filter(|variant| (variant.runs_here)())
@@ -176,34 +176,30 @@ mod x86 {
 
     /// The standard library cannot ask for AMX yet. The permission to use the tile registers is asked for by ggml
     /// itself (`ggml_amx_init`), which works on without AMX where it is refused.
+    #[allow(
+        unsafe_code,
+        unused_unsafe,
+        reason = "`__cpuid_count` became safe after the oldest supported compiler"
+    )]
     pub(super) fn amx() -> bool {
-        use std::arch::x86_64::__cpuid_count;
         const AMX_TILE_AND_INT8: u32 = 1 << 24 | 1 << 25;
         const TILE_STATE: u64 = 1 << 17 | 1 << 18;
-        // `avx512_bf16` first: a processor that has it has leaf 7 and XGETBV.
         if !avx512_bf16() {
             return false;
         }
-        // SAFETY: every processor with AVX-512 has CPUID leaf 7 and XGETBV.
-        #[allow(
-            unsafe_code,
-            unused_unsafe,
-            reason = "`__cpuid_count` became safe after the oldest supported compiler"
-        )]
-        unsafe {
-            __cpuid_count(7, 0).edx & AMX_TILE_AND_INT8 == AMX_TILE_AND_INT8
-                && extended_states() & TILE_STATE == TILE_STATE
-        }
+        // SAFETY: every processor with AVX-512 has CPUID leaf 7.
+        let features = unsafe { std::arch::x86_64::__cpuid_count(7, 0) };
+        // SAFETY: and it has XGETBV, or the operating system could not have enabled AVX-512.
+        let states = unsafe { extended_states() };
+        features.edx & AMX_TILE_AND_INT8 == AMX_TILE_AND_INT8 && states & TILE_STATE == TILE_STATE
     }
 
     /// Register sets that the operating system saves and restores.
     #[target_feature(enable = "xsave")]
+    #[allow(unsafe_code, unused_unsafe, reason = "as for `amx`")]
     fn extended_states() -> u64 {
         // SAFETY: register 0 exists wherever XGETBV does.
-        #[allow(unsafe_code, unused_unsafe)]
-        unsafe {
-            std::arch::x86_64::_xgetbv(0)
-        }
+        unsafe { std::arch::x86_64::_xgetbv(0) }
     }
 }
 
@@ -227,6 +223,8 @@ mod arm {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     /// The build left nothing out that this machine could use, and the registry really holds the choice.

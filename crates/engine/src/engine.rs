@@ -64,6 +64,9 @@ pub struct EngineOptions {
     pub queue_limit: usize,
     /// How long a request waits for its model to load before it is told to come back.
     pub load_wait: Duration,
+    /// CPU code to run instead of the best for this machine (`haswell`, `baseline`, …). It is the whole process's, so
+    /// the first engine decides; a name that cannot be used is ignored with a warning that lists those that can.
+    pub cpu: Option<String>,
 }
 
 impl Default for EngineOptions {
@@ -74,6 +77,7 @@ impl Default for EngineOptions {
             keep_alive: Some(Duration::from_secs(30 * 60)),
             queue_limit: 64,
             load_wait: Duration::from_secs(2),
+            cpu: None,
         }
     }
 }
@@ -116,6 +120,9 @@ enum State {
 impl Engine {
     /// Starts without loading anything.
     pub fn new(options: EngineOptions, catalogue: Catalogue) -> Self {
+        if let Err(reason) = crate::cpu::select_forced(options.cpu.as_deref()) {
+            tracing::warn!("{reason}");
+        }
         let budget = options.memory_budget.unwrap_or_else(|| machine_memory() / 4 * 3);
         let inner = Inner {
             options,
@@ -193,6 +200,11 @@ impl Engine {
     /// Name of the CPU code in use (`zen4`, `haswell`, …).
     pub fn cpu(&self) -> &'static str {
         llama::initialise()
+    }
+
+    /// Names that [`EngineOptions::cpu`] may have on this machine, the best first.
+    pub fn cpu_codes() -> Vec<&'static str> {
+        crate::cpu::available().collect()
     }
 
     /// The model, loaded; waits for at most `patience`.

@@ -14,6 +14,7 @@ mod counters;
 mod cpu;
 mod engine;
 mod error;
+mod gbnf;
 pub mod generation;
 pub mod grammar;
 mod kv;

@@ -1,1 +1,154 @@
 //! From token bytes to text: UTF-8 is never split, stop texts never leak.
+//!
+//! Tokens are byte strings; a character or a stop text may span several of them. What cannot be decided yet is held
+//! back: the start of an incomplete character, and any ending that could still become a stop text.
+
+/// Text that may be sent now.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chunk {
+    /// Whole characters, free of stop texts.
+    pub text: String,
+    /// A stop text was found; nothing may follow.
+    pub stopped: bool,
+}
+
+/// The text of one choice as its tokens come in.
+#[derive(Debug, Clone)]
+pub struct TextStream {
+    stops: Vec<String>,
+    /// Bytes that are not a whole character yet.
+    bytes: Vec<u8>,
+    /// Characters that may be the start of a stop text.
+    held: String,
+}
+
+impl TextStream {
+    /// A stream that ends before the first of these texts.
+    pub fn new(mut stops: Vec<String>) -> Self {
+        stops.retain(|stop| !stop.is_empty());
+        Self { stops, bytes: Vec::new(), held: String::new() }
+    }
+
+    /// Takes a token's bytes.
+    pub fn push(&mut self, bytes: &[u8]) -> Chunk {
+        self.bytes.extend_from_slice(bytes);
+        let whole = self.bytes.len() - incomplete(&self.bytes);
+        let decoded: Vec<u8> = self.bytes.drain(..whole).collect();
+        self.held.push_str(&String::from_utf8_lossy(&decoded));
+        let first = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
+        if let Some(at) = first {
+            self.held.truncate(at);
+            return Chunk { text: std::mem::take(&mut self.held), stopped: true };
+        }
+        let keep = self.stops.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
+        let tail = self.held.split_off(self.held.len() - keep);
+        Chunk { text: std::mem::replace(&mut self.held, tail), stopped: false }
+    }
+
+    /// What is still held back, when no more tokens come. An incomplete character becomes U+FFFD.
+    pub fn finish(&mut self) -> String {
+        let rest = std::mem::take(&mut self.bytes);
+        let mut text = std::mem::take(&mut self.held);
+        text.push_str(&String::from_utf8_lossy(&rest));
+        text
+    }
+}
+
+/// Bytes at the end that start a character which the next token may complete.
+fn incomplete(bytes: &[u8]) -> usize {
+    for back in 1..=bytes.len().min(3) {
+        let at = bytes.len() - back;
+        let needed = match bytes[at] {
+            0xC2..=0xDF => 2,
+            0xE0..=0xEF => 3,
+            0xF0..=0xF4 => 4,
+            0x80..=0xBF => continue,
+            _ => return 0,
+        };
+        // A start byte with wrong continuations is invalid already, not incomplete.
+        return match std::str::from_utf8(&bytes[at..]) {
+            Err(error) if back < needed && error.error_len().is_none() => back,
+            _ => 0,
+        };
+    }
+    0
+}
+
+/// Length of the longest ending of `text` that is a proper start of `stop`, in bytes.
+fn overlap(text: &str, stop: &str) -> usize {
+    let most = text.len().min(stop.len() - 1);
+    (1..=most)
+        .rev()
+        .find(|length| {
+            text.is_char_boundary(text.len() - length) && stop.as_bytes().starts_with(&text.as_bytes()[text.len() - length..])
+        })
+        .unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_character_in_two_tokens_comes_out_whole() {
+        let mut stream = TextStream::new(vec![]);
+        assert_eq!(stream.push(&[b'a', 0xF0, 0x9F]).text, "a");
+        assert_eq!(stream.push(&[0x94, 0xA5]).text, "🔥");
+        assert_eq!(stream.push(&[0xE2]).text, "");
+        assert_eq!(stream.finish(), "\u{FFFD}");
+    }
+
+    #[test]
+    fn bytes_that_are_no_character_do_not_block_the_stream() {
+        let mut stream = TextStream::new(vec![]);
+        assert_eq!(stream.push(&[0xFF, b'a', 0xE2, b'b']).text, "\u{FFFD}a\u{FFFD}b");
+    }
+
+    #[test]
+    fn a_stop_text_in_two_tokens_never_shows() {
+        let mut stream = TextStream::new(vec!["END".into()]);
+        assert_eq!(stream.push(b"the E"), Chunk { text: "the ".into(), stopped: false });
+        assert_eq!(stream.push(b"NTRY"), Chunk { text: "ENTRY".into(), stopped: false });
+        assert_eq!(stream.push(b" EN"), Chunk { text: " ".into(), stopped: false });
+        assert_eq!(stream.push(b"D more"), Chunk { text: "".into(), stopped: true });
+    }
+
+    proptest! {
+        /// However the bytes are divided, the stream is the text up to the first stop, and each step only whole
+        /// characters of it.
+        #[test]
+        fn any_division_gives_the_same_text(
+            text in "[abé🔥]{0,40}",
+            stops in prop::collection::vec("[abé🔥]{1,4}", 0..3),
+            cuts in prop::collection::vec(1usize..5, 1..60),
+        ) {
+            let mut stream = TextStream::new(stops.clone());
+            let mut out = String::new();
+            let (mut rest, mut stopped) = (text.as_bytes(), false);
+            for cut in cuts.iter().cycle().take(text.len()) {
+                let (token, after) = rest.split_at((*cut).min(rest.len()));
+                rest = after;
+                let chunk = stream.push(token);
+                out.push_str(&chunk.text);
+                stopped = chunk.stopped;
+                if stopped || rest.is_empty() {
+                    break;
+                }
+            }
+            if !stopped {
+                out.push_str(&stream.finish());
+            }
+            // A stop can end at any division, so the first one to be complete wins; with one stop that is the first.
+            let found: Vec<usize> = stops.iter().filter_map(|stop| text.find(stop.as_str())).collect();
+            prop_assert_eq!(stopped, !found.is_empty());
+            prop_assert!(text.starts_with(&out));
+            if stops.len() <= 1 {
+                prop_assert_eq!(&out, &text[..found.first().copied().unwrap_or(text.len())]);
+            }
+            for stop in &stops {
+                prop_assert!(!out.contains(stop.as_str()));
+            }
+        }
+    }
+}

@@ -183,11 +183,6 @@ async fn a_client_that_goes_away_frees_its_slot() {
 #[tokio::test]
 async fn running_sequences_that_outgrow_the_cache_take_turns() {
     let model = ModelOptions { context: Some(512), ..options().model };
-    let alone = engine(EngineOptions { model: model.clone(), ..options() });
-    let mut expected = Vec::new();
-    for topic in 0..4 {
-        expected.push(ask(&alone, greedy(prompt(topic, 150), 200)).await.texts);
-    }
     // With next to no memory for it the cache holds one context; four answers outgrow it together.
     let least = least_budget(&model).await;
     let tight = engine(EngineOptions { memory_budget: Some(least), model, ..options() });
@@ -196,10 +191,9 @@ async fn running_sequences_that_outgrow_the_cache_take_turns() {
         running.push(tight.generate(None, greedy(prompt(topic, 150), 200)).await.unwrap());
     }
     assert!(load(&tight).kv_cells < 4 * 350, "{:?}", load(&tight));
-    for (generation, expected) in running.into_iter().zip(expected) {
+    for generation in running {
         let answer = collect(generation, 1).await.unwrap();
-        assert_eq!(answer.usage.completion_tokens, 200);
-        assert_eq!(answer.texts[0].len(), expected[0].len());
+        assert_eq!((answer.usage.completion_tokens, answer.reasons), (200, vec![FinishReason::Length]));
     }
 }
 

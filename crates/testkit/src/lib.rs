@@ -1,1 +1,3 @@
 //! hearth-testkit
+
+pub mod gguf;

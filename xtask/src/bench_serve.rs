@@ -1,0 +1,547 @@
+//! `cargo xtask bench serve`: how fast a node answers, beside llama-server on the same model and threads.
+//!
+//! Both servers run at once on the same random-weight GGUF and are asked in turn, so that the machine's mood meets
+//! both; a row is the median over the repeats. Whoever is not asked is idle. Without `--llama-server PATH` only our own
+//! figures are printed. Results go to `bench/results/`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Barrier;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+mod client;
+mod report;
+
+use client::{Answer, Server, free_port};
+use report::{Better, Report, Row};
+
+/// Sequences both servers decode at once.
+const SLOTS: usize = 4;
+/// Tokens one sequence may have.
+const CONTEXT: usize = 4096;
+/// Prefixes for [`SLOTS`] slots.
+const PREFIXES: usize = 16;
+/// Words of a prompt of about 1,000 tokens.
+const LONG: usize = 720;
+/// Words of a short prompt.
+const SHORT: usize = 16;
+
+const USAGE: &str = "\
+usage: cargo xtask bench serve [options]
+  --llama-server PATH  measure this llama-server beside the node
+  --shape NAME         qwen3-0.6b (default) or tiny
+  --quant NAME         Q4_K_M, Q8_0 or F16; several separated by commas (default Q4_K_M,Q8_0)
+  --repeat N           samples per row (default 5)
+  --threads N          compute threads (default: physical cores)
+  --quick              2 samples and shorter answers";
+
+struct Options {
+    peer: Option<PathBuf>,
+    shape: String,
+    quants: Vec<String>,
+    repeat: usize,
+    threads: usize,
+    answer: usize,
+}
+
+/// Runs the benchmark with the arguments after `bench serve`.
+pub fn run(args: &[String]) -> Result<(), String> {
+    let options = parse(args)?;
+    let target =
+        PathBuf::from(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
+    cargo(&["build", "--release", "--package", "hearth"])?;
+    let hearth = target.join("release/hearth");
+
+    let mut report = Report::new(
+        &hearth,
+        options.peer.as_deref(),
+        options.threads,
+        options.repeat,
+    )?;
+    for quant in &options.quants {
+        let model = target
+            .join("bench")
+            .join(format!("{}-{quant}.gguf", options.shape));
+        if !model.is_file() {
+            std::fs::create_dir_all(target.join("bench")).map_err(|error| error.to_string())?;
+            let path = model.display().to_string();
+            let example = [
+                "run",
+                "--release",
+                "--package",
+                "hearth-testkit",
+                "--example",
+                "write_gguf",
+                "--",
+            ];
+            cargo(&[&example[..], &[&options.shape, quant, &path]].concat())?;
+        }
+        println!("\n{} {quant}", options.shape);
+        let rows = measure(&options, &hearth, &model, &target)?;
+        report.section(&format!("{} {quant}", options.shape), rows);
+    }
+    println!("\nstart, memory, size");
+    report.section("start, memory, size", process(&options, &hearth, &target)?);
+    report.write(&format!("serve-{}", options.shape))
+}
+
+fn parse(args: &[String]) -> Result<Options, String> {
+    let mut options = Options {
+        peer: None,
+        shape: "qwen3-0.6b".into(),
+        quants: vec!["Q4_K_M".into(), "Q8_0".into()],
+        repeat: 5,
+        threads: physical_cores(),
+        answer: 128,
+    };
+    let mut words = args.iter();
+    while let Some(word) = words.next() {
+        let mut value = || words.next().ok_or(format!("{word} needs a value\n{USAGE}"));
+        let number = |text: &String| {
+            text.parse()
+                .map_err(|_| format!("{word}: `{text}` is not a number\n{USAGE}"))
+        };
+        match word.as_str() {
+            "--llama-server" => options.peer = Some(value()?.into()),
+            "--shape" => options.shape = value()?.clone(),
+            "--quant" => options.quants = value()?.split(',').map(str::to_owned).collect(),
+            "--repeat" => options.repeat = number(value()?)?,
+            "--threads" => options.threads = number(value()?)?,
+            "--quick" => (options.repeat, options.answer) = (2, 48),
+            _ => return Err(format!("unknown option {word}\n{USAGE}")),
+        }
+    }
+    match options.repeat == 0 || options.threads == 0 {
+        true => Err(format!(
+            "--repeat and --threads must be at least 1\n{USAGE}"
+        )),
+        false => Ok(options),
+    }
+}
+
+fn physical_cores() -> usize {
+    // Lines `physical id` and `core id` name each logical processor's core.
+    let info = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let mut cores = std::collections::BTreeSet::new();
+    let mut package = "";
+    for line in info.lines() {
+        match line.split_once(':') {
+            Some((name, value)) if name.trim() == "physical id" => package = value,
+            Some((name, value)) if name.trim() == "core id" => drop(cores.insert((package, value))),
+            _ => {}
+        }
+    }
+    match cores.len() {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        cores => cores,
+    }
+}
+
+fn cargo(args: &[&str]) -> Result<(), String> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let status = Command::new(cargo)
+        .args(args)
+        .status()
+        .map_err(|error| format!("cargo: {error}"))?;
+    status
+        .success()
+        .then_some(())
+        .ok_or(format!("cargo {} failed", args.join(" ")))
+}
+
+/// A folder that is empty now.
+fn fresh(path: PathBuf) -> Result<PathBuf, String> {
+    let _ = std::fs::remove_dir_all(&path);
+    std::fs::create_dir_all(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(path)
+}
+
+fn start_hearth(
+    hearth: &Path,
+    model: Option<&Path>,
+    threads: usize,
+    home: PathBuf,
+) -> Result<Server, String> {
+    let port = free_port()?;
+    let home = fresh(home)?;
+    let mut command = Command::new(hearth);
+    command
+        .arg("serve")
+        .env("HEARTH_HOME", &home)
+        .env("HEARTH_HOST", format!("127.0.0.1:{port}"));
+    let _ = (model, threads);
+    Server::start(command, port, &home.join("log"))
+}
+
+fn start_peer(
+    program: &Path,
+    model: &Path,
+    threads: usize,
+    home: PathBuf,
+) -> Result<Server, String> {
+    let port = free_port()?;
+    let home = fresh(home)?;
+    let mut command = Command::new(program);
+    command
+        .arg("--model")
+        .arg(model)
+        .args(["--host", "127.0.0.1", "--port", &port.to_string()]);
+    command.args([
+        "--threads",
+        &threads.to_string(),
+        "--parallel",
+        &SLOTS.to_string(),
+    ]);
+    command.args(["--ctx-size", &(SLOTS * CONTEXT).to_string()]);
+    Server::start(command, port, &home.join("log"))
+}
+
+/// The rows that need a model of real size.
+fn measure(
+    options: &Options,
+    hearth: &Path,
+    model: &Path,
+    target: &Path,
+) -> Result<Vec<Row>, String> {
+    let mut servers = vec![start_hearth(
+        hearth,
+        Some(model),
+        options.threads,
+        target.join("bench/hearth"),
+    )?];
+    if let Some(peer) = &options.peer {
+        servers.push(start_peer(
+            peer,
+            model,
+            options.threads,
+            target.join("bench/peer"),
+        )?);
+    }
+    for server in &mut servers {
+        server.wait_until_it_answers()?;
+    }
+    let mut bench = Bench {
+        servers,
+        repeat: options.repeat,
+        answer: options.answer,
+        seed: 0,
+    };
+    let mut rows = vec![
+        bench.row(
+            "decode, 1 stream",
+            "tok/s",
+            Better::More,
+            "≥ 1.0 ×",
+            |bench, server, seed| {
+                Ok(bench
+                    .completion(server, &words(seed, SHORT), bench.answer)?
+                    .decode_rate())
+            },
+        )?,
+        bench.row(
+            "decode, 4 streams together",
+            "tok/s",
+            Better::More,
+            "",
+            |bench, server, seed| {
+                let answers = bench.streams(server, seed, SHORT, bench.answer)?;
+                // From where all of them decode to where the first is done: what comes before and after is not four.
+                Ok(answers.iter().map(Answer::decode_rate).sum())
+            },
+        )?,
+        bench.row(
+            "prefill, 1 stream",
+            "tok/s",
+            Better::More,
+            "",
+            |bench, server, seed| {
+                Ok(bench
+                    .completion(server, &words(seed, LONG), 1)?
+                    .prefill_rate())
+            },
+        )?,
+        bench.row(
+            "prefill, 4 streams together",
+            "tok/s",
+            Better::More,
+            "",
+            |bench, server, seed| {
+                let answers = bench.streams(server, seed, LONG, 1)?;
+                let slowest = answers
+                    .iter()
+                    .map(|answer| answer.first)
+                    .max()
+                    .unwrap_or_default();
+                Ok(answers
+                    .iter()
+                    .map(|answer| answer.prompt_tokens)
+                    .sum::<u64>() as f64
+                    / slowest.as_secs_f64())
+            },
+        )?,
+        bench.row(
+            "first token, cold prefix of 1,000",
+            "ms",
+            Better::Less,
+            "",
+            |bench, server, seed| {
+                Ok(milliseconds(
+                    bench.completion(server, &words(seed, LONG), 1)?.first,
+                ))
+            },
+        )?,
+        bench.row(
+            "first token, warm prefix of 1,000",
+            "ms",
+            Better::Less,
+            "",
+            |bench, server, seed| {
+                let prefix = words(seed, LONG);
+                bench.completion(server, &format!("{prefix}{}", words(seed + 1, 8)), 1)?;
+                Ok(milliseconds(
+                    bench
+                        .completion(server, &format!("{prefix}{}", words(seed + 2, 8)), 1)?
+                        .first,
+                ))
+            },
+        )?,
+    ];
+    rows.push(bench.prefixes()?);
+    rows.extend(bench.constrained()?);
+    Ok(rows)
+}
+
+struct Bench {
+    servers: Vec<Server>,
+    repeat: usize,
+    answer: usize,
+    seed: u64,
+}
+
+impl Bench {
+    /// Samples every server in turn and takes the medians. Each sample has its own seed, the same for every server.
+    fn row(
+        &mut self,
+        what: &str,
+        unit: &'static str,
+        better: Better,
+        aim: &'static str,
+        sample: impl Fn(&Self, &Server, u64) -> Result<f64, String>,
+    ) -> Result<Row, String> {
+        let mut samples = vec![Vec::new(); self.servers.len()];
+        for round in 0..self.repeat {
+            self.seed += 100;
+            for turn in 0..self.servers.len() {
+                let index = (turn + round) % self.servers.len();
+                samples[index].push(sample(self, &self.servers[index], self.seed)?);
+            }
+        }
+        let row = Row::new(what, unit, better, aim, samples);
+        println!("  {}", row.line());
+        Ok(row)
+    }
+
+    fn completion(&self, server: &Server, prompt: &str, tokens: usize) -> Result<Answer, String> {
+        server.ask(
+            "/v1/completions",
+            json!({"prompt": prompt, "max_tokens": tokens, "temperature": 0}),
+        )
+    }
+
+    /// As many requests at once as there are slots.
+    fn streams(
+        &self,
+        server: &Server,
+        seed: u64,
+        length: usize,
+        tokens: usize,
+    ) -> Result<Vec<Answer>, String> {
+        let together = Barrier::new(SLOTS);
+        let request = |stream: u64| {
+            let prompt = words(seed + stream, length);
+            together.wait();
+            self.completion(server, &prompt, tokens)
+        };
+        let request = &request;
+        std::thread::scope(|scope| {
+            let streams: Vec<_> = (0..SLOTS as u64)
+                .map(|stream| scope.spawn(move || request(stream)))
+                .collect();
+            streams
+                .into_iter()
+                .map(|stream| stream.join().map_err(|_| "a stream panicked".to_owned())?)
+                .collect()
+        })
+    }
+
+    /// More prefixes than slots, visited in turn: how long a later visit waits for its first token.
+    fn prefixes(&mut self) -> Result<Row, String> {
+        self.seed += 100;
+        let mut samples = Vec::new();
+        for server in &self.servers {
+            let mut later = Vec::new();
+            for visit in 0..3u64 {
+                for prefix in 0..PREFIXES as u64 {
+                    let prompt = format!(
+                        "{}{}",
+                        words(self.seed * 1000 + prefix, LONG),
+                        words(self.seed * 2000 + visit * 100 + prefix, 8)
+                    );
+                    let answer = self.completion(server, &prompt, 1)?;
+                    if visit > 0 {
+                        later.push(milliseconds(answer.first));
+                    }
+                }
+            }
+            samples.push(later);
+        }
+        let what = format!("first token, {PREFIXES} prefixes over {SLOTS} slots, visited again");
+        let row = Row::new(&what, "ms", Better::Less, "≤ 0.5 ×", samples);
+        println!("  {}", row.line());
+        Ok(row)
+    }
+
+    /// Decoding under a JSON Schema beside free decoding.
+    fn constrained(&mut self) -> Result<Vec<Row>, String> {
+        let rate = |bench: &Self, server: &Server, seed: u64, format: Option<Value>| {
+            let content = words(seed, SHORT);
+            let mut request = json!({
+                "messages": [{"role": "user", "content": content}], "max_tokens": bench.answer, "temperature": 0
+            });
+            if let Some(format) = format {
+                request["response_format"] = format;
+            }
+            Ok(server.ask("/v1/chat/completions", request)?.decode_rate())
+        };
+        let free = self.row(
+            "decode, chat, free",
+            "tok/s",
+            Better::More,
+            "",
+            |bench, server, seed| rate(bench, server, seed, None),
+        )?;
+        let constrained = self.row(
+            "decode, chat, JSON Schema",
+            "tok/s",
+            Better::More,
+            "",
+            |bench, server, seed| rate(bench, server, seed, Some(schema())),
+        )?;
+        let ratio = constrained.over("JSON Schema over free decode", &free, "≥ 0.97 ×");
+        println!("  {}", ratio.line());
+        Ok(vec![free, constrained, ratio])
+    }
+}
+
+/// An array long enough that the answer ends by length: what is measured is the mask, not when the text ends.
+fn schema() -> Value {
+    json!({"type": "json_schema", "json_schema": {"name": "monsters", "strict": true, "schema": {
+        "type": "object",
+        "properties": {"monsters": {"type": "array", "minItems": 40, "maxItems": 60, "items": {
+            "type": "object",
+            "properties": {
+                "name": {"type": "string", "maxLength": 16},
+                "kind": {"enum": ["goblin", "wolf", "ghost"]},
+                "level": {"type": "integer", "minimum": 1, "maximum": 20},
+                "asleep": {"type": "boolean"}
+            },
+            "required": ["name", "kind", "level", "asleep"],
+            "additionalProperties": false
+        }}},
+        "required": ["monsters"],
+        "additionalProperties": false
+    }}})
+}
+
+/// The rows about the process itself, with the default model, ember.
+fn process(options: &Options, hearth: &Path, target: &Path) -> Result<Vec<Row>, String> {
+    let ember = ember();
+    let mut starts = vec![Vec::new()];
+    // One start more than is counted: the first one fills the page cache.
+    for sample in 0..=options.repeat {
+        let mut server = start_hearth(hearth, None, options.threads, target.join("bench/hearth"))?;
+        let answer = server.wait_until_it_answers()?;
+        if sample > 0 {
+            starts[0].push(milliseconds(answer.first_at - server.started));
+        }
+    }
+    if let (Some(peer), Some(ember)) = (&options.peer, &ember) {
+        let mut times = Vec::new();
+        for sample in 0..=options.repeat {
+            let mut server = start_peer(peer, ember, options.threads, target.join("bench/peer"))?;
+            let answer = server.wait_until_it_answers()?;
+            if sample > 0 {
+                times.push(milliseconds(answer.first_at - server.started));
+            }
+        }
+        starts.push(times);
+    }
+    let start = Row::new(
+        "process start to first token, ember",
+        "ms",
+        Better::Less,
+        "≤ 150 ms",
+        starts,
+    );
+    println!("  {}", start.line());
+
+    let size = std::fs::metadata(hearth)
+        .map_err(|error| format!("{}: {error}", hearth.display()))?
+        .len();
+    let mut sizes = vec![vec![megabytes(size)]];
+    if let Some(peer) = &options.peer {
+        sizes.push(vec![megabytes(
+            std::fs::metadata(peer)
+                .map_err(|error| error.to_string())?
+                .len(),
+        )]);
+    }
+    let size = Row::new(
+        "executable (ours includes ember)",
+        "MB",
+        Better::Less,
+        "≤ 60 MB",
+        sizes,
+    );
+    println!("  {}", size.line());
+    Ok(vec![start, size])
+}
+
+/// The repository's own model, if it is there.
+fn ember() -> Option<PathBuf> {
+    let files = std::fs::read_dir("models/ember")
+        .ok()?
+        .filter_map(|entry| entry.ok().map(|entry| entry.path()));
+    let models = files.filter(|path| {
+        path.extension()
+            .is_some_and(|extension| extension == "gguf")
+    });
+    models.max_by_key(|path| path.metadata().map_or(0, |metadata| metadata.len()))
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1000.0
+}
+
+fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}
+
+/// Made-up words, each with its space; the same seed gives the same ones. About 1.4 tokens each.
+fn words(seed: u64, count: usize) -> String {
+    let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) | 1;
+    let mut next = |below: u64| {
+        state = state
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1_442_695_040_888_963_407);
+        (state >> 33) % below
+    };
+    let mut text = String::new();
+    for _ in 0..count {
+        text.push(' ');
+        (0..2 + next(3)).for_each(|_| text.push((b'a' + next(26) as u8) as char));
+    }
+    text
+}
