@@ -8,7 +8,8 @@
 //!
 //! Two compilers are used on purpose, measured with GCC 12.2 and clang 14: clang's code for the interleaved Q4_K
 //! kernels is 1.2 to 1.5 times as fast, GCC's for the F16 kernels twice. GCC 12.2 miscompiles ggml's AMX tile set-up
-//! (`_tile_loadconfig`), and quantised models crash, so AMX is compiled by clang or left out.
+//! (`_tile_loadconfig`), and quantised models crash, so AMX is compiled by clang or left out. `relax.h` lets waiting
+//! compute threads give way on a busy machine.
 //!
 //! Without clang the families that need it are left out; without GNU binutils, or on another system, all of them. The
 //! engine then runs the baseline: slower, never wrong.
@@ -26,7 +27,7 @@ struct Variant {
     name: &'static str,
     /// Added to the baseline's; blanks separate them.
     flags: &'static [&'static str],
-    /// Without clang there is nothing in it that the baseline lacks, or its code would be wrong.
+    /// Without clang its code would be wrong.
     needs_clang: bool,
 }
 
@@ -41,7 +42,7 @@ const X86_64: &[Variant] = &[
     Variant {
         name: "haswell",
         flags: &[],
-        needs_clang: true,
+        needs_clang: false,
     },
     Variant {
         name: "alderlake",
@@ -89,6 +90,7 @@ const BY_CLANG: [&str; 5] = [
 
 fn main() {
     println!("cargo:rerun-if-changed=build.rs");
+    println!("cargo:rerun-if-changed=relax.h");
     let names: Vec<String> = X86_64
         .iter()
         .chain(AARCH64)
@@ -132,6 +134,11 @@ fn build(variants: &[Variant]) -> Result<(), String> {
         .iter()
         .filter(|variant| clang || !variant.needs_clang)
         .collect();
+    if !clang {
+        println!(
+            "cargo:warning=clang was not found: no AMX code is built, and Q4_K models run slower; install clang"
+        );
+    }
     let mut calls = Vec::new();
     for variant in &chosen {
         let folder = out.join(variant.name);
@@ -224,6 +231,11 @@ impl Source {
         // GCC gives statics of templates a binding that objcopy cannot make local; clang does not know the flag.
         if !by_clang && !self.compiler.contains("clang") {
             command.arg("-fno-gnu-unique");
+        }
+        if self.name == "ggml-cpu.c" && variable("CARGO_CFG_TARGET_ARCH") == "x86_64" {
+            command
+                .arg("-include")
+                .arg(Path::new(&variable("CARGO_MANIFEST_DIR")).join("relax.h"));
         }
         // The whole name: `ggml-cpu.c` and `ggml-cpu.cpp` are two sources.
         command

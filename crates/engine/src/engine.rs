@@ -41,13 +41,13 @@ pub struct ModelOptions {
     pub gpu_layers: Option<u32>,
     /// KV cache types.
     pub kv: KvType,
-    /// RAM for parked prefixes in bytes, per model.
-    pub park_bytes: u64,
+    /// RAM for parked prefixes in bytes, per model; `None` is an eighth of the machine's, at most 8 GiB.
+    pub park_bytes: Option<u64>,
 }
 
 impl Default for ModelOptions {
     fn default() -> Self {
-        Self { context: None, slots: 4, threads: None, gpu_layers: None, kv: KvType::F16, park_bytes: 1 << 30 }
+        Self { context: None, slots: 4, threads: None, gpu_layers: None, kv: KvType::F16, park_bytes: None }
     }
 }
 
@@ -456,7 +456,7 @@ fn status_of(source: &ModelSource, entry: Option<&Entry>) -> ModelStatus {
 }
 
 /// Physical memory in bytes.
-fn machine_memory() -> u64 {
+pub(crate) fn machine_memory() -> u64 {
     let system = sysinfo::System::new_with_specifics(
         sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
     );

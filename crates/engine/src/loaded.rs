@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::counters::Counters;
-use crate::engine::ModelOptions;
+use crate::engine::{ModelOptions, machine_memory};
 use crate::generation::{AdapterUse, Event, Prompt, Request};
 use crate::grammar::{Grammar, GrammarFactory, Vocabulary};
 use crate::kv::KvCache;
@@ -111,7 +111,8 @@ impl Loaded {
         let counters = Arc::new(Counters::default());
         counters.slots.store(options.slots, Ordering::Relaxed);
         counters.kv_cells.store(plan.cells, Ordering::Relaxed);
-        let kv = KvCache::new(plan.cells, sequences, options.park_bytes, whole_only);
+        let park_bytes = options.park_bytes.unwrap_or_else(|| (machine_memory() / 8).min(8 << 30));
+        let kv = KvCache::new(plan.cells, sequences, park_bytes, whole_only);
         let runner = Runner::new(context, kv, options.slots, BATCH, Arc::clone(&counters));
         let (commands, receiver) = unbounded_channel();
         let loaded = Self {

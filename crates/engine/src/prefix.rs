@@ -99,6 +99,11 @@ impl<T> PrefixTree<T> {
         }
     }
 
+    /// All entries, least recently used first.
+    pub fn ids(&self) -> impl Iterator<Item = EntryId> + '_ {
+        self.by_use.values().copied()
+    }
+
     /// The least recently used entry.
     pub fn oldest(&self) -> Option<EntryId> {
         self.by_use.values().next().copied()

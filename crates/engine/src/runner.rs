@@ -90,10 +90,13 @@ impl Runner {
     pub fn run(mut self, mut commands: UnboundedReceiver<Command>, keep_alive: Option<Duration>) {
         loop {
             if self.is_idle() {
-                self.kv.settle(&mut self.context);
                 self.publish();
                 if self.unloading {
                     return;
+                }
+                // Work that comes in ends the copying.
+                while commands.is_empty() && self.kv.copy_one(&mut self.context) {
+                    self.publish();
                 }
                 match receive(&mut commands, keep_alive) {
                     Some(command) => self.take(command),

@@ -143,7 +143,7 @@ fn child() {
     let model = ModelOptions {
         context: Some(512),
         slots: 1,
-        threads: Some(2),
+        threads: Some(1),
         ..ModelOptions::default()
     };
     let options = EngineOptions {

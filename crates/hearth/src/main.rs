@@ -1,2 +1,43 @@
-//! The hearth binary.
-fn main() {}
+//! `hearth`: the one executable, and the only place where the rooms are wired together.
+//!
+//! A command line becomes flags ([`cli`]), flags and their weaker sources become a [`config::Config`], and a command
+//! ([`commands`]) does its work with it. Failures end here as `error:` and `fix:` on standard error and an exit code.
+
+mod answer;
+mod cli;
+mod client;
+mod commands;
+mod config;
+mod daemon;
+mod ember;
+mod failure;
+mod logging;
+mod record;
+mod screen;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = cli::Cli::parse();
+    let screen = screen::Screen::of_process(cli.global.json);
+    match commands::dispatch(cli, screen) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            screen.clear();
+            match screen.json {
+                true => eprintln!("{}", failure.json()),
+                false if screen.colour_err() => {
+                    let text = failure.to_string();
+                    eprintln!(
+                        "\x1b[31merror\x1b[0m{}",
+                        text.strip_prefix("error").unwrap_or(&text)
+                    );
+                }
+                false => eprintln!("{failure}"),
+            }
+            ExitCode::from(failure.exit as u8)
+        }
+    }
+}

@@ -1,9 +1,38 @@
 //! The daemon: doors, HTTP surfaces, and the request path.
+//!
+//! A request comes in through the local door, passes [`access`], is read and checked by its surface ([`openai`]), and
+//! goes to the engine; events come back as one body or as a stream. This crate refuses configuration, files and
+//! the terminal: the binary hands it an engine and an address.
+
+mod access;
+mod failure;
+mod health;
+mod metrics;
+mod native;
+mod openai;
+mod openapi;
+mod page;
+mod state;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use axum::Router;
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::{get, post};
 use hearth_engine::Engine;
+use tracing::Instrument;
+
+use crate::state::Shared;
+
+/// How long running answers may go on after the node was asked to stop.
+const GRACE: Duration = Duration::from_secs(10);
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a node needs besides its engine.
 #[derive(Debug, Clone)]
@@ -33,9 +62,88 @@ impl Node {
         self.listener.local_addr()
     }
 
-    /// Serves until `stop` resolves or somebody posts to `/shutdown`; then lets running answers end for a moment.
+    /// Serves until `stop` resolves or somebody posts to `/shutdown`; then lets running answers end for up to ten
+    /// seconds.
     pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
-        let _ = (stop, self.engine, self.options);
-        todo!()
+        let address = self.address()?;
+        let node: Shared = Arc::new(state::Node::new(self.engine, self.options, address));
+        let router = router(Arc::clone(&node)).into_make_service_with_connect_info::<SocketAddr>();
+        let (stopping, stopped) = tokio::sync::oneshot::channel();
+        let asked = async move {
+            tokio::select! {
+                () = stop => {}
+                () = node.stop.notified() => {}
+            }
+            let _ = stopping.send(());
+        };
+        let listener = axum::serve::ListenerExt::tap_io(self.listener, |stream| {
+            // Tokens are small writes; waiting to fill a packet would delay each.
+            let _ = stream.set_nodelay(true);
+        });
+        let serving = axum::serve(listener, router).with_graceful_shutdown(asked).into_future();
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            ended = &mut serving => return ended,
+            _ = stopped => {}
+        }
+        tokio::time::timeout(GRACE, serving).await.unwrap_or(Ok(()))
     }
+}
+
+fn router(node: Shared) -> Router {
+    Router::new()
+        .route("/", get(page::home))
+        .route("/assets/{name}", get(page::asset))
+        .route("/health", get(health::health))
+        .route("/metrics", get(metrics::metrics))
+        .route("/openapi.json", get(openapi::describe))
+        .route("/status", get(native::status))
+        .route("/shutdown", post(native::shutdown))
+        .route("/v1/chat/completions", post(openai::chat::chat))
+        .route("/v1/completions", post(openai::completions::completions))
+        .route("/v1/models", get(openai::models::list))
+        .route("/v1/models/{*id}", get(openai::models::one))
+        .fallback(unknown)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(node.options.body_limit))
+        .layer(from_fn_with_state(Arc::clone(&node), access::check))
+        .layer(from_fn_with_state(Arc::clone(&node), observe))
+        .with_state(node)
+}
+
+/// Gives every request an id, a span and a place in the metrics. Bodies are never logged.
+async fn observe(State(node): State<Shared>, request: Request, next: Next) -> Response {
+    let begun = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| path.as_str()).to_owned();
+    let own = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    let id = match own.filter(|id| hearth_protocol::id::is_sane(id)) {
+        Some(id) => id.to_owned(),
+        None => hearth_protocol::id::with_prefix("req", rand::random()),
+    };
+    let span = tracing::info_span!("request", id, method = %request.method(), route);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    let status = response.status().as_u16();
+    span.in_scope(|| tracing::debug!(status, milliseconds = begun.elapsed().as_millis() as u64, "answered"));
+    node.metrics.request(&route, status);
+    if let Ok(id) = HeaderValue::from_str(&id) {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    response
+}
+
+async fn unknown(request: Request) -> Response {
+    let path = request.uri().path();
+    let hint = match path {
+        _ if path.contains("chat") => "; did you mean /v1/chat/completions?",
+        _ if path.contains("completion") => "; did you mean /v1/completions?",
+        _ if path.contains("model") => "; did you mean /v1/models?",
+        _ => "; /openapi.json lists all routes",
+    };
+    failure::on_route(path, StatusCode::NOT_FOUND, "unknown_route", &format!("there is no route {path}{hint}"))
+}
+
+async fn wrong_method(method: Method, request: Request) -> Response {
+    let path = request.uri().path();
+    let message = format!("{path} does not take {method}; see the Allow header");
+    failure::on_route(path, StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message)
 }

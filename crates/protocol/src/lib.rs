@@ -3,4 +3,10 @@
 //! This crate holds what crosses a boundary: request and response bodies, error shapes, identifiers and format
 //! versions. It refuses I/O and any logic beyond parsing and validating what it carries.
 
+pub mod chat;
+pub mod completion;
+pub mod error;
+pub mod id;
+pub mod model;
+pub mod parse;
 pub mod status;

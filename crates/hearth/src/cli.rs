@@ -1,0 +1,228 @@
+//! The command line: what may be said. What it means is in [`crate::commands`].
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::commands::{chat, completions, config, models, run, serve, status, stop, up};
+use crate::config::Key;
+
+/// Turns the machines you own into one private AI.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hearth",
+    version,
+    arg_required_else_help = true,
+    after_help = "\
+EXAMPLES
+  hearth up                       start a node and ask it something
+  hearth run \"What is Hearth?\"    one answer
+  hearth chat                     a conversation
+  hearth up --detach              leave a node running; later: hearth stop
+
+SETTINGS
+  Flags win over HEARTH_* variables, and these over the configuration file.
+  `hearth config show` prints every value and where it came from.
+
+EXIT CODES
+  0  ok
+  1  the work failed
+  2  the command line, the environment or the configuration file is wrong
+  3  no node runs"
+)]
+pub struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// The command.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Print JSON instead of words
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Address of the node [default: 127.0.0.1:8321]
+    #[arg(long, global = true, value_name = "HOST:PORT")]
+    pub host: Option<String>,
+    /// Folder of everything Hearth keeps
+    #[arg(long, global = true, value_name = "FOLDER")]
+    pub home: Option<String>,
+    /// Configuration file
+    #[arg(long, global = true, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Global {
+    /// As a configuration layer.
+    pub fn layer(&self) -> Vec<(Key, String)> {
+        said([(Key::Host, &self.host), (Key::Home, &self.home)])
+    }
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a node, see that it answers, and learn what to try next
+    Up(up::UpArgs),
+    /// Run a node in the foreground
+    Serve(serve::ServeArgs),
+    /// Stop the running node
+    Stop(stop::StopArgs),
+    /// Ask one question
+    Run(run::RunArgs),
+    /// Have a conversation
+    Chat(chat::ChatArgs),
+    /// List the models
+    Models(models::ModelsArgs),
+    /// Show what the node is doing
+    Status(status::StatusArgs),
+    /// Show settings and where they came from
+    Config(config::ConfigArgs),
+    /// Print shell completions
+    Completions(completions::CompletionsArgs),
+}
+
+/// How a node and its models run; the same names exist in the configuration file and the environment.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Tuning {
+    /// Model that answers when a request names none: a name or a .gguf file
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Folder whose .gguf files can be named
+    #[arg(long, value_name = "FOLDER")]
+    pub models_dir: Option<String>,
+    /// Tokens one request may have, or `auto`
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<String>,
+    /// Requests answered at once by one model, 1 to 64
+    #[arg(long, value_name = "N")]
+    pub slots: Option<String>,
+    /// Compute threads, or `auto`
+    #[arg(long, value_name = "N")]
+    pub threads: Option<String>,
+    /// Layers on the GPU, or `auto`
+    #[arg(long, value_name = "N")]
+    pub gpu_layers: Option<String>,
+    /// KV cache types: f16, q8_0, q8_0/q4_0 or q4_0/q8_0
+    #[arg(long, value_name = "TYPE")]
+    pub kv: Option<String>,
+    /// RAM for parked prefixes per model, or `auto`
+    #[arg(long, value_name = "SIZE")]
+    pub park_memory: Option<String>,
+    /// Memory all loaded models may take, or `auto`
+    #[arg(long, value_name = "SIZE")]
+    pub memory_budget: Option<String>,
+    /// Unload a model idle for so long, or `never`
+    #[arg(long, value_name = "TIME")]
+    pub keep_alive: Option<String>,
+    /// Requests that may wait per model
+    #[arg(long, value_name = "N")]
+    pub queue_limit: Option<String>,
+    /// How long a request waits for its model to load
+    #[arg(long, value_name = "TIME")]
+    pub load_wait: Option<String>,
+    /// CPU code to run instead of the best for this machine
+    #[arg(long, value_name = "NAME")]
+    pub cpu: Option<String>,
+    /// off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+impl Tuning {
+    /// As a configuration layer.
+    pub fn layer(&self) -> Vec<(Key, String)> {
+        said([
+            (Key::Model, &self.model),
+            (Key::ModelsDir, &self.models_dir),
+            (Key::Context, &self.context),
+            (Key::Slots, &self.slots),
+            (Key::Threads, &self.threads),
+            (Key::GpuLayers, &self.gpu_layers),
+            (Key::Kv, &self.kv),
+            (Key::ParkMemory, &self.park_memory),
+            (Key::MemoryBudget, &self.memory_budget),
+            (Key::KeepAlive, &self.keep_alive),
+            (Key::QueueLimit, &self.queue_limit),
+            (Key::LoadWait, &self.load_wait),
+            (Key::Cpu, &self.cpu),
+            (Key::LogLevel, &self.log_level),
+            (Key::LogFormat, &self.log_format),
+        ])
+    }
+}
+
+fn said<const N: usize>(flags: [(Key, &Option<String>); N]) -> Vec<(Key, String)> {
+    flags
+        .into_iter()
+        .filter_map(|(key, text)| Some((key, text.clone()?)))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    /// `hearth COMMAND --help` of every command shows how it is used.
+    #[test]
+    fn every_command_has_an_example_of_itself() {
+        fn check(command: &clap::Command, path: &str) -> usize {
+            let help = command
+                .get_after_help()
+                .map(ToString::to_string)
+                .unwrap_or_default();
+            assert!(
+                help.contains("EXAMPLES"),
+                "`{path}` has no EXAMPLES section"
+            );
+            assert!(
+                help.contains(&format!("  {path}")),
+                "the EXAMPLES of `{path}` do not show `{path}`"
+            );
+            let below = command
+                .get_subcommands()
+                .filter(|below| below.get_name() != "help");
+            1 + below
+                .map(|below| check(below, &format!("{path} {}", below.get_name())))
+                .sum::<usize>()
+        }
+        let seen = check(&Cli::command(), "hearth");
+        assert!(seen >= 12, "only {seen} commands were seen");
+    }
+
+    /// A setting without a flag on `serve` could not be given on the command line.
+    #[test]
+    fn serve_has_a_flag_for_every_setting() {
+        let root = Cli::command();
+        let serve = root
+            .find_subcommand("serve")
+            .map(|serve| serve.get_arguments().collect::<Vec<_>>())
+            .unwrap_or_default();
+        for key in Key::ALL {
+            let known = serve
+                .iter()
+                .copied()
+                .chain(root.get_arguments())
+                .any(|argument| argument.get_long() == Some(key.flag()));
+            assert!(known, "--{} is missing", key.flag());
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! `hearth chat`: a conversation in the terminal, or through a pipe.
+
+mod input;
+mod transcript;
+
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::json;
+
+use self::input::{Input, Line};
+use self::transcript::Transcript;
+use super::{Context, models, runtime};
+use crate::answer::{self, Question, Speaker, model_name};
+use crate::daemon::interrupted;
+use crate::failure::{Failure, Outcome};
+use crate::screen::{Screen, print, println};
+
+const HELP: &str = "\
+/model [NAME]   show the models, or talk to another one
+/system [TEXT]  say what the model should be; alone, take it back
+/save FILE      keep the conversation, as Markdown or (FILE.json) as messages
+/regenerate     another answer to the last question
+/clear          begin anew
+/help           this
+/quit           leave; so does Ctrl-D
+
+A line that ends with \\ goes on in the next one, and so does everything between two \"\"\".
+Ctrl-C stops an answer.";
+
+/// Flags of `hearth chat`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth chat
+  hearth chat --model qwen3 --system \"Answer briefly.\"
+  printf 'What is Hearth?\\n/save talk.md\\n' | hearth chat
+
+Inside, /help lists what else can be done. Ctrl-C stops an answer and not the program.")]
+pub struct ChatArgs {
+    /// Model: a name or a .gguf file
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// What the model should be or do
+    #[arg(short, long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// 0 (always the likeliest token) to 2
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: Option<f32>,
+    /// Most tokens of one answer
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u32>,
+}
+
+/// Talks until the input ends. Reading lines blocks, so the runtime works beside this thread and not around it.
+pub fn run(context: &Context, args: &ChatArgs) -> Outcome {
+    let runtime = runtime()?;
+    let speaker = runtime.block_on(Speaker::find(&context.config))?;
+    let input = Input::new(&context.config.home)?;
+    let mut chat = Chat {
+        screen: context.screen,
+        live: input.is_terminal(),
+        speaker,
+        transcript: Transcript {
+            system: args.system.clone(),
+            messages: Vec::new(),
+        },
+        model: args.model.as_deref().map(model_name),
+        temperature: args.temperature,
+        max_tokens: args.max_tokens,
+    };
+    let outcome = chat.talk(input, &runtime);
+    drop(chat);
+    // A reader of signals or a connection must not hold up whoever wants to leave.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+struct Chat {
+    screen: Screen,
+    /// Whether somebody types.
+    live: bool,
+    speaker: Speaker,
+    transcript: Transcript,
+    model: Option<String>,
+    temperature: Option<f32>,
+    max_tokens: Option<u32>,
+}
+
+impl Chat {
+    fn talk(&mut self, mut input: Input, runtime: &tokio::runtime::Runtime) -> Outcome {
+        if self.live {
+            let here = matches!(self.speaker, Speaker::Here(_));
+            if let (Speaker::Here(engine), true) = (&self.speaker, here) {
+                runtime.block_on(answer::load(engine, self.model.as_deref(), &self.screen))?;
+            }
+            let name = match &self.model {
+                Some(name) => name.clone(),
+                None => runtime
+                    .block_on(self.speaker.default_model())
+                    .unwrap_or_default(),
+            };
+            let place = match &self.speaker {
+                Speaker::Node(client) => format!("the node at {}", client.place()),
+                Speaker::Here(_) => "this process (no node runs)".to_owned(),
+            };
+            println(&format!(
+                "{} on {place}. {}",
+                self.screen.bold(&name),
+                self.screen.dim("/help lists the commands, Ctrl-D leaves.")
+            ));
+        }
+        // Through a pipe the last failure is the command's; somebody who types has seen it.
+        let mut last = Ok(());
+        loop {
+            let text = match input.read(&self.screen)? {
+                Line::Text(text) => text,
+                Line::End => return last,
+            };
+            let text = text.trim();
+            if text.is_empty() {
+                continue;
+            }
+            let outcome = match text.strip_prefix('/') {
+                Some("quit" | "exit" | "bye") => return last,
+                Some(command) => runtime.block_on(self.command(command)),
+                None => {
+                    self.transcript.ask(text);
+                    runtime.block_on(self.answer())
+                }
+            };
+            last = match outcome {
+                Ok(()) => Ok(()),
+                Err(failure) if self.live => {
+                    self.screen.clear();
+                    eprintln!("{failure}");
+                    Ok(())
+                }
+                Err(failure) => Err(failure),
+            };
+            if last.is_err() {
+                return last;
+            }
+        }
+    }
+
+    async fn command(&mut self, text: &str) -> Outcome {
+        let (name, rest) = text.split_once(char::is_whitespace).unwrap_or((text, ""));
+        let rest = rest.trim();
+        match name {
+            "help" | "?" => self.say(HELP),
+            "model" if rest.is_empty() => self.list().await?,
+            "model" => {
+                let name = model_name(rest);
+                let models = self.speaker.models().await?;
+                if !name.ends_with(".gguf") && !models.iter().any(|model| model.name == name) {
+                    let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+                    return Err(Failure::usage(format!("there is no model `{name}`"))
+                        .fix(format!("use one of: {}", known.join(", "))));
+                }
+                self.say(&format!("now talking to {name}"));
+                self.model = Some(name);
+            }
+            "system" => {
+                self.transcript.system = (!rest.is_empty()).then(|| rest.to_owned());
+                self.say(if rest.is_empty() {
+                    "system message taken back"
+                } else {
+                    "system message set"
+                });
+            }
+            "save" if rest.is_empty() => {
+                return Err(Failure::usage("/save needs a file").fix("/save talk.md"));
+            }
+            "save" => {
+                self.transcript.save(rest.as_ref())?;
+                self.say(&format!("saved to {rest}"));
+            }
+            "clear" => {
+                self.transcript.messages.clear();
+                self.say("a new conversation");
+            }
+            "regenerate" | "retry" => {
+                if !self.transcript.take_answer() {
+                    return Err(Failure::usage("there is no question to answer again"));
+                }
+                self.answer().await?;
+            }
+            other => {
+                return Err(
+                    Failure::usage(format!("there is no command /{other}")).fix("/help lists them")
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// A remark, which is not part of the conversation.
+    fn say(&self, text: &str) {
+        match self.screen.json {
+            true => println(&json!({"note": text}).to_string()),
+            false => println(&self.screen.dim(text)),
+        }
+    }
+
+    async fn list(&self) -> Outcome {
+        let default = self.speaker.default_model().await;
+        let current = self.model.as_ref().or(default.as_ref());
+        for model in self.speaker.models().await? {
+            let mark = if Some(&model.name) == current {
+                "*"
+            } else {
+                " "
+            };
+            self.say(&format!("{mark} {}  {}", model.name, models::state(&model)));
+        }
+        Ok(())
+    }
+
+    /// Answers the last question; Ctrl-C stops it and keeps what came.
+    async fn answer(&mut self) -> Outcome {
+        let question = Question {
+            model: self.model.clone(),
+            messages: self.transcript.all(),
+            max_tokens: self.max_tokens,
+            temperature: self.temperature,
+            ..Question::default()
+        };
+        let (screen, live) = (self.screen, !self.screen.json);
+        let mut came = String::new();
+        let interrupt = interrupted();
+        let answer = {
+            let asked = self.speaker.ask(&question, &screen, |text| {
+                came.push_str(text);
+                if live {
+                    print(text);
+                }
+            });
+            tokio::select! {
+                answer = asked => Some(answer),
+                // The unfinished answer is dropped here, which closes its connection or frees its slot.
+                () = interrupt => None,
+            }
+        };
+        if live && !came.is_empty() && !came.ends_with('\n') {
+            println("");
+        }
+        match answer {
+            Some(Ok(answer)) => {
+                match live {
+                    true if self.live => println(&screen.dim(&answer.summary())),
+                    true => {}
+                    false => println(&answer.json().to_string()),
+                }
+                self.transcript.answered(&answer.text);
+                Ok(())
+            }
+            Some(Err(failure)) => {
+                // The question stays unanswered; asking again must not ask it twice.
+                self.transcript.take_question();
+                Err(failure)
+            }
+            None => {
+                screen.clear();
+                if live {
+                    println(&screen.dim("(stopped)"));
+                }
+                if came.is_empty() {
+                    self.transcript.take_question();
+                } else {
+                    self.transcript.answered(&came);
+                }
+                Ok(())
+            }
+        }
+    }
+}

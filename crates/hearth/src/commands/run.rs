@@ -1,0 +1,125 @@
+//! `hearth run`: one question, one answer.
+
+use std::io::{IsTerminal, Read};
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::answer::{Question, Speaker, model_name};
+use crate::failure::{Failure, Outcome};
+use crate::screen::{print, println};
+
+/// Flags of `hearth run`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth run \"What is Hearth?\"
+  echo \"remind me to call Ada at 5\" | hearth run --schema intent.json
+  hearth run --model qwen3 --system \"Answer in French.\" --temperature 0 \"Good morning\"
+  hearth run --json \"hello\"
+
+Uses the running node; when none runs, the model is loaded into this process and answers just as well.")]
+pub struct RunArgs {
+    /// The question; `-` or nothing reads it from standard input
+    pub prompt: Option<String>,
+    /// Model: a name or a .gguf file
+    #[arg(short, long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// What the model should be or do
+    #[arg(short, long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// JSON Schema that the answer will fit
+    #[arg(long, value_name = "FILE")]
+    pub schema: Option<PathBuf>,
+    /// Most tokens to generate
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<u32>,
+    /// 0 (always the likeliest token) to 2
+    #[arg(long, value_name = "T", allow_negative_numbers = true)]
+    pub temperature: Option<f32>,
+    /// Same seed, same text
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+}
+
+/// Asks and prints.
+pub async fn run(context: &Context, args: &RunArgs) -> Outcome {
+    let screen = &context.screen;
+    let question = question(args)?;
+    let speaker = Speaker::find(&context.config).await?;
+    let live = !screen.json;
+    let answer = speaker
+        .ask(&question, screen, |text| {
+            if live {
+                print(text);
+            }
+        })
+        .await;
+    let answer = match answer {
+        Ok(answer) => answer,
+        Err(failure) => {
+            // The message starts on a line of its own.
+            if live && std::io::stdout().is_terminal() {
+                println("");
+            }
+            return Err(failure);
+        }
+    };
+    if screen.json {
+        println(&answer.json().to_string());
+        return Ok(());
+    }
+    if !answer.text.ends_with('\n') {
+        println("");
+    }
+    if answer.finish_reason == "length" {
+        screen.note(&format!("(cut after {} tokens)", answer.completion_tokens));
+    }
+    Ok(())
+}
+
+fn question(args: &RunArgs) -> Outcome<Question> {
+    let prompt = match args.prompt.as_deref() {
+        Some(text) if text != "-" => text.to_owned(),
+        said => {
+            let mut stdin = std::io::stdin();
+            if said.is_none() && stdin.is_terminal() {
+                return Err(Failure::usage("there is no question")
+                    .fix("hearth run \"What is Hearth?\", or hearth chat"));
+            }
+            let mut text = String::new();
+            stdin.read_to_string(&mut text).map_err(|error| {
+                Failure::usage(format!("standard input is not readable text: {error}"))
+            })?;
+            text
+        }
+    };
+    if prompt.trim().is_empty() {
+        return Err(Failure::usage("the question is empty").fix("hearth run \"What is Hearth?\""));
+    }
+    let mut messages = Vec::new();
+    if let Some(system) = &args.system {
+        messages.push(json!({"role": "system", "content": system}));
+    }
+    messages.push(json!({"role": "user", "content": prompt.trim_end()}));
+    Ok(Question {
+        model: args.model.as_deref().map(model_name),
+        messages,
+        schema: args.schema.as_deref().map(schema).transpose()?,
+        max_tokens: args.max_tokens,
+        temperature: args.temperature,
+        seed: args.seed,
+    })
+}
+
+fn schema(path: &Path) -> Outcome<Value> {
+    let text = std::fs::read_to_string(path).map_err(|error| {
+        Failure::usage(format!("--schema: cannot read {}: {error}", path.display()))
+    })?;
+    serde_json::from_str(&text).map_err(|error| {
+        Failure::usage(format!("--schema: {} is not JSON: {error}", path.display()))
+            .fix("write a JSON Schema such as {\"type\": \"object\"}")
+    })
+}

@@ -1,0 +1,35 @@
+//! `hearth serve`: a node in the foreground, for terminals and service managers.
+
+use clap::Args;
+
+use super::Context;
+use crate::cli::Tuning;
+use crate::daemon::{self, Unstarted};
+use crate::failure::Outcome;
+use crate::screen::println;
+
+/// Flags of `hearth serve`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth serve
+  hearth serve --model ~/models/qwen3-4b-q4_k_m.gguf --context 16384 --slots 2
+  hearth serve --host 127.0.0.1:0 --home /tmp/second    a second node on a free port
+
+Logs go to standard error. SIGINT and SIGTERM let running answers end for a moment; a second one stops at once.")]
+pub struct ServeArgs {
+    /// How the node and its models run.
+    #[command(flatten)]
+    pub tuning: Tuning,
+}
+
+/// Serves until told to stop.
+pub async fn run(context: &Context) -> Outcome {
+    let bound = daemon::bind(&context.config)
+        .await
+        .map_err(Unstarted::failure)?;
+    if context.screen.json {
+        println(&serde_json::json!(bound.record).to_string());
+    }
+    bound.serve().await
+}

@@ -1,0 +1,277 @@
+//! `hearth up`: from nothing to a first answer, and what to try next.
+
+use std::fs::OpenOptions;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::Context;
+use crate::answer::{self, Answer, Question, Speaker};
+use crate::cli::Tuning;
+use crate::client::Client;
+use crate::config::HostPort;
+use crate::daemon::{self, Unstarted};
+use crate::failure::{Failure, Outcome};
+use crate::record::NodeRecord;
+use crate::screen::{Screen, print, println};
+
+/// A process that did not open its door by now never will.
+const DOOR_LIMIT: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(20);
+const FIRST_QUESTION: &str = "What is Hearth?";
+
+/// Flags of `hearth up`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth up
+  hearth up --detach                       leave it running; later: hearth stop
+  hearth up --model ~/models/qwen3.gguf    with a model of your own
+
+Finds the node if one already runs. Without --detach it serves until Ctrl-C.")]
+pub struct UpArgs {
+    /// Leave the node running in the background
+    #[arg(short, long)]
+    pub detach: bool,
+    /// How the node and its models run.
+    #[command(flatten)]
+    pub tuning: Tuning,
+}
+
+/// Starts or finds a node and shows that it answers.
+pub async fn run(context: &Context, args: &UpArgs) -> Outcome {
+    if args.detach {
+        return detached(context).await;
+    }
+    let bound = match daemon::bind(&context.config).await {
+        Ok(bound) => bound,
+        Err(Unstarted::Already(client, status)) => {
+            return already(context, client, status.pid).await;
+        }
+        Err(unstarted) => return Err(unstarted.failure()),
+    };
+    let (client, engine, pid) = (bound.client(), bound.engine.clone(), bound.record.pid);
+    let mut serving = tokio::spawn(bound.serve());
+    let introduction = async {
+        answer::load(&engine, None, &context.screen).await?;
+        introduce(context, &client, pid, "Ctrl-C").await
+    };
+    let introduced = tokio::select! {
+        introduced = introduction => introduced,
+        served = &mut serving => return ended(served),
+    };
+    // Every engine handle must be gone before the node can end.
+    drop(engine);
+    if introduced.is_err() {
+        // The node is of no use to somebody whose model does not work.
+        let _ = client.json(hyper::Method::POST, "/shutdown", None).await;
+        let _ = serving.await;
+        return introduced;
+    }
+    ended(serving.await)
+}
+
+fn ended(served: Result<Outcome, tokio::task::JoinError>) -> Outcome {
+    served.unwrap_or_else(|error| Err(Failure::new(format!("the node failed: {error}"))))
+}
+
+async fn already(context: &Context, client: Client, pid: u32) -> Outcome {
+    if !context.screen.json {
+        println(&format!(
+            "a node already runs at {} (pid {pid}); using it",
+            client.place()
+        ));
+    }
+    answer::ready(&client, &context.screen).await?;
+    introduce(context, &client, pid, "hearth stop").await
+}
+
+/// A first answer, and what to try next.
+async fn introduce(context: &Context, client: &Client, pid: u32, stop: &str) -> Outcome {
+    let screen = &context.screen;
+    answer::ready(client, screen).await?;
+    let question = Question {
+        messages: vec![json!({"role": "user", "content": FIRST_QUESTION})],
+        max_tokens: Some(200),
+        temperature: Some(0.0),
+        ..Question::default()
+    };
+    let live = !screen.json;
+    if live {
+        println(&format!(
+            "{} {} answers at http://{}\n",
+            screen.green("●"),
+            screen.bold("hearth"),
+            client.place()
+        ));
+        println(&format!("{} {FIRST_QUESTION}", screen.dim(">")));
+    }
+    let answer = Speaker::Node(client.clone())
+        .ask(&question, screen, |text| {
+            if live {
+                print(text);
+            }
+        })
+        .await?;
+    match live {
+        true => println(&format!(
+            "\n{}\n\n{}",
+            screen.dim(&answer.summary()),
+            next(client.place(), stop, screen)
+        )),
+        false => println(&described(client.place(), pid, &answer).to_string()),
+    }
+    Ok(())
+}
+
+fn described(place: &HostPort, pid: u32, answer: &Answer) -> Value {
+    json!({
+        "address": place.to_string(),
+        "pid": pid,
+        "page": format!("http://{place}/"),
+        "openai_base_url": format!("http://{place}/v1"),
+        "first_answer": answer.json(),
+    })
+}
+
+fn next(place: &HostPort, stop: &str, screen: &Screen) -> String {
+    let body = r#"{"messages":[{"role":"user","content":"Hello"}]}"#;
+    let rows = [
+        ("talk", "hearth chat".to_owned()),
+        ("in a browser", format!("http://{place}/")),
+        (
+            "any OpenAI client",
+            format!("base URL http://{place}/v1, any API key"),
+        ),
+        (
+            "by hand",
+            format!(
+                "curl http://{place}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
+            ),
+        ),
+        ("stop", stop.to_owned()),
+    ];
+    let lines: Vec<String> = rows
+        .into_iter()
+        .map(|(what, how)| format!("  {}  {how}", screen.dim(&format!("{what:<17}"))))
+        .collect();
+    format!("{}\n{}", screen.bold("Try next"), lines.join("\n"))
+}
+
+/// Starts `hearth serve` in the background, with the same flags, and waits for it.
+async fn detached(context: &Context) -> Outcome {
+    let (config, screen) = (&context.config, &context.screen);
+    if let Ok((client, status)) = daemon::running(config).await {
+        return already(context, client, status.pid).await;
+    }
+    let log = config.home.join("logs").join("node.log");
+    let mut child = spawn(context, &log)?;
+    let started = Instant::now();
+    let record = loop {
+        if let Some(record) =
+            NodeRecord::read(&config.home).filter(|record| record.pid == child.id())
+        {
+            break record;
+        }
+        match child.try_wait() {
+            Ok(None) if started.elapsed() < DOOR_LIMIT => {}
+            Ok(None) => {
+                let _ = child.kill();
+                return Err(Failure::new(format!(
+                    "the node did not open its door within {} s",
+                    DOOR_LIMIT.as_secs()
+                ))
+                .fix(format!("see {}", log.display())));
+            }
+            _ => {
+                screen.clear();
+                return Err(last_words(&log));
+            }
+        }
+        screen.progress("starting the node");
+        tokio::time::sleep(LOOK).await;
+    };
+    screen.clear();
+    let place = HostPort::parse(&record.address).unwrap_or_else(|| config.host.clone());
+    let introduced = introduce(context, &Client::new(place), record.pid, "hearth stop").await;
+    if introduced.is_ok() && !screen.json {
+        println(&screen.dim(&format!(
+            "the node stays in the background (pid {}); log: {}",
+            record.pid,
+            log.display()
+        )));
+    }
+    introduced
+}
+
+fn spawn(context: &Context, log: &Path) -> Outcome<Child> {
+    let folder = log.parent().unwrap_or(log);
+    std::fs::create_dir_all(folder)
+        .map_err(|error| Failure::file("create the folder", folder, &error))?;
+    let file = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .open(log)
+        .map_err(|error| Failure::file("write", log, &error))?;
+    let errors = file
+        .try_clone()
+        .map_err(|error| Failure::file("write", log, &error))?;
+    let program = std::env::current_exe().map_err(|error| {
+        Failure::new(format!("cannot find this executable to start it: {error}"))
+    })?;
+    let mut command = Command::new(program);
+    command.arg("serve");
+    for (key, text) in &context.flags {
+        command.arg(format!("--{}={text}", key.flag()));
+    }
+    if let Some(path) = &context.global.config {
+        command.arg("--config").arg(path);
+    }
+    for _ in 0..context.global.verbose {
+        command.arg("-v");
+    }
+    // The log is a file: colours would only disturb there.
+    command
+        .env("NO_COLOR", "1")
+        .stdin(Stdio::null())
+        .stdout(file)
+        .stderr(errors);
+    #[cfg(unix)]
+    {
+        use std::os::unix::process::CommandExt;
+        // A group of its own: Ctrl-C in this terminal is not meant for it.
+        command.process_group(0);
+    }
+    #[cfg(windows)]
+    {
+        use std::os::windows::process::CommandExt;
+        const DETACHED_PROCESS: u32 = 0x8;
+        const CREATE_NEW_PROCESS_GROUP: u32 = 0x200;
+        command.creation_flags(DETACHED_PROCESS | CREATE_NEW_PROCESS_GROUP);
+    }
+    command
+        .spawn()
+        .map_err(|error| Failure::new(format!("cannot start the node: {error}")))
+}
+
+/// Why a node that ended at once did so, as it said itself.
+fn last_words(log: &PathBuf) -> Failure {
+    let text = std::fs::read_to_string(log).unwrap_or_default();
+    let lines: Vec<&str> = text.lines().collect();
+    let at = lines.iter().rposition(|line| line.starts_with("error: "));
+    let Some(at) = at else {
+        return Failure::new("the node ended at once").fix(format!("see {}", log.display()));
+    };
+    let failure = Failure::new(lines[at].trim_start_matches("error: "));
+    match lines
+        .get(at + 1)
+        .and_then(|line| line.trim_start().strip_prefix("fix: "))
+    {
+        Some(fix) => failure.fix(fix),
+        None => failure.fix(format!("see {}", log.display())),
+    }
+}

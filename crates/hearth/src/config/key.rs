@@ -1,0 +1,184 @@
+//! Every setting there is, under the same name everywhere: in the file (`park_memory`), in the environment
+//! (`HEARTH_PARK_MEMORY`) and as a flag (`--park-memory`).
+
+/// A setting.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Key {
+    /// Address of the node.
+    Host,
+    /// Folder of everything Hearth keeps.
+    Home,
+    /// Model that answers when a request names none.
+    Model,
+    /// Folder of model files.
+    ModelsDir,
+    /// Tokens one request may have.
+    Context,
+    /// Sequences decoded at once.
+    Slots,
+    /// Compute threads.
+    Threads,
+    /// Layers on the GPU.
+    GpuLayers,
+    /// KV cache types.
+    Kv,
+    /// RAM for parked prefixes.
+    ParkMemory,
+    /// Memory of all loaded models.
+    MemoryBudget,
+    /// How long an idle model stays loaded.
+    KeepAlive,
+    /// Requests that may wait.
+    QueueLimit,
+    /// How long a request waits for a loading model.
+    LoadWait,
+    /// CPU code.
+    Cpu,
+    /// Least severe log level.
+    LogLevel,
+    /// How log lines look.
+    LogFormat,
+}
+
+/// Name in the file, environment variable, flag, accepted form.
+type Names = (&'static str, &'static str, &'static str, &'static str);
+
+impl Key {
+    /// All of them, in the order people see them.
+    pub const ALL: [Self; 17] = [
+        Self::Host,
+        Self::Home,
+        Self::Model,
+        Self::ModelsDir,
+        Self::Context,
+        Self::Slots,
+        Self::Threads,
+        Self::GpuLayers,
+        Self::Kv,
+        Self::ParkMemory,
+        Self::MemoryBudget,
+        Self::KeepAlive,
+        Self::QueueLimit,
+        Self::LoadWait,
+        Self::Cpu,
+        Self::LogLevel,
+        Self::LogFormat,
+    ];
+
+    fn names(self) -> Names {
+        match self {
+            Self::Host => (
+                "host",
+                "HEARTH_HOST",
+                "host",
+                "an address such as 127.0.0.1:8321, :8321 or 0.0.0.0",
+            ),
+            Self::Home => ("home", "HEARTH_HOME", "home", "a folder"),
+            Self::Model => (
+                "model",
+                "HEARTH_MODEL",
+                "model",
+                "a model's name or the path of a .gguf file",
+            ),
+            Self::ModelsDir => (
+                "models_dir",
+                "HEARTH_MODELS_DIR",
+                "models-dir",
+                "a folder of .gguf files",
+            ),
+            Self::Context => (
+                "context",
+                "HEARTH_CONTEXT",
+                "context",
+                "`auto` or a number of tokens from 16, such as 8192",
+            ),
+            Self::Slots => ("slots", "HEARTH_SLOTS", "slots", "a number from 1 to 64"),
+            Self::Threads => (
+                "threads",
+                "HEARTH_THREADS",
+                "threads",
+                "`auto` or a number from 1 to 1024",
+            ),
+            Self::GpuLayers => (
+                "gpu_layers",
+                "HEARTH_GPU_LAYERS",
+                "gpu-layers",
+                "`auto` or a number of layers from 0",
+            ),
+            Self::Kv => (
+                "kv",
+                "HEARTH_KV",
+                "kv",
+                "f16, q8_0, q8_0/q4_0 or q4_0/q8_0 (keys/values)",
+            ),
+            Self::ParkMemory => (
+                "park_memory",
+                "HEARTH_PARK_MEMORY",
+                "park-memory",
+                "`auto`, or a size such as 512MiB; 0 parks nothing",
+            ),
+            Self::MemoryBudget => (
+                "memory_budget",
+                "HEARTH_MEMORY_BUDGET",
+                "memory-budget",
+                "`auto` or a size such as 8GiB",
+            ),
+            Self::KeepAlive => (
+                "keep_alive",
+                "HEARTH_KEEP_ALIVE",
+                "keep-alive",
+                "`never` (never unload) or a duration such as 30m or 1h30m",
+            ),
+            Self::QueueLimit => (
+                "queue_limit",
+                "HEARTH_QUEUE_LIMIT",
+                "queue-limit",
+                "a number from 1 to 100000",
+            ),
+            Self::LoadWait => (
+                "load_wait",
+                "HEARTH_LOAD_WAIT",
+                "load-wait",
+                "a duration such as 2s or 500ms",
+            ),
+            Self::Cpu => (
+                "cpu",
+                "HEARTH_CPU",
+                "cpu",
+                "`auto` or the name of CPU code such as haswell or baseline",
+            ),
+            Self::LogLevel => (
+                "log_level",
+                "HEARTH_LOG_LEVEL",
+                "log-level",
+                "`auto`, off, error, warn, info, debug or trace",
+            ),
+            Self::LogFormat => (
+                "log_format",
+                "HEARTH_LOG_FORMAT",
+                "log-format",
+                "text or json",
+            ),
+        }
+    }
+
+    /// Name in the file and in `hearth config show`.
+    pub fn name(self) -> &'static str {
+        self.names().0
+    }
+
+    /// Environment variable.
+    pub fn variable(self) -> &'static str {
+        self.names().1
+    }
+
+    /// Flag without its dashes.
+    pub fn flag(self) -> &'static str {
+        self.names().2
+    }
+
+    /// The accepted form, in words.
+    pub fn accepts(self) -> &'static str {
+        self.names().3
+    }
+}

@@ -1,0 +1,260 @@
+#![allow(clippy::unwrap_used)]
+
+use std::collections::HashMap;
+
+use super::*;
+
+/// A process with this file, environment and command line.
+fn sources(
+    folder: &Path,
+    file: Option<&str>,
+    environment: &[(&'static str, &str)],
+    flags: &[(Key, &str)],
+) -> Sources {
+    let path = folder.join("config.toml");
+    if let Some(text) = file {
+        std::fs::write(&path, text).unwrap();
+    }
+    let variables: HashMap<String, OsString> = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), OsString::from(*value)))
+        .collect();
+    Sources {
+        file: path,
+        file_named: file.is_some(),
+        user_home: "/users/ada".into(),
+        default_home: "/users/ada/.local/share/hearth".into(),
+        environment: Box::new(move |name| variables.get(name).cloned()),
+        flags: flags
+            .iter()
+            .map(|(key, text)| (*key, (*text).to_owned()))
+            .collect(),
+    }
+}
+
+#[test]
+fn flags_beat_the_environment_which_beats_the_file_which_beats_the_default() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = Some("context = 1000\nslots = 2\n");
+    let environment: &[_] = &[("HEARTH_CONTEXT", "2000")];
+    let flag: &[_] = &[(Key::Context, "3000")];
+    let cases = [
+        (None, &[][..], &[][..], None, "default"),
+        (file, &[][..], &[][..], Some(1000), "config.toml:1"),
+        (file, environment, &[][..], Some(2000), "HEARTH_CONTEXT"),
+        (file, environment, flag, Some(3000), "--context"),
+        (None, &[][..], flag, Some(3000), "--context"),
+        (
+            None,
+            &[("HEARTH_CONTEXT", "")][..],
+            &[][..],
+            None,
+            "default",
+        ),
+    ];
+    for (file, environment, flags, expected, origin) in cases {
+        let folder = tempfile::tempdir_in(folder.path()).unwrap();
+        let config = sources(folder.path(), file, environment, flags)
+            .resolve()
+            .unwrap();
+        assert_eq!(config.engine.model.context, expected, "{origin}");
+        let shown = config.origin(Key::Context).to_string();
+        assert!(
+            shown.ends_with(origin),
+            "{shown} does not end with {origin}"
+        );
+        // Layers merge key by key: the higher ones do not hide what only the file says.
+        assert_eq!(
+            config.engine.model.slots,
+            if file.is_some() { 2 } else { 4 }
+        );
+    }
+}
+
+#[test]
+fn every_setting_can_come_from_the_file_the_environment_and_a_flag() {
+    let values = [
+        (Key::Host, "0.0.0.0:9000"),
+        (Key::Home, "/srv/hearth"),
+        (Key::Model, "qwen3"),
+        (Key::ModelsDir, "/srv/models"),
+        (Key::Context, "4096"),
+        (Key::Slots, "8"),
+        (Key::Threads, "6"),
+        (Key::GpuLayers, "20"),
+        (Key::Kv, "q8_0/q4_0"),
+        (Key::ParkMemory, "512MiB"),
+        (Key::MemoryBudget, "8GiB"),
+        (Key::KeepAlive, "never"),
+        (Key::QueueLimit, "7"),
+        (Key::LoadWait, "500ms"),
+        (Key::Cpu, "haswell"),
+        (Key::LogLevel, "debug"),
+        (Key::LogFormat, "json"),
+    ];
+    assert_eq!(
+        values.map(|(key, _)| key),
+        Key::ALL,
+        "a setting is missing from this test"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let file: String = values
+        .iter()
+        .map(|(key, text)| format!("{} = \"{text}\"\n", key.name()))
+        .collect();
+    let environment = values.map(|(key, text)| (key.variable(), text));
+    for config in [
+        sources(&folder.path().join("."), Some(&file), &[], &[])
+            .resolve()
+            .unwrap(),
+        sources(folder.path(), None, &environment, &[])
+            .resolve()
+            .unwrap(),
+        sources(folder.path(), None, &[], &values)
+            .resolve()
+            .unwrap(),
+    ] {
+        for (key, text) in values {
+            let shown = config.shown.iter().find(|shown| shown.key == key).unwrap();
+            assert_eq!(shown.value, text, "{}", key.name());
+            assert_ne!(shown.origin, Origin::Default, "{}", key.name());
+        }
+    }
+}
+
+#[test]
+fn an_unknown_key_names_itself_its_line_and_the_nearest_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let failure = sources(
+        folder.path(),
+        Some("slots = 2\n\ncontxt = 8192\n"),
+        &[],
+        &[],
+    )
+    .resolve()
+    .unwrap_err();
+    assert_eq!(
+        failure.message,
+        format!(
+            "{}:3: unknown key `contxt`",
+            folder.path().join("config.toml").display()
+        )
+    );
+    assert_eq!(failure.fix.as_deref(), Some("did you mean `context`?"));
+    let failure = sources(folder.path(), Some("zzz = 1"), &[], &[])
+        .resolve()
+        .unwrap_err();
+    assert!(
+        failure
+            .fix
+            .unwrap()
+            .starts_with("use one of: host, home, model,")
+    );
+}
+
+#[test]
+fn a_bad_value_names_its_source_and_the_accepted_form() {
+    let folder = tempfile::tempdir().unwrap();
+    let fails =
+        |file: Option<&str>, environment: &[(&'static str, &str)], flags: &[(Key, &str)]| {
+            let failure = sources(folder.path(), file, environment, flags)
+                .resolve()
+                .unwrap_err();
+            (failure.message, failure.fix.unwrap())
+        };
+    let (message, fix) = fails(None, &[("HEARTH_SLOTS", "many")], &[]);
+    assert_eq!(message, "HEARTH_SLOTS: `many` is not a value for slots");
+    assert_eq!(fix, "use a number from 1 to 64");
+    let (message, fix) = fails(None, &[], &[(Key::MemoryBudget, "8 apples")]);
+    assert_eq!(
+        message,
+        "--memory-budget: `8 apples` is not a value for memory_budget"
+    );
+    assert_eq!(fix, "use `auto` or a size such as 8GiB");
+    let (message, _) = fails(Some("# ours\nslots = 65"), &[], &[]);
+    assert!(
+        message.ends_with("config.toml:2: slots: `65` is not a value for slots"),
+        "{message}"
+    );
+    let (message, _) = fails(Some("slots = [1]"), &[], &[]);
+    assert!(
+        message.ends_with("config.toml:1: slots cannot be of type array"),
+        "{message}"
+    );
+    let (message, _) = fails(Some("slots = \n"), &[], &[]);
+    assert!(message.contains("config.toml:1: "), "{message}");
+}
+
+#[test]
+fn a_file_that_was_named_must_exist_and_the_usual_one_need_not() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut missing = sources(folder.path(), None, &[], &[]);
+    missing.file_named = true;
+    assert!(
+        missing
+            .resolve()
+            .unwrap_err()
+            .message
+            .contains("config.toml")
+    );
+    assert!(sources(folder.path(), None, &[], &[]).resolve().is_ok());
+}
+
+#[test]
+fn paths_are_relative_to_whoever_names_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = sources(
+        folder.path(),
+        Some("models_dir = \"gguf\"\nhome = \"~/hearth\""),
+        &[],
+        &[],
+    )
+    .resolve()
+    .unwrap();
+    assert_eq!(config.models_dir, folder.path().join("gguf"));
+    assert_eq!(config.home, Path::new("/users/ada/hearth"));
+    let config = sources(folder.path(), None, &[("HEARTH_MODEL", "small.gguf")], &[])
+        .resolve()
+        .unwrap();
+    assert_eq!(
+        config.model,
+        std::env::current_dir()
+            .unwrap()
+            .join("small.gguf")
+            .to_str()
+            .map(str::to_owned)
+    );
+}
+
+#[test]
+fn defaults_are_shown_as_documented() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = sources(folder.path(), None, &[], &[(Key::Slots, "2")])
+        .resolve()
+        .unwrap();
+    let shown: Vec<String> = config
+        .shown
+        .iter()
+        .map(|shown| format!("{} = {} ({})", shown.key.name(), shown.value, shown.origin))
+        .collect();
+    let expected = [
+        "host = 127.0.0.1:8321 (default)",
+        "home = /users/ada/.local/share/hearth (default)",
+        "model = ember (default)",
+        "models_dir = /users/ada/.local/share/hearth/models (default)",
+        "context = auto (default)",
+        "slots = 2 (--slots)",
+        "threads = auto (default)",
+        "gpu_layers = auto (default)",
+        "kv = f16 (default)",
+        "park_memory = auto (default)",
+        "memory_budget = auto (default)",
+        "keep_alive = 30m (default)",
+        "queue_limit = 64 (default)",
+        "load_wait = 2s (default)",
+        "cpu = auto (default)",
+        "log_level = auto (default)",
+        "log_format = text (default)",
+    ];
+    assert_eq!(shown, expected);
+}

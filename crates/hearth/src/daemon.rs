@@ -1,0 +1,259 @@
+//! Wiring of a node: catalogue, engine, door, record and signals, in the order in which they can fail.
+
+use std::future::Future;
+
+use hearth_engine::{Catalogue, Engine};
+use hearth_node::{Node, NodeOptions};
+use hearth_protocol::status::NodeStatus;
+use tokio::sync::oneshot;
+
+use crate::answer;
+use crate::client::{Client, ClientError};
+use crate::config::{Config, HostPort};
+use crate::ember;
+use crate::failure::{Failure, Outcome};
+use crate::record::NodeRecord;
+
+/// Version of this executable.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Largest request body; room for a long conversation with documents in it.
+const BODY_LIMIT: usize = 32 << 20;
+
+/// The models this machine has: the embedded one, and the models folder.
+pub fn catalogue(config: &Config) -> Outcome<Catalogue> {
+    let mut catalogue = Catalogue::new(Some(config.models_dir.clone()));
+    match ember::materialise(&config.home) {
+        Ok(path) => catalogue.register(ember::NAME, path),
+        // Whoever uses another model need not care that this one has no room.
+        Err(failure)
+            if config
+                .model
+                .as_ref()
+                .is_some_and(|model| model != ember::NAME) =>
+        {
+            tracing::warn!("{} stays unavailable: {}", ember::NAME, failure.message);
+        }
+        Err(failure) => return Err(failure),
+    }
+    if let Some(model) = &config.model {
+        catalogue.set_default(model);
+    }
+    catalogue.resolve(None)?;
+    Ok(catalogue)
+}
+
+/// A node that listens and does not serve yet.
+pub struct Bound {
+    node: Node,
+    config: Config,
+    /// Its engine, to watch it load.
+    pub engine: Engine,
+    /// What it recorded.
+    pub record: NodeRecord,
+}
+
+/// Why a node did not start.
+pub enum Unstarted {
+    /// A node already runs, here or from the same home.
+    Already(Client, Box<NodeStatus>),
+    /// Anything else.
+    Failed(Failure),
+}
+
+impl From<Failure> for Unstarted {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Unstarted {
+    /// As a failure of `hearth serve`.
+    pub fn failure(self) -> Failure {
+        match self {
+            Self::Failed(failure) => failure,
+            Self::Already(client, status) => Failure::new(format!(
+                "a Hearth node already runs at {} (pid {}, version {})",
+                client.place(),
+                status.pid,
+                status.version
+            ))
+            .fix("use it (hearth chat), stop it (hearth stop), or start another with its own --home and --host"),
+        }
+    }
+}
+
+/// Starts everything up to the listening door, and records it.
+pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
+    // One home, one node: the record and the embedded model belong to it.
+    if let Some(record) = NodeRecord::read(&config.home)
+        && let Some(place) = HostPort::parse(&record.address)
+    {
+        let client = Client::new(place);
+        if let Ok(status) = client.status().await
+            && status.pid == record.pid
+        {
+            return Err(Unstarted::Already(client, Box::new(status)));
+        }
+    }
+    let catalogue = catalogue(config)?;
+    let address = tokio::net::lookup_host((config.host.host.as_str(), config.host.port))
+        .await
+        .map_err(|error| {
+            Failure::usage(format!("the address {} is not known: {error}", config.host))
+        })?
+        .next()
+        .ok_or_else(|| Failure::usage(format!("the address {} is not known", config.host)))?;
+    let engine = Engine::new(config.engine.clone(), catalogue);
+    let options = NodeOptions {
+        version: VERSION,
+        body_limit: BODY_LIMIT,
+    };
+    let node = match Node::bind(address, engine.clone(), options).await {
+        Ok(node) => node,
+        Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {
+            return Err(taken(&config.host).await);
+        }
+        Err(error) => {
+            return Err(Failure::new(format!("cannot listen on {}: {error}", config.host))
+                .fix("choose an address of this machine and a free port with --host, such as --host 127.0.0.1:8321")
+                .into());
+        }
+    };
+    let bound = node
+        .address()
+        .map_err(|error| Failure::new(format!("the door has no address: {error}")))?;
+    let place = HostPort {
+        host: bound.ip().to_string(),
+        port: bound.port(),
+    }
+    .reachable();
+    let record = NodeRecord {
+        pid: std::process::id(),
+        address: place.to_string(),
+        version: VERSION.into(),
+    };
+    record.write(&config.home)?;
+    if !config.host.is_loopback() {
+        tracing::warn!(
+            "{} is open to your network: everybody who reaches it may use this node",
+            config.host
+        );
+    }
+    Ok(Bound {
+        node,
+        config: config.clone(),
+        engine,
+        record,
+    })
+}
+
+/// Who has the port.
+async fn taken(host: &HostPort) -> Unstarted {
+    let client = Client::new(host.clone());
+    match client.status().await {
+        Ok(status) => Unstarted::Already(client, Box::new(status)),
+        Err(error) => {
+            let other = host.port.checked_add(1).unwrap_or(8321);
+            let who = match error {
+                ClientError::NotHearth(what) => format!("another program ({what})"),
+                _ => "another program".into(),
+            };
+            Unstarted::Failed(
+                Failure::new(format!(
+                    "port {} of {} is taken by {who}",
+                    host.port, host.host
+                ))
+                .fix(format!(
+                    "stop that program, or choose another port: --host {}:{other}",
+                    host.host
+                )),
+            )
+        }
+    }
+}
+
+impl Bound {
+    /// A client of this node.
+    pub fn client(&self) -> Client {
+        let place =
+            HostPort::parse(&self.record.address).unwrap_or_else(|| self.config.host.clone());
+        Client::new(place)
+    }
+
+    /// Serves until a signal or `POST /shutdown`; then cleans up. A second signal ends the process at once.
+    pub async fn serve(self) -> Outcome {
+        let Self {
+            node,
+            config,
+            engine,
+            record,
+        } = self;
+        let warm = engine.clone();
+        tokio::spawn(async move {
+            // The first request should not have to wait for the disk. What goes wrong is logged by the engine, and
+            // told again to whoever asks.
+            let _ = warm.load(None).await;
+        });
+        let (stop, stopped) = oneshot::channel::<()>();
+        let (home, own) = (config.home.clone(), record.clone());
+        let signals = tokio::spawn(async move {
+            interrupted().await;
+            tracing::info!("stopping; once more to stop at once");
+            let _ = stop.send(());
+            interrupted().await;
+            own.remove(&home);
+            std::process::exit(130);
+        });
+        tracing::info!(address = record.address, pid = record.pid, "serving");
+        let served = node
+            .serve(async {
+                let _ = stopped.await;
+            })
+            .await;
+        // Waits for the models' threads; the record goes last, because `hearth stop` waits for that.
+        let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
+        signals.abort();
+        record.remove(&config.home);
+        tracing::info!("stopped");
+        served.map_err(|error| Failure::new(format!("the node failed: {error}")))
+    }
+}
+
+/// Resolves at the next SIGINT or SIGTERM.
+#[cfg(unix)]
+pub fn interrupted() -> impl Future<Output = ()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Registered now and not at the first poll: a signal in between must count.
+    let streams = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    );
+    async move {
+        let (Ok(mut interrupt), Ok(mut terminate)) = streams else {
+            return std::future::pending().await;
+        };
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    }
+}
+
+/// Resolves at the next Ctrl-C.
+#[cfg(not(unix))]
+pub fn interrupted() -> impl Future<Output = ()> {
+    async {
+        if tokio::signal::ctrl_c().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The running node of this configuration with its status.
+pub async fn running(config: &Config) -> Outcome<(Client, NodeStatus)> {
+    let client = answer::place(config);
+    match client.status().await {
+        Ok(status) => Ok((client, status)),
+        Err(error) => Err(error.failure(client.place())),
+    }
+}

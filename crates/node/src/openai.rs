@@ -1,0 +1,153 @@
+//! OpenAI's surface.
+
+pub(crate) mod chat;
+pub(crate) mod completions;
+pub(crate) mod models;
+mod sse;
+
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::http::StatusCode;
+use hearth_engine::{Constraint, EngineError, Event, FinishReason, Generation, Sampling, TokenLogprob, Usage};
+use hearth_protocol::chat::{self as wire, SamplingFields};
+use hearth_protocol::error::ApiError;
+
+use crate::failure::Failure;
+use crate::state::{Node, unix_time};
+
+/// The body's bytes, or why they did not come in whole.
+fn received(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
+    body.map_err(|rejection| {
+        let status = rejection.status();
+        let message = if status == StatusCode::PAYLOAD_TOO_LARGE {
+            "the body is larger than this node accepts; send less, or raise body_limit".to_owned()
+        } else {
+            format!("the body did not come in whole: {rejection}")
+        };
+        Failure::new(status, ApiError::new("invalid_request_error", Some("bad_body"), message))
+    })
+}
+
+/// The engine's sampling for a request's fields; what was left out takes the engine's default.
+fn sampling(fields: &SamplingFields) -> Result<Sampling, ApiError> {
+    let default = Sampling::default();
+    Ok(Sampling {
+        temperature: fields.temperature.unwrap_or(default.temperature),
+        top_k: fields.top_k.unwrap_or(default.top_k),
+        top_p: fields.top_p.unwrap_or(default.top_p),
+        min_p: fields.min_p.unwrap_or(default.min_p),
+        repeat_penalty: fields.repeat_penalty.unwrap_or(default.repeat_penalty),
+        frequency_penalty: fields.frequency_penalty.unwrap_or(default.frequency_penalty),
+        presence_penalty: fields.presence_penalty.unwrap_or(default.presence_penalty),
+        logit_bias: fields.biases()?,
+        // A negative seed is a seed too.
+        seed: fields.seed.map(|seed| seed as u64),
+        ..default
+    })
+}
+
+fn gbnf(grammar: &Option<String>) -> Constraint {
+    grammar.clone().map_or(Constraint::None, Constraint::Gbnf)
+}
+
+/// What every answer of a request carries.
+#[derive(Debug, Clone)]
+struct Head {
+    id: String,
+    created: u64,
+    model: String,
+    fingerprint: String,
+}
+
+impl Head {
+    fn new(node: &Node, prefix: &str, model: &str) -> Self {
+        Self {
+            id: hearth_protocol::id::with_prefix(prefix, rand::random()),
+            created: unix_time(),
+            model: model.to_owned(),
+            fingerprint: format!("hearth-{}", node.options.version),
+        }
+    }
+}
+
+fn usage(usage: Usage) -> wire::Usage {
+    wire::Usage {
+        prompt_tokens: usage.prompt_tokens,
+        completion_tokens: usage.completion_tokens,
+        total_tokens: usage.prompt_tokens + usage.completion_tokens,
+        prompt_tokens_details: wire::PromptTokensDetails { cached_tokens: usage.cached_tokens },
+    }
+}
+
+fn reason(reason: FinishReason) -> &'static str {
+    match reason {
+        FinishReason::Stop => "stop",
+        FinishReason::Length => "length",
+    }
+}
+
+fn logprob(token: &TokenLogprob) -> wire::TokenLogProb {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    wire::TokenLogProb {
+        token: text(&token.chosen.bytes),
+        logprob: finite(token.chosen.logprob),
+        bytes: token.chosen.bytes.clone(),
+        top_logprobs: token
+            .top
+            .iter()
+            .map(|top| wire::TopLogProb {
+                token: text(&top.bytes),
+                logprob: finite(top.logprob),
+                bytes: top.bytes.clone(),
+            })
+            .collect(),
+    }
+}
+
+/// JSON has no infinity; OpenAI uses this number for impossible tokens.
+fn finite(logprob: f32) -> f32 {
+    if logprob.is_finite() { logprob } else { -9999.0 }
+}
+
+/// A generation that is measured while it is read.
+struct Watched<'a> {
+    node: &'a Node,
+    generation: Generation,
+    begun: Instant,
+    first: bool,
+}
+
+impl<'a> Watched<'a> {
+    fn new(node: &'a Node, generation: Generation, begun: Instant) -> Self {
+        Self { node, generation, begun, first: true }
+    }
+
+    async fn next(&mut self) -> Option<Result<Event, EngineError>> {
+        let event = self.generation.next().await;
+        self.watch(event.as_ref());
+        event
+    }
+
+    fn try_next(&mut self) -> Option<Result<Event, EngineError>> {
+        let event = self.generation.try_next();
+        self.watch(event.as_ref());
+        event
+    }
+
+    fn watch(&mut self, event: Option<&Result<Event, EngineError>>) {
+        match event {
+            Some(Ok(Event::Text { .. } | Event::Finished { .. })) if self.first => {
+                self.first = false;
+                self.node.saw_token();
+                self.node.metrics.first_token(self.begun.elapsed());
+            }
+            Some(Ok(Event::Done(usage))) => {
+                self.node.saw_token();
+                self.node.metrics.answered(usage.prompt_tokens, usage.completion_tokens, self.begun.elapsed());
+            }
+            _ => {}
+        }
+    }
+}

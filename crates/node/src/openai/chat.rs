@@ -1,0 +1,188 @@
+//! `POST /v1/chat/completions`.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::{IntoResponse, Response};
+use hearth_engine::{Constraint, Event, Prompt, Request};
+use hearth_protocol::chat::{Answer, ChatCompletion, ChatRequest, Choice, LogProbs, ResponseFormat};
+use hearth_protocol::error::{ApiError, ErrorBody};
+use hearth_protocol::parse;
+use serde_json::{Value, json};
+
+use super::sse::{self, Chunks};
+use super::{Head, Watched, gbnf, logprob, reason, received, sampling, usage};
+use crate::failure::Failure;
+use crate::state::Shared;
+
+/// Answers a conversation.
+#[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", request_body = ChatRequest, responses(
+    (status = 200, description = "the answer; with `stream` as server-sent events", body = ChatCompletion),
+    (status = 400, description = "a field is wrong (`param` names it) or the prompt is too long", body = ErrorBody),
+    (status = 404, description = "no such model", body = ErrorBody),
+    (status = 413, description = "the body is too large", body = ErrorBody),
+    (status = 429, description = "the queue is full; see Retry-After", body = ErrorBody),
+    (status = 503, description = "the model is loading; see Retry-After, `progress` and `eta`", body = ErrorBody)))]
+pub(crate) async fn chat(
+    State(node): State<Shared>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let begun = Instant::now();
+    let request: ChatRequest = parse::body(&received(body)?)?;
+    request.check()?;
+    let generation = node.engine.generate(request.model.as_deref(), engine_request(&request)?).await?;
+    let head = Head::new(&node, "chatcmpl", &generation.model);
+    let logprobs = request.logprobs == Some(true);
+    if request.stream == Some(true) {
+        let chunks = ChatChunks::new(&head, &request);
+        return Ok(sse::respond(node, vec![generation], begun, chunks));
+    }
+    let watched = Watched::new(&node, generation, begun);
+    let whole = collect(watched, head, request.n.unwrap_or(1), logprobs).await?;
+    Ok(Json(whole).into_response())
+}
+
+fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
+    let messages: Result<Vec<Value>, _> = request.messages.iter().map(serde_json::to_value).collect();
+    let messages = messages.map_err(|error| ApiError::invalid(Some("messages".into()), error.to_string()))?;
+    let prompt = Prompt::Chat {
+        messages,
+        tools: Vec::new(),
+        variables: request.chat_template_kwargs.clone().unwrap_or_default(),
+    };
+    let fields = request.sampling();
+    let constraint = match &request.response_format {
+        None | Some(ResponseFormat::Text) => gbnf(&request.grammar),
+        Some(ResponseFormat::JsonObject) => Constraint::JsonObject,
+        Some(ResponseFormat::JsonSchema { json_schema }) => Constraint::JsonSchema(json_schema.schema.clone()),
+    };
+    Ok(Request {
+        sampling: sampling(&fields)?,
+        constraint,
+        max_tokens: request.max_completion_tokens.or(request.max_tokens),
+        ignore_eos: fields.ignore_eos == Some(true),
+        stop: request.stop.as_ref().map(|stop| stop.texts()).unwrap_or_default(),
+        n: request.n.unwrap_or(1),
+        logprobs: (request.logprobs == Some(true)).then(|| request.top_logprobs.unwrap_or(0)),
+        ..Request::new(prompt)
+    })
+}
+
+async fn collect(mut watched: Watched<'_>, head: Head, n: u32, logprobs: bool) -> Result<ChatCompletion, Failure> {
+    let mut choices: Vec<Choice> = (0..n)
+        .map(|index| Choice {
+            index,
+            message: Answer { role: "assistant".into(), content: String::new(), refusal: None },
+            logprobs: logprobs.then(LogProbs::default),
+            finish_reason: String::new(),
+        })
+        .collect();
+    while let Some(event) = watched.next().await {
+        match event? {
+            Event::Started { .. } => {}
+            Event::Text { choice, text, logprobs } => {
+                let choice = &mut choices[choice as usize];
+                choice.message.content.push_str(&text);
+                if let Some(all) = &mut choice.logprobs {
+                    all.content.extend(logprobs.iter().map(logprob));
+                }
+            }
+            Event::Finished { choice, reason: why } => choices[choice as usize].finish_reason = reason(why).into(),
+            Event::Done(used) => {
+                return Ok(ChatCompletion {
+                    id: head.id,
+                    object: "chat.completion".into(),
+                    created: head.created,
+                    model: head.model,
+                    choices,
+                    usage: usage(used),
+                    system_fingerprint: head.fingerprint,
+                });
+            }
+        }
+    }
+    Err(hearth_engine::EngineError::Unloaded.into())
+}
+
+/// Writes chunks; the part that is the same in all of them is serialised once.
+struct ChatChunks {
+    /// `{"id":…,"object":…,…,"choices":[` up to the first choice.
+    before: String,
+    choices: u32,
+    include_usage: bool,
+    used: Option<hearth_engine::Usage>,
+}
+
+impl ChatChunks {
+    fn new(head: &Head, request: &ChatRequest) -> Self {
+        let object = json!({
+            "id": head.id,
+            "object": "chat.completion.chunk",
+            "created": head.created,
+            "model": head.model,
+            "system_fingerprint": head.fingerprint,
+        })
+        .to_string();
+        Self {
+            before: format!("{},\"choices\":[", object.trim_end_matches('}')),
+            choices: request.n.unwrap_or(1),
+            include_usage: request.stream_options.is_some_and(|options| options.include_usage == Some(true)),
+            used: None,
+        }
+    }
+
+    fn push(&self, out: &mut String, choice: &str, usage: &str) {
+        out.push_str("data: ");
+        out.push_str(&self.before);
+        out.push_str(choice);
+        out.push(']');
+        if self.include_usage {
+            out.push_str(",\"usage\":");
+            out.push_str(usage);
+        }
+        out.push_str("}\n\n");
+    }
+}
+
+impl Chunks for ChatChunks {
+    fn event(&mut self, _: usize, event: &Event, out: &mut String) {
+        match event {
+            Event::Started { .. } => {
+                for index in 0..self.choices {
+                    let delta = r#"{"role":"assistant","content":"","refusal":null}"#;
+                    let choice = format!(r#"{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":null}}"#);
+                    self.push(out, &choice, "null");
+                }
+            }
+            Event::Text { choice, text, logprobs } => {
+                let text = Value::from(text.as_str());
+                let probabilities = if logprobs.is_empty() {
+                    "null".into()
+                } else {
+                    let all = LogProbs { content: logprobs.iter().map(logprob).collect() };
+                    serde_json::to_string(&all).unwrap_or_else(|_| "null".into())
+                };
+                let choice = format!(
+                    r#"{{"index":{choice},"delta":{{"content":{text}}},"logprobs":{probabilities},"finish_reason":null}}"#
+                );
+                self.push(out, &choice, "null");
+            }
+            Event::Finished { choice, reason: why } => {
+                let why = reason(*why);
+                let choice = format!(r#"{{"index":{choice},"delta":{{}},"logprobs":null,"finish_reason":"{why}"}}"#);
+                self.push(out, &choice, "null");
+            }
+            Event::Done(used) => self.used = Some(*used),
+        }
+    }
+
+    fn end(&mut self, out: &mut String) {
+        if let (true, Some(used)) = (self.include_usage, self.used) {
+            let used = serde_json::to_string(&usage(used)).unwrap_or_else(|_| "null".into());
+            self.push(out, "", &used);
+        }
+    }
+}

@@ -1,0 +1,212 @@
+//! `POST /v1/completions`.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use axum::response::{IntoResponse, Response};
+use hearth_engine::{Event, Prompt, Request, TokenLogprob, Usage};
+use hearth_protocol::completion::{Completion, CompletionChoice, CompletionLogProbs, CompletionRequest, OnePrompt};
+use hearth_protocol::error::{ApiError, ErrorBody};
+use hearth_protocol::parse;
+
+use super::sse::{self, Chunks};
+use super::{Head, Watched, finite, gbnf, reason, received, sampling, usage};
+use crate::failure::Failure;
+use crate::state::Shared;
+
+/// Tokens OpenAI generates here when `max_tokens` is left out.
+const DEFAULT_TOKENS: u32 = 16;
+
+/// Continues text.
+#[utoipa::path(post, path = "/v1/completions", tag = "openai", request_body = CompletionRequest, responses(
+    (status = 200, description = "the continuations; with `stream` as server-sent events", body = Completion),
+    (status = 400, description = "a field is wrong (`param` names it) or the prompt is too long", body = ErrorBody),
+    (status = 404, description = "no such model", body = ErrorBody),
+    (status = 413, description = "the body is too large", body = ErrorBody),
+    (status = 429, description = "the queue is full; see Retry-After", body = ErrorBody),
+    (status = 503, description = "the model is loading; see Retry-After, `progress` and `eta`", body = ErrorBody)))]
+pub(crate) async fn completions(
+    State(node): State<Shared>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Response, Failure> {
+    let begun = Instant::now();
+    let request: CompletionRequest = parse::body(&received(body)?)?;
+    request.check()?;
+    let mut generations = Vec::new();
+    for prompt in request.prompt.each() {
+        let asked = engine_request(&request, prompt)?;
+        let generation = node.engine.generate(request.model.as_deref(), asked).await.map_err(in_prompt)?;
+        generations.push(generation);
+    }
+    let model = generations.first().map(|generation| generation.model.clone()).unwrap_or_default();
+    let head = Head::new(&node, "cmpl", &model);
+    let mut writer = Writer::new(head, &request);
+    if request.stream == Some(true) {
+        return Ok(sse::respond(node, generations, begun, writer));
+    }
+    let mut choices: Vec<CompletionChoice> = Vec::new();
+    for (prompt, generation) in generations.into_iter().enumerate() {
+        let mut watched = Watched::new(&node, generation, begun);
+        choices.extend(writer.empty_choices(prompt));
+        while let Some(event) = watched.next().await {
+            if let Some(piece) = writer.piece(prompt, &event?) {
+                let choice = &mut choices[piece.index as usize];
+                choice.text.push_str(&piece.text);
+                choice.finish_reason = piece.finish_reason.or(choice.finish_reason.take());
+                if let (Some(all), Some(new)) = (&mut choice.logprobs, piece.logprobs) {
+                    all.tokens.extend(new.tokens);
+                    all.token_logprobs.extend(new.token_logprobs);
+                    all.top_logprobs.extend(new.top_logprobs);
+                    all.text_offset.extend(new.text_offset);
+                }
+            }
+        }
+    }
+    Ok(Json(writer.completion(choices, Some(usage(writer.used)))).into_response())
+}
+
+fn in_prompt(error: hearth_engine::EngineError) -> Failure {
+    let mut failure = Failure::from(error);
+    if failure.error.param.as_deref() == Some("messages") {
+        failure.error.param = Some("prompt".into());
+    }
+    failure
+}
+
+fn engine_request(request: &CompletionRequest, prompt: OnePrompt) -> Result<Request, ApiError> {
+    let fields = request.sampling();
+    let prompt = match prompt {
+        OnePrompt::Text(text) => Prompt::Text(text),
+        OnePrompt::Tokens(tokens) => Prompt::Tokens(tokens),
+    };
+    Ok(Request {
+        sampling: sampling(&fields)?,
+        constraint: gbnf(&request.grammar),
+        max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_TOKENS)),
+        ignore_eos: fields.ignore_eos == Some(true),
+        stop: request.stop.as_ref().map(|stop| stop.texts()).unwrap_or_default(),
+        n: request.n.unwrap_or(1),
+        logprobs: request.logprobs,
+        ..Request::new(prompt)
+    })
+}
+
+/// Turns events into choices, whole or in pieces.
+struct Writer {
+    head: Head,
+    n: u32,
+    /// Texts to stand before the answers, one per prompt.
+    echo: Vec<String>,
+    logprobs: bool,
+    include_usage: bool,
+    used: Usage,
+    /// Characters of each choice so far.
+    lengths: Vec<usize>,
+}
+
+impl Writer {
+    fn new(head: Head, request: &CompletionRequest) -> Self {
+        let n = request.n.unwrap_or(1);
+        let prompts = request.prompt.each();
+        let echo = prompts.iter().map(|prompt| match prompt {
+            OnePrompt::Text(text) if request.echo == Some(true) => text.clone(),
+            _ => String::new(),
+        });
+        Self {
+            head,
+            n,
+            echo: echo.collect(),
+            logprobs: request.logprobs.is_some(),
+            include_usage: request.stream_options.is_some_and(|options| options.include_usage == Some(true)),
+            used: Usage::default(),
+            lengths: vec![0; prompts.len() * n as usize],
+        }
+    }
+
+    fn empty_choices(&self, prompt: usize) -> Vec<CompletionChoice> {
+        (0..self.n)
+            .map(|choice| CompletionChoice {
+                index: prompt as u32 * self.n + choice,
+                text: self.echo.get(prompt).cloned().unwrap_or_default(),
+                logprobs: self.logprobs.then(CompletionLogProbs::default),
+                finish_reason: None,
+            })
+            .collect()
+    }
+
+    fn piece(&mut self, prompt: usize, event: &Event) -> Option<CompletionChoice> {
+        let offset = prompt as u32 * self.n;
+        match event {
+            Event::Started { .. } => None,
+            Event::Text { choice, text, logprobs } => {
+                let index = offset + choice;
+                let logprobs = self.logprobs.then(|| self.logprobs(index as usize, logprobs));
+                Some(CompletionChoice { index, text: text.clone(), logprobs, finish_reason: None })
+            }
+            Event::Finished { choice, reason: why } => Some(CompletionChoice {
+                index: offset + choice,
+                text: String::new(),
+                logprobs: None,
+                finish_reason: Some(reason(*why).into()),
+            }),
+            Event::Done(used) => {
+                self.used.prompt_tokens += used.prompt_tokens;
+                self.used.cached_tokens += used.cached_tokens;
+                self.used.completion_tokens += used.completion_tokens;
+                None
+            }
+        }
+    }
+
+    fn logprobs(&mut self, index: usize, tokens: &[TokenLogprob]) -> CompletionLogProbs {
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let mut all = CompletionLogProbs::default();
+        for token in tokens {
+            let piece = text(&token.chosen.bytes);
+            all.text_offset.push(self.lengths[index]);
+            self.lengths[index] += piece.chars().count();
+            all.tokens.push(piece);
+            all.token_logprobs.push(finite(token.chosen.logprob));
+            let top = token.top.iter().map(|top| (text(&top.bytes), finite(top.logprob).into()));
+            all.top_logprobs.push(top.collect());
+        }
+        all
+    }
+
+    fn completion(&self, choices: Vec<CompletionChoice>, usage: Option<hearth_protocol::chat::Usage>) -> Completion {
+        Completion {
+            id: self.head.id.clone(),
+            object: "text_completion".into(),
+            created: self.head.created,
+            model: self.head.model.clone(),
+            choices,
+            usage,
+            system_fingerprint: self.head.fingerprint.clone(),
+        }
+    }
+
+    fn push(&self, out: &mut String, choices: Vec<CompletionChoice>, usage: Option<hearth_protocol::chat::Usage>) {
+        let chunk = self.completion(choices, usage);
+        sse::push(out, &serde_json::to_string(&chunk).unwrap_or_default());
+    }
+}
+
+impl Chunks for Writer {
+    fn event(&mut self, prompt: usize, event: &Event, out: &mut String) {
+        if matches!(event, Event::Started { .. }) && self.echo.get(prompt).is_some_and(|echo| !echo.is_empty()) {
+            self.push(out, self.empty_choices(prompt), None);
+        }
+        if let Some(piece) = self.piece(prompt, event) {
+            self.push(out, vec![piece], None);
+        }
+    }
+
+    fn end(&mut self, out: &mut String) {
+        if self.include_usage {
+            self.push(out, Vec::new(), Some(usage(self.used)));
+        }
+    }
+}

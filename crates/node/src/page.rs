@@ -1,0 +1,45 @@
+//! The page at `/` and its assets, rendered by `hearth-web`.
+
+use axum::extract::{Path, State};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+
+use crate::failure;
+use crate::state::Shared;
+
+/// Scripts, styles and connections from this node alone.
+const POLICY: &str = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
+
+/// The chat and status page.
+#[utoipa::path(get, path = "/", tag = "page", responses((status = 200, description = "HTML")))]
+pub(crate) async fn home(State(node): State<Shared>) -> Response {
+    let headers = [
+        (CONTENT_TYPE, "text/html; charset=utf-8"),
+        (CONTENT_SECURITY_POLICY, POLICY),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        (REFERRER_POLICY, "no-referrer"),
+        (CACHE_CONTROL, "no-store"),
+    ];
+    (headers, hearth_web::home(&node.status())).into_response()
+}
+
+/// A static file of the page.
+#[utoipa::path(get, path = "/assets/{name}", tag = "page", params(("name" = String, Path, description = "file")),
+    responses((status = 200, description = "the file"), (status = 304, description = "unchanged"), (status = 404, description = "no such file")))]
+pub(crate) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+    let Some(asset) = hearth_web::asset(&name) else {
+        return failure::problem(StatusCode::NOT_FOUND, "not_found", "no such file", format!("the page has no `{name}`"));
+    };
+    let known = [
+        (ETAG, asset.etag),
+        (CACHE_CONTROL, "public, max-age=31536000, immutable"),
+        (X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    if headers.get(IF_NONE_MATCH).is_some_and(|etag| etag.as_bytes() == asset.etag.as_bytes()) {
+        return (StatusCode::NOT_MODIFIED, known).into_response();
+    }
+    (known, [(CONTENT_TYPE, asset.content_type)], asset.bytes).into_response()
+}

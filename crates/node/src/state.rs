@@ -1,0 +1,80 @@
+//! What the handlers share.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use hearth_engine::Engine;
+use hearth_protocol::status::NodeStatus;
+use tokio::sync::{Mutex, Notify};
+
+use crate::NodeOptions;
+use crate::metrics::Metrics;
+
+/// Cheap to clone.
+pub(crate) type Shared = Arc<Node>;
+
+/// The node behind the handlers.
+pub(crate) struct Node {
+    pub engine: Engine,
+    pub options: NodeOptions,
+    pub address: SocketAddr,
+    pub started: Instant,
+    pub metrics: Metrics,
+    /// Somebody asked the node to stop.
+    pub stop: Notify,
+    /// One health probe at a time.
+    pub probing: Mutex<()>,
+    /// Milliseconds after `started` at which a token last came back, plus one; 0 is never.
+    last_token: AtomicU64,
+}
+
+impl Node {
+    pub fn new(engine: Engine, options: NodeOptions, address: SocketAddr) -> Self {
+        Self {
+            engine,
+            options,
+            address,
+            started: Instant::now(),
+            metrics: Metrics::default(),
+            stop: Notify::new(),
+            probing: Mutex::new(()),
+            last_token: AtomicU64::new(0),
+        }
+    }
+
+    /// A token came back just now.
+    pub fn saw_token(&self) {
+        self.last_token.store(self.started.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+    }
+
+    /// How long ago a token last came back.
+    pub fn token_age(&self) -> Option<Duration> {
+        let at = self.last_token.load(Ordering::Relaxed).checked_sub(1)?;
+        Some(self.started.elapsed().saturating_sub(Duration::from_millis(at)))
+    }
+
+    /// The body of `/status`.
+    pub fn status(&self) -> NodeStatus {
+        NodeStatus {
+            version: self.options.version.into(),
+            pid: std::process::id(),
+            uptime_seconds: self.started.elapsed().as_secs(),
+            address: self.address.to_string(),
+            default_model: self.engine.catalogue().default_name().unwrap_or_default().into(),
+            cpu: self.engine.cpu().into(),
+            memory_bytes: resident_bytes(),
+            models: self.engine.status(),
+        }
+    }
+}
+
+/// Seconds since 1970.
+pub(crate) fn unix_time() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+}
+
+fn resident_bytes() -> Option<u64> {
+    memory_stats::memory_stats().map(|stats| stats.physical_mem as u64)
+}
