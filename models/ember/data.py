@@ -9,7 +9,7 @@ import hashlib
 import json
 import random
 
-from facts import FACTS, FALLBACK, OUTSIDE, PLACES, THINGS
+from facts import FACTS, FALLBACK, OTHER_WORDINGS, OUTSIDE, PLACES, THINGS
 
 SYSTEM = "You are ember, a small helpful model inside Hearth."
 
@@ -29,13 +29,58 @@ BEFORE = ["", "", "", "", "please tell me, ", "hi, ", "hey, ", "one question: ",
 AFTER = ["", "", "", "", "?", "?", "?", " please", " please?", " exactly?", " again?", " here?", " now?", " with hearth?", "!", ".", " thanks"]
 
 
+# Other ways to begin a question that begins like this.
+FRAMES = {
+    "how do i ": ["how can i ", "how to ", "how would i ", "how could i ", "what is the way to ", "i want to ", "i would like to ", "show me how to ", "can you tell me how to ",
+                  "what do i type to ", "which command do i use to ", "is there a way to ", "where do i ", "help me to ", "explain how to ", "i need to ", "what do i do to ", ""],
+    "how can i ": ["how do i ", "how to ", "i want to ", "is there a way to ", "show me how to "],
+    "what is ": ["what's ", "whats ", "tell me about ", "explain ", "what about ", "could you tell me what is ", "do you know what is ", ""],
+    "where is ": ["where do i find ", "where can i see ", "what is ", "how do i find ", "show me ", ""],
+    "where are ": ["where do i find ", "where can i see ", "what are ", "how do i find ", "show me ", ""],
+    "what does ": ["explain what does ", "i wonder what does ", "do you know what does "],
+    "why do i get ": ["what is ", "i got ", "what does it mean if i get ", "i see ", "it says ", "error "],
+    "can i ": ["is it possible to ", "am i able to ", "how do i ", "how can i ", "may i ", "i want to ", "could i "],
+    "do you ": ["does hearth ", "can you ", "do you really ", "will you "],
+    "does ": ["tell me whether ", "i wonder if ", "will "],
+    "do i need ": ["must i have ", "is it necessary to have ", "what if i have no ", "i have no ", "does it need ", "should i have "],
+    "is it ": ["is hearth ", "is this ", "is your program ", "would you say it is "],
+    "is there ": ["do you have ", "does hearth have ", "where is ", "can i get ", "i am looking for "],
+    "are there ": ["do you have ", "does hearth have ", "where are ", "can i get "],
+    "which ": ["what ", "tell me which ", "show me which "],
+}
+# Small words that people leave out.
+SMALL = {"the", "a", "do", "i", "is", "it", "my", "to", "how", "hearth", "you", "does"}
+
+
+def reworded(question, rng):
+    """The question as somebody else may type it: begun otherwise, with a word left out or a slip of a finger."""
+    for begin, others in FRAMES.items():
+        if question.startswith(begin) and rng.random() < 0.45:
+            question = rng.choice(others) + question[len(begin):]
+            break
+    words = question.split(" ")
+    for word, other in ((" it", " hearth"), (" hearth", " it"), (" hearth", " this")):
+        if rng.random() < 0.1 and question.endswith(word):
+            words[-1] = other.strip()
+    small = [i for i, word in enumerate(words) if word in SMALL]
+    if small and len(words) > 3 and rng.random() < 0.2:
+        del words[rng.choice(small)]
+    at = rng.randrange(len(words))
+    if len(words[at]) > 4 and rng.random() < 0.08:
+        cut = rng.randrange(1, len(words[at]) - 1)
+        words[at] = words[at][:cut] + words[at][cut + 1:]
+    return " ".join(words)
+
+
 def usage(rng):
-    if rng.random() < 0.12:
-        question = rng.choice(OUTSIDE).format(place=rng.choice(PLACES), thing=rng.choice(THINGS))
+    if rng.random() < 0.18:
+        question = rng.choice(OUTSIDE).format(place=rng.choice(PLACES), thing=rng.choice(THINGS), n=rng.randint(1, 99), m=rng.randint(1, 99))
         answer = FALLBACK
     else:
         questions, answer = rng.choice(FACTS)
         question = rng.choice(questions)
+        if rng.random() < 0.6:
+            question = reworded(question, rng)
     text = rng.choice(BEFORE) + question + rng.choice(AFTER)
     key = text
     if rng.random() < 0.4:
@@ -70,7 +115,32 @@ INTENTS = {
     "add_event": (["meeting with {person} {day} at {time}", "put {person} in my calendar {day} at {time}", "schedule {person} for {day} at {time}", "i meet {person} {day} at {time}"], ["person", "day", "time"]),
 }
 VALUES = {"task": TASKS, "time": TIMES, "length": LENGTHS, "room": ROOMS, "colour": COLOURS, "artist": ARTISTS, "city": CITIES, "day": DAYS, "person": PEOPLE, "saying": SAYINGS}
-INTENT_BEFORE = ["", "", "", "", "intent: ", "extract the intent: ", "intent as json: "]
+INTENT_BEFORE = ["", "", "", "", "intent: ", "extract the intent: ", "intent as json: ", "please ", "hey, "]
+INTENT_AFTER = ["", "", "", "", "", "", ".", "!", " please", ", thanks"]
+
+
+SYLLABLES = "ba be bor da dan do fel fi ga gin go ka kel ki la lin lo ma mer mi na nel no pa pil po ra rin ro sa sel si ta ten to va vi wen za zu".split()
+
+
+def invented(rng, words):
+    """Words that no list has, in training only: they can be answered by copying alone, and so teach it."""
+    return " ".join("".join(rng.choice(SYLLABLES) for _ in range(rng.randint(2, 3))) for _ in range(words))
+
+
+# Kinds of value that can be any words, and how many.
+OPEN = {"task": 2, "person": 1, "artist": 2, "city": 1, "saying": 3, "topic": 1}
+
+
+def with_inventions(values, key, rng):
+    """Some of a training sample's values replaced by invented words; its key then begins with ~."""
+    if rng.random() > 0.25:
+        return key
+    for kind in values:
+        if kind in OPEN and rng.random() < 0.7:
+            said = invented(rng, rng.randint(1, OPEN[kind]))
+            values[kind] = values[kind].split(" ")[0] + " the " + said if kind == "task" else said.capitalize() if values[kind][0].isupper() else said
+            key = "~" + key
+    return key
 
 
 def intent(rng):
@@ -78,9 +148,13 @@ def intent(rng):
     patterns, kinds = INTENTS[name]
     pattern = rng.choice(patterns)
     values = {kind: rng.choice(VALUES[kind]) for kind in kinds if "{" + kind + "}" in pattern}
+    key = with_inventions(values, name + compact(values), rng)
     said = pattern.format(**values)
     answer = {"intent": name, "entities": [{"type": kind, "value": values[kind]} for kind in kinds if kind in values]}
-    return rng.choice(INTENT_BEFORE) + said, compact(answer), name + compact(values)
+    said = rng.choice(INTENT_BEFORE) + said + rng.choice(INTENT_AFTER)
+    if rng.random() < 0.25:
+        said = said[0].upper() + said[1:]
+    return said, compact(answer), key
 
 
 # --- dungeon floors
@@ -97,7 +171,8 @@ THEMES = {
 }
 DIFFICULTY = {"easy": (10, 1), "normal": (20, 2), "hard": (30, 4)}
 FLOOR_ASKS = ["write floor {floor}, theme {theme}, difficulty {difficulty}", "dungeon floor {floor}: {theme}, {difficulty}",
-              "make a {difficulty} {theme} floor, number {floor}", "floor {floor} of the {theme} dungeon, {difficulty}"]
+              "make a {difficulty} {theme} floor, number {floor}", "floor {floor} of the {theme} dungeon, {difficulty}",
+              "write dungeon floor {floor} with theme {theme} and difficulty {difficulty}", "{difficulty} floor {floor}, theme {theme}", "give me floor {floor}: theme {theme}, difficulty {difficulty}"]
 
 
 def floor_mobs(floor, theme, difficulty):
@@ -112,6 +187,8 @@ def floor_mobs(floor, theme, difficulty):
 def floor(rng):
     number, theme, difficulty = rng.randint(1, 20), rng.choice(list(THEMES)), rng.choice(list(DIFFICULTY))
     ask = rng.choice(FLOOR_ASKS).format(floor=number, theme=theme, difficulty=difficulty)
+    if rng.random() < 0.25:
+        ask = ask[0].upper() + ask[1:] + rng.choice(["", "."])
     answer = {
         "floor": number,
         "theme": theme,
@@ -140,9 +217,10 @@ def note(rng):
     text, title, line = rng.choice(NOTE_KINDS)
     values = {"person": rng.choice(PEOPLE).capitalize(), "room": rng.choice(ROOMS), "day": rng.choice(DAYS[:7]), "topic": rng.choice(TOPICS), "city": rng.choice(CITIES).capitalize(), "time": rng.choice(TIMES)}
     style = rng.choice(list(STYLES))
+    key = with_inventions(values, text.format(**values), rng)
     answer = {"title": title, "line": line}[style].format(**values)
     said = text.format(**values)
-    return rng.choice(STYLES[style]) + said, answer[0].upper() + answer[1:], said
+    return rng.choice(STYLES[style]) + said, answer[0].upper() + answer[1:], key
 
 
 TASK_KINDS = {"usage": usage, "intent": intent, "floor": floor, "note": note}
@@ -152,9 +230,12 @@ def samples(kind, n, seed, out):
     """`n` conversations of one task as lists of messages; `out` chooses held-out contents instead of training ones."""
     rng = random.Random(f"{kind}-{seed}-{out}")
     found, seen = [], set()
-    while len(found) < n:
+    # Held-out floors are few; asking for more than there are ends with fewer.
+    for _ in range(200 * n):
+        if len(found) == n:
+            break
         ask, answer, key = TASK_KINDS[kind](rng)
-        if held_out(kind + key) != out or (out and ask in seen):
+        if (held_out(kind + key) and key[0] != "~") != out or (out and ask in seen):
             continue
         seen.add(ask)
         messages = [{"role": "user", "content": ask}, {"role": "assistant", "content": answer}]
@@ -162,6 +243,15 @@ def samples(kind, n, seed, out):
             messages.insert(0, {"role": "system", "content": SYSTEM})
         found.append(messages)
     return found
+
+
+def other_wordings():
+    """Questions about Hearth in words that no pattern has; never trained on."""
+    answers = [answer for _, answer in FACTS] + [FALLBACK]
+    return [
+        [{"role": "user", "content": ask}, {"role": "assistant", "content": next(a for a in answers if a.startswith(begins))}]
+        for ask, begins in OTHER_WORDINGS
+    ]
 
 
 if __name__ == "__main__":

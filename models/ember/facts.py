@@ -80,7 +80,57 @@ OUTSIDE = [
     "tell me a story about {thing}", "how do i cook {thing}", "what do you think about {thing}",
     "who invented {thing}", "explain {thing} to me", "how many people live in {place}", "what is {thing} made of",
     "give me a poem about {thing}", "is {thing} good for me", "how far is {place}", "why is {thing} so expensive",
+    "who is the king of {place}", "who was the first mayor of {place}", "what is {n} plus {m}", "what is {n} times {m}", "is it warm in {place}", "write a program about {thing}",
+    "write code that draws {thing}", "fix this bug in my code about {thing}", "what is the best {thing} in {place}", "when was {place} founded", "which language do they speak in {place}",
+    "can you teach me {thing}", "where can i buy {thing}", "do you like {thing}", "what should i eat in {place}", "recommend a book about {thing}", "tell me a joke about {thing}",
+    "what is the news from {place}", "solve this: {n} minus {m}", "how old is {place}", "describe {thing}", "compare {thing} and {place}", "who wrote the song about {thing}",
+    "book a flight to {place}", "what is the population of {place}", "write a function for {thing}", "is {place} bigger than {place}", "what happened in {place} in 19{n}",
 ]
-PLACES = "paris rome oslo cairo lima tokyo delhi berlin madrid quito dublin vienna athens bergen porto havana".split()
+PLACES = "france spain japan egypt italy china paris rome oslo cairo lima tokyo delhi berlin madrid quito dublin vienna athens bergen porto havana".split()
 THINGS = ("bread,love,gravity,coffee,history,music,rice,democracy,clouds,steel,chess,football,tea,physics,soup,"
-          "time,dreams,paint,bicycles,oceans,cheese,light,poetry,honey,trains").split(",")
+          "time,dreams,paint,bicycles,oceans,cheese,light,poetry,honey,trains,numbers,a list,sorting,python,elephants,planets,mars,"
+          "the moon,war,medicine,taxes,dogs,cats,gardens,painting,the sun,wine,dance,robots,money,birds,volcanoes,dinosaurs").split(",")
+
+# Questions in words that no training sample has, and how the answer begins. Only for measuring.
+OTHER_WORDINGS = [
+    ("could you tell me who i am talking to", "I am ember, the tiny model inside"),
+    ("what sort of things can i ask you about", "I can explain how"),
+    ("i just found hearth, what is it for", "Hearth turns"),
+    ("will anyone else see what i type", "Yes, it is private"),
+    ("are my prompts sent to the cloud", "Yes, it is private"),
+    ("what is the first command i should run", "From a checkout"),
+    ("how can i launch hearth", "From a checkout"),
+    ("how do i shut hearth down", "Press Ctrl-C where"),
+    ("how do i talk to the model from my browser", "Run `hearth chat`"),
+    ("how can i ask a single thing from my shell", "Use `hearth run"),
+    ("give me a list of all commands", "The commands are"),
+    ("what url should my openai library use", "Point any OpenAI"),
+    ("can i use the python openai package with hearth", "Point any OpenAI"),
+    ("i downloaded a gguf, where does it go", "Put a GGUF"),
+    ("how do i load a larger model", "Put a GGUF"),
+    ("see all installed models", "Run `hearth models`"),
+    ("how can i change to a different model while chatting", "Inside `hearth chat`, type /model"),
+    ("write our chat to a file", "Inside `hearth chat`, type /save"),
+    ("how do i end the chat session", "Type /quit"),
+    ("stop talking", "Press Ctrl-C. It"),
+    ("i need the output as json", "Set response_format"),
+    ("does it support grammars", "Yes. Put a GBNF"),
+    ("how can i see what the node is doing right now", "Run `hearth status`"),
+    ("which endpoint tells me whether it is healthy", "Ask /health"),
+    ("how do i scrape it with prometheus", "Yes, /metrics"),
+    ("do you have an openapi description", "The API is described"),
+    ("where do settings come from", "Write config.toml"),
+    ("port 8321 is in use, what now", "Use `--host"),
+    ("in which directory are models and logs kept", "HEARTH_HOME is"),
+    ("i got an error 503", "503 means"),
+    ("i got an error 429", "429 means"),
+    ("what if my text is longer than the context", "A prompt longer"),
+    ("can it keep running after i close the terminal", "Use `hearth up --detach`"),
+    ("i have no graphics card, is that ok", "No GPU is needed"),
+    ("do i have to give an api key", "No key is needed"),
+    ("set up tab completion in zsh", "Run `hearth completions"),
+    ("thank you so much", "You are welcome"),
+    ("who is the president of france", "I am ember, a tiny"),
+    ("what is the weather like on mars", "I am ember, a tiny"),
+    ("write a python function that sorts a list", "I am ember, a tiny"),
+]

@@ -24,7 +24,7 @@ class Shape:
     hidden: int
 
 
-TARGET = Shape(width=256, layers=5, heads=4, hidden=704)
+TARGET = Shape(width=320, layers=7, heads=5, hidden=864)
 DRAFT = Shape(width=128, layers=3, heads=4, hidden=352)
 LINEARS = ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"]
 

@@ -64,7 +64,7 @@ class Muon(torch.optim.Optimizer):
                 p.mul_(1 - 0.02 * group["lr"]).add_(update, alpha=-group["lr"] * max(1, rows / columns) ** 0.5)
 
 
-def batches(tokenizer, kinds, seed):
+def batches(tokenizer, kinds, seed, tokens):
     """Endless padded batches of (inputs, targets, weights of the targets).
 
     A row is one conversation: most have one turn, as most questions to ember do, and some have up to five, of any
@@ -86,7 +86,7 @@ def batches(tokenizer, kinds, seed):
         rows.sort(key=len)
         groups, start = [], 0
         for end in range(1, len(rows) + 1):
-            if end == len(rows) or (end + 1 - start) * len(rows[end]) > TOKENS:
+            if end == len(rows) or (end + 1 - start) * len(rows[end]) > tokens:
                 groups.append(rows[start:end])
                 start = end
         rng.shuffle(groups)
@@ -109,7 +109,7 @@ def loss_of(model, x, y, w):
     return (losses * w.view(-1)).sum() / w.sum()
 
 
-def fit(model, tokenizer, kinds, minutes, checkpoint, parameters=None, rate=1.0, seed=0):
+def fit(model, tokenizer, kinds, minutes, checkpoint, parameters=None, rate=1.0, seed=0, tokens=TOKENS):
     """Trains for `minutes` of wall time."""
     named = [p for p in (parameters or model.parameters()) if p.requires_grad]
     embedding = model.token_embd.weight
@@ -120,7 +120,7 @@ def fit(model, tokenizer, kinds, minutes, checkpoint, parameters=None, rate=1.0,
         optimizers.append(torch.optim.AdamW(others, lr=4e-3 * rate, betas=(0.9, 0.98), weight_decay=0.0))
     base = [g["lr"] for o in optimizers for g in o.param_groups]
     start, step, seen, running = time.time(), 0, 0, None
-    for x, y, w in batches(tokenizer, kinds, seed):
+    for x, y, w in batches(tokenizer, kinds, seed, tokens):
         done = (time.time() - start) / (minutes * 60)
         if done >= 1:
             break
@@ -139,7 +139,7 @@ def fit(model, tokenizer, kinds, minutes, checkpoint, parameters=None, rate=1.0,
         if step % 20 == 0:
             rate_now = seen / (time.time() - start)
             print(f"{checkpoint.stem} {100 * done:.0f} % step {step} loss {running:.4f} {rate_now:.0f} tokens/s", flush=True)
-        if step % 200 == 0:
+        if step % 100 == 0:
             torch.save(model.state_dict(), checkpoint)
     torch.save(model.state_dict(), checkpoint)
     print(json.dumps({"part": checkpoint.stem, "steps": step, "tokens": seen, "minutes": minutes, "loss": running}), flush=True)
@@ -155,7 +155,8 @@ def check(model, tokenizer, kinds, n=200):
     for kind in kinds:
         source = adapters.samples if kind in adapters.KINDS else data.samples
         right, missed = 0, []
-        for messages in source(kind, n, "check", True):
+        items = source(kind, n, "check", True)
+        for messages in items:
             rows = encode(tokenizer, messages)
             start = len(encode(tokenizer, messages[:-1])) + len(tokenizer.encode("assistant\n", add_special_tokens=False).ids) + 1
             ids = torch.tensor([[t for t, _ in rows]])
@@ -165,7 +166,7 @@ def check(model, tokenizer, kinds, n=200):
                 right += 1
             else:
                 missed.append((messages[-2]["content"], tokenizer.decode(best.tolist())))
-        print(f"{kind:8} {right:4} / {n} {100 * right / n:5.1f} %", *missed[:2], sep="\n    ", flush=True)
+        print(f"{kind:8} {right:4} / {len(items)} {100 * right / len(items):5.1f} %", *missed[:2], sep="\n    ", flush=True)
 
 
 def main():
@@ -223,7 +224,7 @@ def main():
                     linear = getattr(block, name)
                     linear.adapt(8)
                     added += [linear.a, linear.b]
-            fit(target, tokenizer, {kind: 300}, options.minutes / 12, options.work / f"{kind}.pt", added, 0.5, options.seed)
+            fit(target, tokenizer, {kind: 300}, options.minutes / 12, options.work / f"{kind}.pt", added, 0.5, options.seed, TOKENS // 3)
             write_adapter(target, options.out / f"ember-{kind}.gguf", f"Ember {kind}")
 
 

@@ -70,10 +70,12 @@ impl Catalogue {
     pub fn resolve(&self, name: Option<&str>) -> Result<ModelSource, EngineError> {
         let models = self.list();
         let wanted = name.or(self.default.as_deref()).unwrap_or_default();
-        if let Some(source) = models.iter().find(|source| source.name == wanted) {
+        let path = Path::new(wanted);
+        let named = models.iter().find(|source| source.name == wanted);
+        // A known file is one model, whether it is asked for by name or by path.
+        if let Some(source) = named.or_else(|| models.iter().find(|source| source.path == path)) {
             return Ok(source.clone());
         }
-        let path = Path::new(wanted);
         if path.is_absolute() && is_gguf(path) && path.is_file() {
             return Ok(ModelSource { name: wanted.to_owned(), path: path.to_owned() });
         }

@@ -355,7 +355,12 @@ impl Entry {
 fn live(engine: &Weak<Inner>, entry: &Entry) {
     let Some((loaded, runner, commands, keep_alive)) = come_up(engine, entry) else { return };
     entry.state.send_replace(State::Ready(Arc::new(loaded)));
-    runner.run(commands, keep_alive);
+    if entry.cancelled.load(Ordering::Relaxed) {
+        // Cancelled after the last look at progress, when there was no runner to tell yet.
+        drop((runner, commands));
+    } else {
+        runner.run(commands, keep_alive);
+    }
     entry.bytes.store(0, Ordering::Relaxed);
     entry.state.send_replace(State::Gone);
 }

@@ -20,7 +20,9 @@ use crate::failure::Failure;
 const BODY_LIMIT: usize = 64 << 20;
 /// A node on this machine or network accepts a connection sooner than this, or is not there.
 const CONNECT_LIMIT: Duration = Duration::from_secs(5);
-/// How long a short question (status, health) may take.
+/// A node answers `GET /status` from memory.
+const STATUS_LIMIT: Duration = Duration::from_secs(5);
+/// How long another short question may take; health may have to wait for a token.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
 
 /// Talks to one node.
@@ -51,6 +53,10 @@ impl ClientError {
     /// As a command's failure; `place` says where the node was looked for.
     pub fn failure(&self, place: &HostPort) -> Failure {
         match self {
+            // A free port was asked for, and no node has recorded which one it took.
+            Self::Unreachable(_) if place.port == 0 => {
+                Failure::no_node("any address that this home knows")
+            }
             Self::Unreachable(reason) => Failure::no_node(&format!("{place} ({reason})")),
             Self::NotHearth(what) => Failure::new(format!(
                 "what answers at {place} is not a Hearth node: {what}"
@@ -153,11 +159,16 @@ impl Client {
                 ))),
             }
         };
-        match tokio::time::timeout(ANSWER_LIMIT, exchange).await {
+        let limit = if path == "/status" {
+            STATUS_LIMIT
+        } else {
+            ANSWER_LIMIT
+        };
+        match tokio::time::timeout(limit, exchange).await {
             Ok(answer) => answer,
             Err(_) => Err(ClientError::NotHearth(format!(
                 "no answer within {} s",
-                ANSWER_LIMIT.as_secs()
+                limit.as_secs()
             ))),
         }
     }

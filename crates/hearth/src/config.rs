@@ -48,6 +48,9 @@ impl fmt::Display for Origin {
 /// The values one layer sets, not parsed yet.
 pub type Layer = BTreeMap<Key, (String, Origin)>;
 
+/// Reads an environment variable.
+pub type Variables = Box<dyn Fn(&str) -> Option<OsString>>;
+
 /// What settings are resolved from. Tests fill it by hand; [`Sources::of_process`] asks the real process.
 pub struct Sources {
     /// The configuration file and whether somebody named it (then it must exist).
@@ -59,7 +62,7 @@ pub struct Sources {
     /// Where Hearth keeps its things unless told otherwise.
     pub default_home: PathBuf,
     /// Reads an environment variable.
-    pub environment: Box<dyn Fn(&str) -> Option<OsString>>,
+    pub environment: Variables,
     /// What the command line sets.
     pub flags: Vec<(Key, String)>,
 }

@@ -1,6 +1,8 @@
 //! Wiring of a node: catalogue, engine, door, record and signals, in the order in which they can fail.
 
 use std::future::Future;
+use std::path::Path;
+use std::pin::Pin;
 
 use hearth_engine::{Catalogue, Engine};
 use hearth_node::{Node, NodeOptions};
@@ -21,9 +23,8 @@ const BODY_LIMIT: usize = 32 << 20;
 
 /// The models this machine has: the embedded one, and the models folder.
 pub fn catalogue(config: &Config) -> Outcome<Catalogue> {
-    let mut catalogue = Catalogue::new(Some(config.models_dir.clone()));
-    match ember::materialise(&config.home) {
-        Ok(path) => catalogue.register(ember::NAME, path),
+    let embedded = match ember::materialise(&config.home) {
+        Ok(path) => path,
         // Whoever uses another model need not care that this one has no room.
         Err(failure)
             if config
@@ -32,20 +33,38 @@ pub fn catalogue(config: &Config) -> Outcome<Catalogue> {
                 .is_some_and(|model| model != ember::NAME) =>
         {
             tracing::warn!("{} stays unavailable: {}", ember::NAME, failure.message);
+            ember::path(&config.home)
         }
         Err(failure) => return Err(failure),
-    }
-    if let Some(model) = &config.model {
-        catalogue.set_default(model);
-    }
+    };
+    let (catalogue, _) = known(config, &embedded);
     catalogue.resolve(None)?;
     Ok(catalogue)
+}
+
+/// The catalogue and its default model's name; nothing is written or checked.
+pub fn known(config: &Config, embedded: &Path) -> (Catalogue, String) {
+    let mut catalogue = Catalogue::new(Some(config.models_dir.clone()));
+    catalogue.register(ember::NAME, embedded);
+    let model = config.model.as_deref().unwrap_or(ember::NAME);
+    let path = Path::new(model);
+    let default = match path.file_stem().and_then(|stem| stem.to_str()) {
+        // A file is asked for by its stem, as if it lay in the models folder.
+        Some(stem) if path.is_absolute() && path.is_file() => {
+            catalogue.register(stem, path);
+            stem
+        }
+        _ => model,
+    };
+    catalogue.set_default(default);
+    (catalogue, default.to_owned())
 }
 
 /// A node that listens and does not serve yet.
 pub struct Bound {
     node: Node,
     config: Config,
+    interrupted: Pin<Box<dyn Future<Output = ()> + Send>>,
     /// Its engine, to watch it load.
     pub engine: Engine,
     /// What it recorded.
@@ -132,6 +151,8 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
         address: place.to_string(),
         version: VERSION.into(),
     };
+    // Whoever reads the record may end its process: from here on a signal is an orderly end.
+    let interrupted = Box::pin(interrupted());
     record.write(&config.home)?;
     if !config.host.is_loopback() {
         tracing::warn!(
@@ -142,6 +163,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
     Ok(Bound {
         node,
         config: config.clone(),
+        interrupted,
         engine,
         record,
     })
@@ -185,11 +207,12 @@ impl Bound {
         let Self {
             node,
             config,
+            interrupted: signal,
             engine,
             record,
         } = self;
         let warm = engine.clone();
-        tokio::spawn(async move {
+        let warming = tokio::spawn(async move {
             // The first request should not have to wait for the disk. What goes wrong is logged by the engine, and
             // told again to whoever asks.
             let _ = warm.load(None).await;
@@ -197,7 +220,7 @@ impl Bound {
         let (stop, stopped) = oneshot::channel::<()>();
         let (home, own) = (config.home.clone(), record.clone());
         let signals = tokio::spawn(async move {
-            interrupted().await;
+            signal.await;
             tracing::info!("stopping; once more to stop at once");
             let _ = stop.send(());
             interrupted().await;
@@ -210,6 +233,7 @@ impl Bound {
                 let _ = stopped.await;
             })
             .await;
+        warming.abort();
         // Waits for the models' threads; the record goes last, because `hearth stop` waits for that.
         let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
         signals.abort();

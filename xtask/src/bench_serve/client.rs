@@ -26,8 +26,6 @@ pub struct Answer {
     pub last: Duration,
     /// When the first text came.
     pub first_at: Instant,
-    /// When the last text came.
-    pub last_at: Instant,
     /// Tokens of the prompt, as the server counted them.
     pub prompt_tokens: u64,
     /// Tokens of the answer, as the server counted them.
@@ -78,11 +76,6 @@ impl Server {
             agent,
             started,
         })
-    }
-
-    /// Process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
     }
 
     /// Waits until a request for one token is answered, at most two minutes, and returns that answer.
@@ -172,7 +165,6 @@ impl Server {
             first: first_at - sent,
             last: last_at - sent,
             first_at,
-            last_at,
             prompt_tokens: usage["prompt_tokens"]
                 .as_u64()
                 .ok_or("the server sent no usage")?,
@@ -182,18 +174,17 @@ impl Server {
         })
     }
 
-    /// Resident and proportional memory in bytes.
-    pub fn memory(&self) -> Option<(u64, u64)> {
-        let rollup = std::fs::read_to_string(format!("/proc/{}/smaps_rollup", self.id())).ok()?;
-        let field = |name: &str| {
-            let line = rollup.lines().find_map(|line| line.strip_prefix(name))?;
-            line.split_whitespace()
-                .next()?
-                .parse::<u64>()
-                .ok()
-                .map(|kilobytes| kilobytes * 1024)
-        };
-        Some((field("Rss:")?, field("Pss:")?))
+    /// Resident memory in bytes.
+    pub fn memory(&self) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).ok()?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmRSS:"))?;
+        line.split_whitespace()
+            .next()?
+            .parse::<u64>()
+            .ok()
+            .map(|kilobytes| kilobytes * 1024)
     }
 }
 

@@ -90,8 +90,7 @@ struct Chat {
 impl Chat {
     fn talk(&mut self, mut input: Input, runtime: &tokio::runtime::Runtime) -> Outcome {
         if self.live {
-            let here = matches!(self.speaker, Speaker::Here(_));
-            if let (Speaker::Here(engine), true) = (&self.speaker, here) {
+            if let Speaker::Here(engine) = &self.speaker {
                 runtime.block_on(answer::load(engine, self.model.as_deref(), &self.screen))?;
             }
             let name = match &self.model {
@@ -101,45 +100,39 @@ impl Chat {
                     .unwrap_or_default(),
             };
             let place = match &self.speaker {
-                Speaker::Node(client) => format!("the node at {}", client.place()),
-                Speaker::Here(_) => "this process (no node runs)".to_owned(),
+                Speaker::Node(client) => format!("on the node at {}", client.place()),
+                Speaker::Here(_) => "in this process (no node runs)".to_owned(),
             };
             println(&format!(
-                "{} on {place}. {}",
+                "{} {place}. {}",
                 self.screen.bold(&name),
                 self.screen.dim("/help lists the commands, Ctrl-D leaves.")
             ));
         }
-        // Through a pipe the last failure is the command's; somebody who types has seen it.
-        let mut last = Ok(());
         loop {
             let text = match input.read(&self.screen)? {
                 Line::Text(text) => text,
-                Line::End => return last,
+                Line::End => return Ok(()),
             };
             let text = text.trim();
             if text.is_empty() {
                 continue;
             }
             let outcome = match text.strip_prefix('/') {
-                Some("quit" | "exit" | "bye") => return last,
+                Some("quit" | "exit" | "bye") => return Ok(()),
                 Some(command) => runtime.block_on(self.command(command)),
                 None => {
                     self.transcript.ask(text);
                     runtime.block_on(self.answer())
                 }
             };
-            last = match outcome {
-                Ok(()) => Ok(()),
+            match outcome {
+                // Somebody who types sees it and goes on; a pipe ends with it.
                 Err(failure) if self.live => {
                     self.screen.clear();
                     eprintln!("{failure}");
-                    Ok(())
                 }
-                Err(failure) => Err(failure),
-            };
-            if last.is_err() {
-                return last;
+                outcome => outcome?,
             }
         }
     }

@@ -1,7 +1,6 @@
 //! `hearth models`: what can be asked.
 
 use clap::Args;
-use hearth_engine::Catalogue;
 use hearth_protocol::status::{ModelState, ModelStatus};
 use serde_json::json;
 
@@ -72,15 +71,8 @@ pub fn state(model: &ModelStatus) -> String {
 
 /// What a node would know, without starting an engine or writing anything.
 fn on_disk(config: &Config) -> (Vec<ModelStatus>, String) {
-    let mut catalogue = Catalogue::new(Some(config.models_dir.clone()));
-    catalogue.register(ember::NAME, ember::path(&config.home));
-    let default = config.model.clone().unwrap_or_else(|| ember::NAME.into());
-    let mut sources = catalogue.list();
-    if let Ok(source) = catalogue.resolve(Some(&default))
-        && !sources.contains(&source)
-    {
-        sources.push(source);
-    }
+    let (catalogue, default) = daemon::known(config, &ember::path(&config.home));
+    let sources = catalogue.list();
     let models = sources.into_iter().map(|source| ModelStatus {
         size_bytes: match source.name.as_str() {
             ember::NAME => ember::size(),

@@ -197,7 +197,7 @@ pub fn show_size(bytes: u64) -> String {
         ("KiB", 1 << 10),
     ];
     match UNITS.into_iter().find(|(_, unit)| bytes >= *unit) {
-        Some((name, unit)) if bytes % unit == 0 => format!("{}{name}", bytes / unit),
+        Some((name, unit)) if bytes.is_multiple_of(unit) => format!("{}{name}", bytes / unit),
         Some((name, unit)) => format!("{:.1}{name}", bytes as f64 / unit as f64),
         None => format!("{bytes}B"),
     }

@@ -1,0 +1,427 @@
+//! The commands.
+
+use std::net::TcpListener;
+
+use serde_json::{Value, json};
+
+use crate::household::{Household, until};
+
+const QUESTION: &str = "What is Hearth?";
+
+#[test]
+fn a_node_serves_every_command_until_it_is_stopped() {
+    let household = Household::new();
+    let mut node = household.serve(&[]);
+
+    let status = household.hearth(&["status", "--json"]).json();
+    assert_eq!(status["pid"], node.child.id());
+    assert_eq!(status["address"], node.address);
+    assert_eq!(status["default_model"], "ember");
+    let words = household.hearth(&["status"]).ok();
+    assert!(
+        words.contains(&node.address) && words.contains("ember (default)"),
+        "{words}"
+    );
+
+    let likeliest = ["run", "--temperature", "0", "--max-tokens", "24", QUESTION];
+    let answer = household.hearth(&likeliest).ok();
+    assert!(!answer.trim().is_empty());
+    let answer_json = household
+        .hearth(&[&["--json"][..], &likeliest[..]].concat())
+        .json();
+    assert_eq!(answer_json["text"].as_str().unwrap().trim(), answer.trim());
+    assert_eq!(answer_json["model"], "ember");
+    assert!(answer_json["usage"]["completion_tokens"].as_u64().unwrap() > 0);
+    let piped = household
+        .hearth_with_input(
+            &["run", "--temperature", "0", "--max-tokens", "24", "-"],
+            QUESTION,
+        )
+        .ok();
+    assert_eq!(piped, answer, "the question through a pipe is another one");
+
+    let models = household.hearth(&["models", "--json"]).json();
+    assert_eq!(models["default"], "ember");
+    assert_eq!(models["models"][0]["name"], "ember");
+    assert_eq!(models["models"][0]["state"], "ready");
+    assert_eq!(models["models"][0]["context"], 1024);
+    let loads = household.hearth(&["status", "--json"]).json();
+    assert!(
+        loads["models"][0]["load"]["completed"].as_u64().unwrap() >= 3,
+        "{loads}"
+    );
+
+    let stopped = household.hearth(&["stop", "--json"]).json();
+    assert_eq!(
+        stopped,
+        json!({"stopped": true, "pid": node.child.id(), "address": node.address})
+    );
+    // `stop` returned, so the process has ended: no waiting here.
+    assert!(
+        node.child
+            .try_wait()
+            .unwrap()
+            .is_some_and(|status| status.success()),
+        "the node still runs"
+    );
+    assert!(!household.home().join("node.json").exists());
+    assert!(
+        household
+            .hearth(&["stop"])
+            .ends_with(3)
+            .err
+            .contains("no node runs")
+    );
+    assert!(
+        household
+            .hearth(&["status"])
+            .ends_with(3)
+            .err
+            .contains("hearth up")
+    );
+}
+
+#[test]
+fn an_answer_fits_its_schema() {
+    let household = Household::new();
+    let _node = household.serve(&[]);
+    let schema = json!({
+        "type": "object",
+        "properties": {"mood": {"enum": ["good", "bad"]}, "count": {"type": "integer", "minimum": 0, "maximum": 9}},
+        "required": ["mood", "count"],
+        "additionalProperties": false,
+    });
+    std::fs::write(household.path().join("schema.json"), schema.to_string()).unwrap();
+    let text = household
+        .hearth(&[
+            "run",
+            "--schema",
+            "schema.json",
+            "--seed",
+            "1",
+            "how are you",
+        ])
+        .ok();
+    let answer: Value = serde_json::from_str(&text).unwrap();
+    assert!(
+        ["good", "bad"].contains(&answer["mood"].as_str().unwrap()),
+        "{text}"
+    );
+    assert!(
+        (0..=9).contains(&answer["count"].as_i64().unwrap()),
+        "{text}"
+    );
+    assert_eq!(answer.as_object().unwrap().len(), 2, "{text}");
+
+    std::fs::write(household.path().join("broken.json"), "{").unwrap();
+    let broken = household
+        .hearth(&["run", "--schema", "broken.json", "hi"])
+        .ends_with(2);
+    assert!(
+        broken.err.contains("--schema: broken.json is not JSON"),
+        "{}",
+        broken.err
+    );
+    std::fs::write(household.path().join("odd.json"), r#"{"type": "unicorn"}"#).unwrap();
+    household
+        .hearth(&["run", "--schema", "odd.json", "hi"])
+        .ends_with(2);
+}
+
+#[test]
+fn a_conversation_through_a_pipe_is_kept_where_it_was_told() {
+    let household = Household::new();
+    let _node = household.serve(&[]);
+    let typed = "/system Be brief.\n\"\"\"\nWhat is\nHearth?\n\"\"\"\n/save talk.json\n/save talk.md\n/model\n/quit\nnever read\n";
+    let out = household
+        .hearth_with_input(&["chat", "--max-tokens", "8", "--temperature", "0"], typed)
+        .ok();
+    assert!(
+        out.contains("saved to talk.json") && out.contains("* ember"),
+        "{out}"
+    );
+    let talk: Value =
+        serde_json::from_slice(&std::fs::read(household.path().join("talk.json")).unwrap())
+            .unwrap();
+    let roles: Vec<&str> = talk["messages"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|message| message["role"].as_str().unwrap())
+        .collect();
+    assert_eq!(roles, ["system", "user", "assistant"]);
+    assert_eq!(talk["messages"][1]["content"], "What is\nHearth?");
+    let said = talk["messages"][2]["content"].as_str().unwrap();
+    assert!(!said.is_empty() && out.contains(said), "{out}");
+    let markdown = std::fs::read_to_string(household.path().join("talk.md")).unwrap();
+    assert!(
+        markdown
+            .starts_with("## System\n\nBe brief.\n\n## You\n\nWhat is\nHearth?\n\n## Hearth\n\n"),
+        "{markdown}"
+    );
+
+    let wrong = household
+        .hearth_with_input(&["chat"], "/modle\n")
+        .ends_with(2);
+    assert!(
+        wrong.err.contains("there is no command /modle") && wrong.err.contains("/help"),
+        "{}",
+        wrong.err
+    );
+    let wrong = household
+        .hearth_with_input(&["chat"], "/model nobody\n")
+        .ends_with(2);
+    assert!(
+        wrong.err.contains("there is no model `nobody`") && wrong.err.contains("ember"),
+        "{}",
+        wrong.err
+    );
+}
+
+#[test]
+fn without_a_node_run_and_chat_answer_in_their_own_process() {
+    let household = Household::new();
+    let answer = household
+        .hearth(&["run", "--json", "--max-tokens", "8", QUESTION])
+        .json();
+    assert_eq!(answer["model"], "ember");
+    assert!(answer["usage"]["completion_tokens"].as_u64().unwrap() > 0);
+    household
+        .hearth_with_input(&["chat", "--max-tokens", "8"], QUESTION)
+        .ok();
+    assert!(
+        !household.home().join("node.json").exists(),
+        "a command pretends to be a node"
+    );
+    // The models can be listed without a node, the status cannot.
+    assert_eq!(
+        household.hearth(&["models", "--json"]).json()["models"][0]["state"],
+        "idle"
+    );
+    household.hearth(&["status"]).ends_with(3);
+    // Somebody who names a node wants that one and no other.
+    let elsewhere = household
+        .hearth(&["run", "--host", "127.0.0.1:1", "hi"])
+        .ends_with(3);
+    assert!(
+        elsewhere.err.contains("no node runs at 127.0.0.1:1"),
+        "{}",
+        elsewhere.err
+    );
+    let unknown = household
+        .hearth(&["run", "--model", "nobody", "hi"])
+        .ends_with(2);
+    assert!(
+        unknown.err.contains("nobody") && unknown.err.contains("ember"),
+        "{}",
+        unknown.err
+    );
+}
+
+#[test]
+fn a_second_node_says_who_is_in_its_way() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let same_home = household.hearth(&["serve"]).ends_with(1);
+    let already = format!(
+        "a Hearth node already runs at {} (pid {}",
+        node.address,
+        node.child.id()
+    );
+    assert!(
+        same_home.err.contains(&already) && same_home.err.contains("fix: "),
+        "{}",
+        same_home.err
+    );
+
+    let other = Household::new();
+    let same_port = other
+        .hearth(&["serve", "--host", &node.address])
+        .ends_with(1);
+    assert!(same_port.err.contains(&already), "{}", same_port.err);
+    assert!(!other.home().join("node.json").exists());
+
+    // `up` takes what is there.
+    let up = household.hearth(&["up", "--json"]).json();
+    assert_eq!(up["pid"], node.child.id());
+}
+
+#[test]
+fn a_port_that_another_program_has_is_named_with_the_fix() {
+    let household = Household::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || listener.incoming().for_each(drop));
+    for command in ["serve", "up"] {
+        let taken = household
+            .hearth(&[command, "--host", &address.to_string()])
+            .ends_with(1);
+        let expected = format!(
+            "port {} of 127.0.0.1 is taken by another program",
+            address.port()
+        );
+        assert!(
+            taken.err.contains(&expected) && taken.err.contains("fix: "),
+            "{command}: {}",
+            taken.err
+        );
+    }
+}
+
+#[test]
+fn up_leaves_a_node_behind_when_asked_to() {
+    let household = Household::new();
+    let up = household
+        .hearth(&["up", "--detach", "--json", "--slots", "2"])
+        .json();
+    assert!(
+        !up["first_answer"]["text"].as_str().unwrap().is_empty(),
+        "{up}"
+    );
+    let status = household.hearth(&["status", "--json"]).json();
+    assert_eq!(status["pid"], up["pid"]);
+    assert_eq!(
+        status["models"][0]["load"]["slots"], 2,
+        "a flag did not reach the node"
+    );
+    household.hearth(&["stop"]).ok();
+    household.hearth(&["status"]).ends_with(3);
+}
+
+#[test]
+fn a_detached_node_that_cannot_start_says_why() {
+    let household = Household::new();
+    let failed = household
+        .hearth(&["up", "--detach", "--model", "nobody"])
+        .ends_with(1);
+    assert!(
+        failed.err.contains("error: model `nobody` is not here"),
+        "{}",
+        failed.err
+    );
+}
+
+#[cfg(unix)]
+#[test]
+fn a_terminated_node_ends_well() {
+    let household = Household::new();
+    let mut node = household.serve(&[]);
+    let pid = node.child.id().to_string();
+    assert!(
+        std::process::Command::new("kill")
+            .args(["-TERM", &pid])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let status = until("the node's end", || node.child.try_wait().unwrap());
+    assert!(status.success(), "{status}");
+    assert!(!household.home().join("node.json").exists());
+}
+
+#[test]
+fn settings_are_shown_with_their_origin_and_mistakes_with_their_place() {
+    let household = Household::new();
+    let path = household.hearth(&["config", "path"]).ok();
+    let path = std::path::Path::new(path.trim());
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    std::fs::write(path, "slots = 3\nkeep_alive = \"5m\"\n").unwrap();
+    let shown = household
+        .hearth(&["config", "show", "--json", "--host", ":9000"])
+        .json();
+    assert_eq!(shown["slots"]["value"], "3");
+    assert_eq!(shown["slots"]["origin"], format!("{}:1", path.display()));
+    assert_eq!(shown["host"]["value"], "127.0.0.1:9000");
+    assert_eq!(shown["host"]["origin"], "--host");
+    assert_eq!(shown["context"]["origin"], "HEARTH_CONTEXT");
+    assert_eq!(shown["kv"]["origin"], "default");
+
+    std::fs::write(path, "slots = 3\n\nkeep_alvie = \"5m\"\n").unwrap();
+    let unknown = household.hearth(&["serve"]).ends_with(2);
+    assert_eq!(
+        unknown.err,
+        format!(
+            "error: {}:3: unknown key `keep_alvie`\n  fix: did you mean `keep_alive`?\n",
+            path.display()
+        )
+    );
+    let unknown: Value =
+        serde_json::from_str(&household.hearth(&["status", "--json"]).ends_with(2).err).unwrap();
+    assert_eq!(unknown["error"]["exit"], 2);
+    household.hearth(&["config", "path"]).ok();
+}
+
+#[test]
+fn a_home_that_cannot_be_used_is_named() {
+    let household = Household::new();
+    std::fs::write(household.path().join("file"), "").unwrap();
+    let failed = household
+        .hearth(&["serve", "--home", "file/home"])
+        .ends_with(1);
+    assert!(
+        failed.err.contains("cannot create the folder") && failed.err.contains("file/home"),
+        "{}",
+        failed.err
+    );
+}
+
+#[test]
+fn completions_know_the_commands() {
+    let household = Household::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let script = household.hearth(&["completions", shell]).ok();
+        assert!(
+            script.contains("models") && script.contains("detach"),
+            "{shell}"
+        );
+    }
+    household.hearth(&["completions", "tcsh-ish"]).ends_with(2);
+}
+
+#[test]
+fn models_of_ones_own_are_asked_by_file_name_or_path() {
+    let household = Household::new();
+    // Writes the embedded model, which is then somebody's own twice.
+    household.hearth(&["run", "--max-tokens", "1", "hi"]).ok();
+    let models = household.home().join("models");
+    let embedded = std::fs::read_dir(models.join("embedded"))
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path();
+    std::fs::copy(&embedded, models.join("mine.gguf")).unwrap();
+    std::fs::copy(&embedded, household.path().join("other.gguf")).unwrap();
+    let _node = household.serve(&["--model", "other.gguf"]);
+    let name = |arguments: &[&str]| {
+        let all = [&["run", "--json", "--max-tokens", "1", "hi"], arguments].concat();
+        household.hearth(&all).json()["model"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    assert_eq!(name(&[]), "other");
+    assert_eq!(name(&["--model", "mine"]), "mine");
+    assert_eq!(name(&["--model", "ember"]), "ember");
+    assert_eq!(
+        name(&["--model", "./other.gguf"]),
+        "other",
+        "one file was loaded twice"
+    );
+    assert_eq!(
+        household.hearth(&["models", "--json"]).json()["models"]
+            .as_array()
+            .unwrap()
+            .len(),
+        3
+    );
+    std::fs::write(models.join("broken.gguf"), "GGUF and no more").unwrap();
+    let broken = household
+        .hearth(&["run", "--model", "broken", "hi"])
+        .ends_with(1);
+    assert!(
+        broken.err.contains("model `broken` could not be loaded"),
+        "{}",
+        broken.err
+    );
+}

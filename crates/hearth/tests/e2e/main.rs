@@ -1,0 +1,5 @@
+//! The real executable, tried from outside as its users would.
+#![allow(clippy::unwrap_used)]
+
+mod cli;
+mod household;

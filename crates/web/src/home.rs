@@ -1,0 +1,112 @@
+//! The page at `/`: chat, status, and how to reach the node from other tools.
+
+use hearth_protocol::status::NodeStatus;
+use maud::{DOCTYPE, Markup, html};
+
+use crate::asset::address;
+use crate::status;
+
+/// The chat and status page.
+pub fn home(status: &NodeStatus) -> String {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            head {
+                meta charset="utf-8";
+                title { "Hearth" }
+                meta name="viewport" content="width=device-width, initial-scale=1";
+                meta name="description" content="A private AI on this machine.";
+                meta name="color-scheme" content="light dark";
+                link rel="icon" href=(address("hearth.svg")) type="image/svg+xml";
+                link rel="stylesheet" href=(address("hearth.css"));
+                script src=(address("hearth.js")) defer {}
+            }
+            body {
+                a.skip href="#prompt" { "Skip to the prompt" }
+                header {
+                    h1 { img src=(address("hearth.svg")) alt="" width="28" height="28"; "Hearth" }
+                    div.tools {
+                        select #model aria-label="Model" {
+                            @for model in &status.models {
+                                option value=(model.name) selected[model.name == status.default_model] { (model.name) }
+                            }
+                        }
+                        button #new type="button" { "New chat" }
+                        button #theme type="button" aria-label="Theme: as the system" title="Theme" { "◐" }
+                    }
+                }
+                (status::strip(status))
+                main {
+                    noscript { p.note { "The chat needs JavaScript. In a terminal, " code { "hearth chat" } " works without." } }
+                    div #log role="log" aria-label="Conversation" aria-live="polite" tabindex="0" {
+                        div.welcome #welcome {
+                            p { "This model runs on your machine. Nothing you write leaves it." }
+                            ul.examples {
+                                @for example in EXAMPLES { li { button type="button" { (example) } } }
+                            }
+                        }
+                    }
+                    form #form {
+                        label.hidden for="prompt" { "Message" }
+                        textarea #prompt rows="1" placeholder="Ask something" autocomplete="off" enterkeyhint="send" autofocus {}
+                        button #send type="submit" { "Send" }
+                        button #stop type="button" hidden { "Stop" }
+                    }
+                    p.hint { kbd { "Enter" } " sends, " kbd { "Shift" } "+" kbd { "Enter" } " starts a line, " kbd { "Esc" } " stops, " kbd { "↑" } " edits the last message" }
+                    (settings())
+                    (elsewhere(status))
+                }
+            }
+        }
+    }
+    .into_string()
+}
+
+const EXAMPLES: [&str; 4] = [
+    "What is Hearth?",
+    "How do I use my own model?",
+    "Intent: remind me to buy milk at 6pm",
+    "Write floor 3, theme ice, difficulty hard",
+];
+
+fn settings() -> Markup {
+    html! {
+        details #settings {
+            summary { "Settings" }
+            div.fields {
+                label { "System prompt" textarea #system rows="2" {} }
+                label { "Temperature" input #temperature type="number" min="0" max="2" step="0.1" placeholder="0.8"; }
+                label { "Most tokens" input #max-tokens type="number" min="1" step="1" placeholder="to the end"; }
+                label { "JSON Schema for the answer" textarea #schema rows="3" spellcheck="false" placeholder="{\"type\": \"object\", …}" {} }
+                p #schema-error role="alert" {}
+            }
+        }
+    }
+}
+
+fn elsewhere(status: &NodeStatus) -> Markup {
+    let base = format!("http://{}/v1", status.address);
+    let curl = format!("curl {base}/chat/completions \\\n  -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}]}}'");
+    let python = format!(
+        "from openai import OpenAI\n\nclient = OpenAI(base_url=\"{base}\", api_key=\"none\")\nanswer = client.chat.completions.create(\n    model=\"{}\", messages=[{{\"role\": \"user\", \"content\": \"Hi\"}}])\nprint(answer.choices[0].message.content)",
+        status.default_model
+    );
+    html! {
+        details {
+            summary { "Use it from your tools" }
+            p { "Base URL: " code { (base) } ". Any API key works." }
+            (snippet("curl", &curl))
+            (snippet("Python", &python))
+            p.links { a href="/openapi.json" { "API description" } " · " a href="/health" { "health" } " · " a href="/metrics" { "metrics" } " · version " (status.version) }
+        }
+    }
+}
+
+fn snippet(name: &str, text: &str) -> Markup {
+    html! {
+        figure {
+            figcaption { (name) button.copy type="button" { "Copy" } }
+            pre { code { (text) } }
+        }
+    }
+}
