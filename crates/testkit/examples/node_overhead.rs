@@ -14,9 +14,9 @@ use hearth_node::{Node, NodeOptions};
 use serde_json::json;
 
 /// Pairs of requests measured, after as many again that are not.
-const PAIRS: usize = 200;
+const PAIRS: usize = 60;
 /// Tokens of the long answers.
-const LONG: u32 = 129;
+const LONG: u32 = 65;
 
 fn main() -> ExitCode {
     let Some(path) = std::env::args().nth(1) else {

@@ -1,3 +1,4 @@
 //! hearth-testkit
 
 pub mod gguf;
+pub mod node;
