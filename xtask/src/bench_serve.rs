@@ -223,19 +223,12 @@ fn measure(
     model: &Path,
     target: &Path,
 ) -> Result<Vec<Row>, String> {
-    let mut servers = vec![start_hearth(
-        hearth,
-        Some(model),
-        options.threads,
-        target.join("bench/hearth"),
-    )?];
+    let model = std::path::absolute(model).map_err(|error| error.to_string())?;
+    let home = fresh(target.join("bench/hearth"))?;
+    let mut servers = vec![start_hearth(hearth, Some(&model), options.threads, home)?];
     if let Some(peer) = &options.peer {
-        servers.push(start_peer(
-            peer,
-            model,
-            options.threads,
-            target.join("bench/peer"),
-        )?);
+        let home = fresh(target.join("bench/peer"))?;
+        servers.push(start_peer(peer, &model, options.threads, home)?);
     }
     for server in &mut servers {
         server.wait_until_it_answers()?;

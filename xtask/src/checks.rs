@@ -20,14 +20,28 @@ EXAMPLES
 type Step = (&'static str, fn() -> Result<(), String>);
 
 const STEPS: [Step; 6] = [
-    ("format", || succeed(&mut cargo(["fmt", "--all", "--check"]))),
+    ("format", || {
+        succeed(&mut cargo(["fmt", "--all", "--check"]))
+    }),
     ("tidy and licences", tidy::check),
     ("clippy", || {
-        let args = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        let args = [
+            "clippy",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ];
         succeed(&mut cargo(args))
     }),
     ("documentation", || {
-        let mut doc = cargo(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+        let mut doc = cargo([
+            "doc",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ]);
         succeed(doc.env("RUSTDOCFLAGS", "-D warnings"))
     }),
     ("examples in documentation", || {

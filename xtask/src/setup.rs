@@ -71,7 +71,10 @@ impl Need {
             Self::Python => runs("python3", &["-c", "import venv, ensurepip"]),
             Self::Node => {
                 runs("node", &["--version"])
-                    && runs(if cfg!(windows) { "npm.cmd" } else { "npm" }, &["--version"])
+                    && runs(
+                        if cfg!(windows) { "npm.cmd" } else { "npm" },
+                        &["--version"],
+                    )
             }
             Self::Chromium => browser(),
             Self::RustTools => {
@@ -126,7 +129,11 @@ enum Manager {
 
 impl Manager {
     const ALL: [(Self, &'static str, &'static str); 7] = [
-        (Self::Apt, "apt-get", "sudo apt-get update && sudo apt-get install --yes"),
+        (
+            Self::Apt,
+            "apt-get",
+            "sudo apt-get update && sudo apt-get install --yes",
+        ),
         (Self::Dnf, "dnf", "sudo dnf install"),
         (Self::Pacman, "pacman", "sudo pacman -S --needed"),
         (Self::Zypper, "zypper", "sudo zypper install"),
@@ -175,7 +182,10 @@ pub fn ensure(needs: &[Need]) -> Result<(), String> {
     let manager = Manager::of_this_machine();
     if manager == Some(Manager::Apt) && is_root() {
         let packages = Manager::Apt.packages(&missing);
-        println!("  installing {} (a few minutes at most)", packages.join(" "));
+        println!(
+            "  installing {} (a few minutes at most)",
+            packages.join(" ")
+        );
         apt(&["update", "--quiet"])?;
         let mut args = vec!["install", "--yes", "--quiet", "--no-install-recommends"];
         args.extend(packages);
@@ -242,7 +252,13 @@ fn runs(program: &str, args: &[&str]) -> bool {
 }
 
 fn browser() -> bool {
-    let names = ["chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome"];
+    let names = [
+        "chromium",
+        "chromium-browser",
+        "google-chrome",
+        "google-chrome-stable",
+        "chrome",
+    ];
     let applications = [
         "/Applications/Chromium.app",
         "/Applications/Google Chrome.app",
@@ -274,7 +290,11 @@ fn library_folders() -> Vec<PathBuf> {
         .map(PathBuf::from),
     );
     // Debian keeps each version in a folder of its own.
-    for entry in std::fs::read_dir("/usr/lib").into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir("/usr/lib")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         if entry.file_name().to_string_lossy().starts_with("llvm") {
             folders.push(entry.path().join("lib"));
             folders.push(entry.path().join("lib64"));
@@ -310,7 +330,12 @@ mod tests {
         for (at, (manager, ..)) in Manager::ALL.into_iter().enumerate() {
             assert_eq!(manager as usize, at);
             let line = manager.install_line(&Need::ALL);
-            let mut words: Vec<&str> = line.split("install").last().unwrap_or_default().split_whitespace().collect();
+            let mut words: Vec<&str> = line
+                .split("install")
+                .last()
+                .unwrap_or_default()
+                .split_whitespace()
+                .collect();
             let count = words.len();
             assert!(count >= 4, "{line}");
             words.sort_unstable();
@@ -318,18 +343,30 @@ mod tests {
             assert_eq!(words.len(), count, "{line}");
         }
         let line = Manager::Apt.install_line(&[Need::Cmake, Need::Libclang]);
-        assert_eq!(line, "sudo apt-get update && sudo apt-get install --yes cmake libclang-dev");
+        assert_eq!(
+            line,
+            "sudo apt-get update && sudo apt-get install --yes cmake libclang-dev"
+        );
     }
 
     #[test]
     fn the_advice_names_only_what_is_missing() {
         let told = advice(&[Need::Clang], Some(Manager::Pacman));
         assert!(told.contains("sudo pacman -S --needed clang\n"), "{told}");
-        assert!(!told.contains("cmake") && !told.contains("rustup"), "{told}");
+        assert!(
+            !told.contains("cmake") && !told.contains("rustup"),
+            "{told}"
+        );
         let told = advice(&[Need::RustTools], Some(Manager::Apt));
-        assert!(told.contains("rustup component add") && !told.contains("apt-get"), "{told}");
+        assert!(
+            told.contains("rustup component add") && !told.contains("apt-get"),
+            "{told}"
+        );
         let told = advice(&[Need::Node], None);
-        assert!(told.contains("Node.js with npm") && told.contains("package manager"), "{told}");
+        assert!(
+            told.contains("Node.js with npm") && told.contains("package manager"),
+            "{told}"
+        );
     }
 
     #[test]
@@ -345,13 +382,18 @@ mod tests {
         let in_it = |names: &[&str]| {
             let _ = std::fs::remove_dir_all(&folder);
             std::fs::create_dir_all(&folder).and_then(|()| {
-                names.iter().try_for_each(|name| std::fs::write(folder.join(name), ""))
+                names
+                    .iter()
+                    .try_for_each(|name| std::fs::write(folder.join(name), ""))
             })?;
             let found = libclang(std::slice::from_ref(&folder));
             std::fs::remove_dir_all(&folder).map(|()| found)
         };
         assert!(in_it(&["libclang-14.so.1"]).is_ok_and(|found| found));
         assert!(in_it(&["libclang.dylib"]).is_ok_and(|found| found));
-        assert!(in_it(&["libclang-cpp.so.14", "libclang.a", "libclangAST.so"]).is_ok_and(|found| !found));
+        assert!(
+            in_it(&["libclang-cpp.so.14", "libclang.a", "libclangAST.so"])
+                .is_ok_and(|found| !found)
+        );
     }
 }

@@ -25,12 +25,19 @@ pub struct Catalogue {
 impl Catalogue {
     /// An empty catalogue that also looks into `folder`, if given.
     pub fn new(folder: Option<PathBuf>) -> Self {
-        Self { registered: Vec::new(), folder, default: None }
+        Self {
+            registered: Vec::new(),
+            folder,
+            default: None,
+        }
     }
 
     /// Adds a model under a name; the first one added answers when a request names none.
     pub fn register(&mut self, name: impl Into<String>, path: impl Into<PathBuf>) {
-        let source = ModelSource { name: name.into(), path: path.into() };
+        let source = ModelSource {
+            name: name.into(),
+            path: path.into(),
+        };
         if self.default.is_none() {
             self.default = Some(source.name.clone());
         }
@@ -58,7 +65,12 @@ impl Catalogue {
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| is_gguf(path) && path.is_file())
-            .filter_map(|path| Some(ModelSource { name: path.file_stem()?.to_str()?.to_owned(), path }))
+            .filter_map(|path| {
+                Some(ModelSource {
+                    name: path.file_stem()?.to_str()?.to_owned(),
+                    path,
+                })
+            })
             .filter(|source| !all.iter().any(|known| known.name == source.name))
             .collect();
         found.sort_by(|a, b| a.name.cmp(&b.name));
@@ -77,13 +89,20 @@ impl Catalogue {
             return Ok(source.clone());
         }
         if path.is_absolute() && is_gguf(path) && path.is_file() {
-            return Ok(ModelSource { name: wanted.to_owned(), path: path.to_owned() });
+            return Ok(ModelSource {
+                name: wanted.to_owned(),
+                path: path.to_owned(),
+            });
         }
         let known: Vec<&str> = models.iter().map(|source| source.name.as_str()).collect();
-        Err(EngineError::UnknownModel { name: wanted.to_owned(), known: known.join(", ") })
+        Err(EngineError::UnknownModel {
+            name: wanted.to_owned(),
+            known: known.join(", "),
+        })
     }
 }
 
 fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+    path.extension()
+        .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
 }

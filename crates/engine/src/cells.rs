@@ -18,7 +18,11 @@ pub(crate) struct Cells {
 impl Cells {
     /// `total` free cells.
     pub fn new(total: u32) -> Self {
-        Self { holders: vec![0; total as usize], free: (0..total).rev().collect(), sequences: HashMap::new() }
+        Self {
+            holders: vec![0; total as usize],
+            free: (0..total).rev().collect(),
+            sequences: HashMap::new(),
+        }
     }
 
     /// Cells there are.
@@ -57,8 +61,11 @@ impl Cells {
     /// Gives the first `tokens` cells of `from` to `to` as well, which must hold nothing.
     pub fn share(&mut self, from: SeqId, to: SeqId, tokens: usize) {
         debug_assert_eq!(self.len(to), 0);
-        let shared: Vec<u32> =
-            self.sequences.get(&from).map(|cells| cells[..tokens.min(cells.len())].to_vec()).unwrap_or_default();
+        let shared: Vec<u32> = self
+            .sequences
+            .get(&from)
+            .map(|cells| cells[..tokens.min(cells.len())].to_vec())
+            .unwrap_or_default();
         for cell in &shared {
             self.holders[*cell as usize] += 1;
         }
@@ -67,7 +74,9 @@ impl Cells {
 
     /// Cuts a sequence to its first `tokens` cells.
     pub fn truncate(&mut self, sequence: SeqId, tokens: usize) {
-        let Some(cells) = self.sequences.get_mut(&sequence) else { return };
+        let Some(cells) = self.sequences.get_mut(&sequence) else {
+            return;
+        };
         for cell in cells.drain(tokens.min(cells.len())..) {
             let holders = &mut self.holders[cell as usize];
             *holders -= 1;

@@ -30,7 +30,8 @@ pub(crate) struct Counters {
 impl Counters {
     /// Records a computed batch: prompt tokens in it, other tokens, tokens drawn from it, and how long it took.
     pub fn record(&self, prompt: usize, other: usize, drawn: usize, took: Duration) {
-        self.prefill_tokens.fetch_add(prompt as u64, Ordering::Relaxed);
+        self.prefill_tokens
+            .fetch_add(prompt as u64, Ordering::Relaxed);
         let seconds = took.as_secs_f32().max(1e-6);
         if prompt > 0 {
             average(&self.prefill_speed, (prompt + other) as f32 / seconds);
@@ -69,6 +70,10 @@ impl Counters {
 /// Exponential moving average; only the model's thread writes.
 fn average(cell: &AtomicU32, newest: f32) {
     let old = f32::from_bits(cell.load(Ordering::Relaxed));
-    let next = if old == 0.0 { newest } else { old + NEWEST * (newest - old) };
+    let next = if old == 0.0 {
+        newest
+    } else {
+        old + NEWEST * (newest - old)
+    };
     cell.store(next.to_bits(), Ordering::Relaxed);
 }

@@ -47,7 +47,14 @@ pub struct ModelOptions {
 
 impl Default for ModelOptions {
     fn default() -> Self {
-        Self { context: None, slots: 4, threads: None, gpu_layers: None, kv: KvType::F16, park_bytes: None }
+        Self {
+            context: None,
+            slots: 4,
+            threads: None,
+            gpu_layers: None,
+            kv: KvType::F16,
+            park_bytes: None,
+        }
     }
 }
 
@@ -123,7 +130,9 @@ impl Engine {
         if let Err(reason) = crate::cpu::select_forced(options.cpu.as_deref()) {
             tracing::warn!("{reason}");
         }
-        let budget = options.memory_budget.unwrap_or_else(|| machine_memory() / 4 * 3);
+        let budget = options
+            .memory_budget
+            .unwrap_or_else(|| machine_memory() / 4 * 3);
         let inner = Inner {
             options,
             catalogue,
@@ -131,7 +140,9 @@ impl Engine {
             started: Instant::now(),
             models: Mutex::new(HashMap::new()),
         };
-        Self { inner: Arc::new(inner) }
+        Self {
+            inner: Arc::new(inner),
+        }
     }
 
     /// Names to files.
@@ -142,16 +153,23 @@ impl Engine {
     /// Starts an answer; `model` of `None` is the default model. Loads the model if need be and waits
     /// [`EngineOptions::load_wait`] for it. Everything that is wrong with the request is reported here, before the
     /// first event.
-    pub async fn generate(&self, model: Option<&str>, request: Request) -> Result<Generation, EngineError> {
+    pub async fn generate(
+        &self,
+        model: Option<&str>,
+        request: Request,
+    ) -> Result<Generation, EngineError> {
         let source = self.inner.catalogue.resolve(model)?;
         let request = Arc::new(request);
         loop {
-            let loaded = self.ready(&source, Some(self.inner.options.load_wait)).await?;
+            let loaded = self
+                .ready(&source, Some(self.inner.options.load_wait))
+                .await?;
             let preparing = Arc::clone(&loaded);
             let asked = Arc::clone(&request);
             let prepared = tokio::task::spawn_blocking(move || preparing.prepare(&asked)).await;
-            let (tasks, events) =
-                prepared.map_err(|error| EngineError::Compute { reason: error.to_string() })??;
+            let (tasks, events) = prepared.map_err(|error| EngineError::Compute {
+                reason: error.to_string(),
+            })??;
             if !loaded.reserve(tasks.len(), self.inner.options.queue_limit) {
                 return Err(EngineError::QueueFull {
                     name: source.name,
@@ -160,7 +178,10 @@ impl Engine {
             }
             // A thread that ended just now (keep-alive, eviction) refuses; the model is then loaded again.
             if loaded.send(Command::Run(tasks)).is_ok() {
-                return Ok(Generation { model: source.name, events });
+                return Ok(Generation {
+                    model: source.name,
+                    events,
+                });
             }
             self.inner.wait_gone(&source.name).await;
         }
@@ -175,7 +196,9 @@ impl Engine {
     /// Unloads a model as soon as its running requests ended; what waits for a slot is refused. False if it was not
     /// loaded.
     pub async fn unload(&self, model: &str) -> bool {
-        let Some(entry) = self.inner.lock().get(model).cloned() else { return false };
+        let Some(entry) = self.inner.lock().get(model).cloned() else {
+            return false;
+        };
         if !entry.unload() {
             return false;
         }
@@ -189,12 +212,19 @@ impl Engine {
         let mut sources = self.inner.catalogue.list();
         let mut by_path: Vec<ModelSource> = entries
             .values()
-            .filter(|entry| !sources.iter().any(|source| source.name == entry.source.name))
+            .filter(|entry| {
+                !sources
+                    .iter()
+                    .any(|source| source.name == entry.source.name)
+            })
             .map(|entry| entry.source.clone())
             .collect();
         by_path.sort_by(|a, b| a.name.cmp(&b.name));
         sources.append(&mut by_path);
-        sources.iter().map(|source| status_of(source, entries.get(&source.name).map(Arc::as_ref))).collect()
+        sources
+            .iter()
+            .map(|source| status_of(source, entries.get(&source.name).map(Arc::as_ref)))
+            .collect()
     }
 
     /// Name of the CPU code in use (`zen4`, `haswell`, …).
@@ -214,7 +244,10 @@ impl Engine {
         patience: Option<Duration>,
     ) -> Result<Arc<Loaded>, EngineError> {
         let entry = self.inner.entry(source);
-        entry.last_used.store(self.inner.started.elapsed().as_millis() as u64, Ordering::Relaxed);
+        entry.last_used.store(
+            self.inner.started.elapsed().as_millis() as u64,
+            Ordering::Relaxed,
+        );
         let mut state = entry.state.subscribe();
         let settled = state.wait_for(|state| !matches!(state, State::Loading { .. }));
         let outcome = match patience {
@@ -229,7 +262,11 @@ impl Engine {
             Ok(State::Failed(error)) => Err(error),
             Ok(State::Loading { progress, since }) => {
                 let eta = remaining(progress, since);
-                Err(EngineError::Loading { name: source.name.clone(), progress, eta })
+                Err(EngineError::Loading {
+                    name: source.name.clone(),
+                    progress,
+                    eta,
+                })
             }
             Ok(State::Gone) | Err(_) => Err(EngineError::Unloaded),
         }
@@ -250,7 +287,10 @@ impl Inner {
         {
             return Arc::clone(entry);
         }
-        let (state, _) = watch::channel(State::Loading { progress: 0.0, since: Instant::now() });
+        let (state, _) = watch::channel(State::Loading {
+            progress: 0.0,
+            since: Instant::now(),
+        });
         let entry = Arc::new(Entry {
             source: source.clone(),
             state,
@@ -264,7 +304,9 @@ impl Inner {
             .name(format!("model {}", source.name))
             .spawn(move || live(&weak, &working));
         match thread {
-            Ok(thread) => *entry.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread),
+            Ok(thread) => {
+                *entry.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread)
+            }
             Err(error) => entry.fail(error.to_string()),
         }
         models.insert(source.name.clone(), Arc::clone(&entry));
@@ -272,17 +314,28 @@ impl Inner {
     }
 
     async fn wait_gone(&self, name: &str) {
-        let Some(entry) = self.lock().get(name).cloned() else { return };
+        let Some(entry) = self.lock().get(name).cloned() else {
+            return;
+        };
         let mut state = entry.state.subscribe();
-        let _ = state.wait_for(|state| matches!(state, State::Failed(_) | State::Gone)).await;
+        let _ = state
+            .wait_for(|state| matches!(state, State::Failed(_) | State::Gone))
+            .await;
     }
 
     /// Makes `bytes` fit beside the other models by unloading idle ones, least recently used first. Blocks.
     fn make_room(&self, newcomer: &str, bytes: u64) -> Result<u64, String> {
         loop {
-            let others: Vec<Arc<Entry>> =
-                self.lock().values().filter(|entry| entry.source.name != newcomer).cloned().collect();
-            let taken: u64 = others.iter().map(|entry| entry.bytes.load(Ordering::Relaxed)).sum();
+            let others: Vec<Arc<Entry>> = self
+                .lock()
+                .values()
+                .filter(|entry| entry.source.name != newcomer)
+                .cloned()
+                .collect();
+            let taken: u64 = others
+                .iter()
+                .map(|entry| entry.bytes.load(Ordering::Relaxed))
+                .sum();
             if taken + bytes <= self.budget {
                 return Ok(self.budget - taken);
             }
@@ -299,7 +352,10 @@ impl Inner {
                     taken >> 20
                 ));
             };
-            tracing::info!(model = victim.source.name, "unloading an idle model to make room");
+            tracing::info!(
+                model = victim.source.name,
+                "unloading an idle model to make room"
+            );
             if victim.unload() {
                 victim.join();
             }
@@ -327,7 +383,8 @@ impl Entry {
         let name = self.source.name.clone();
         tracing::warn!(model = name, reason, "model could not be loaded");
         self.bytes.store(0, Ordering::Relaxed);
-        self.state.send_replace(State::Failed(EngineError::LoadFailed { name, reason }));
+        self.state
+            .send_replace(State::Failed(EngineError::LoadFailed { name, reason }));
     }
 
     /// Asks the model's thread to end; false if there is none.
@@ -343,9 +400,15 @@ impl Entry {
     }
 
     fn join(&self) {
-        let thread = self.thread.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let thread = self
+            .thread
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         // A model thread that drops the last engine (through a request's end) must not wait for itself.
-        if let Some(thread) = thread.filter(|thread| thread.thread().id() != std::thread::current().id()) {
+        if let Some(thread) =
+            thread.filter(|thread| thread.thread().id() != std::thread::current().id())
+        {
             let _ = thread.join();
         }
     }
@@ -353,7 +416,9 @@ impl Entry {
 
 /// The life of a model's thread: load, work, go.
 fn live(engine: &Weak<Inner>, entry: &Entry) {
-    let Some((loaded, runner, commands, keep_alive)) = come_up(engine, entry) else { return };
+    let Some((loaded, runner, commands, keep_alive)) = come_up(engine, entry) else {
+        return;
+    };
     entry.state.send_replace(State::Ready(Arc::new(loaded)));
     if entry.cancelled.load(Ordering::Relaxed) {
         // Cancelled after the last look at progress, when there was no runner to tell yet.
@@ -365,8 +430,12 @@ fn live(engine: &Weak<Inner>, entry: &Entry) {
     entry.state.send_replace(State::Gone);
 }
 
-type Up =
-    (Loaded, crate::runner::Runner, tokio::sync::mpsc::UnboundedReceiver<Command>, Option<Duration>);
+type Up = (
+    Loaded,
+    crate::runner::Runner,
+    tokio::sync::mpsc::UnboundedReceiver<Command>,
+    Option<Duration>,
+);
 
 fn come_up(engine: &Weak<Inner>, entry: &Entry) -> Option<Up> {
     let since = Instant::now();
@@ -400,7 +469,11 @@ fn come_up(engine: &Weak<Inner>, entry: &Entry) -> Option<Up> {
         };
         let plan = Plan::new(&header, &options, room, llama::gpu_free_bytes());
         let is_default = engine.catalogue.default_name() == Some(entry.source.name.as_str());
-        (options, plan, engine.options.keep_alive.filter(|_| !is_default))
+        (
+            options,
+            plan,
+            engine.options.keep_alive.filter(|_| !is_default),
+        )
     };
     entry.bytes.store(plan.bytes, Ordering::Relaxed);
     let mut hear = |progress: f32| {
@@ -409,7 +482,11 @@ fn come_up(engine: &Weak<Inner>, entry: &Entry) -> Option<Up> {
     };
     match Loaded::load(&entry.source, header, plan, &options, &mut hear) {
         Ok((loaded, runner, commands)) => {
-            tracing::info!(model = entry.source.name, milliseconds = since.elapsed().as_millis() as u64, "model loaded");
+            tracing::info!(
+                model = entry.source.name,
+                milliseconds = since.elapsed().as_millis() as u64,
+                "model loaded"
+            );
             Some((loaded, runner, commands, keep_alive))
         }
         Err(_) if entry.cancelled.load(Ordering::Relaxed) => {
@@ -426,7 +503,10 @@ fn come_up(engine: &Weak<Inner>, entry: &Entry) -> Option<Up> {
 
 fn remaining(progress: f32, since: Instant) -> Duration {
     let share = progress.clamp(0.01, 1.0);
-    since.elapsed().mul_f32((1.0 - share) / share).max(Duration::from_millis(500))
+    since
+        .elapsed()
+        .mul_f32((1.0 - share) / share)
+        .max(Duration::from_millis(500))
 }
 
 fn status_of(source: &ModelSource, entry: Option<&Entry>) -> ModelStatus {
@@ -463,9 +543,12 @@ fn status_of(source: &ModelSource, entry: Option<&Entry>) -> ModelStatus {
 /// Physical memory in bytes.
 pub(crate) fn machine_memory() -> u64 {
     let system = sysinfo::System::new_with_specifics(
-        sysinfo::RefreshKind::nothing().with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
+        sysinfo::RefreshKind::nothing()
+            .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
     );
     // Inside a container the limit is what counts.
-    let limit = system.cgroup_limits().map_or(u64::MAX, |limits| limits.total_memory);
+    let limit = system
+        .cgroup_limits()
+        .map_or(u64::MAX, |limits| limits.total_memory);
     system.total_memory().min(limit)
 }

@@ -6,7 +6,9 @@ use std::time::Duration;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
     /// No model of that name is known here.
-    #[error("model `{name}` is not here; known models: {known}. Put a GGUF file into the models folder or name its full path")]
+    #[error(
+        "model `{name}` is not here; known models: {known}. Put a GGUF file into the models folder or name its full path"
+    )]
     UnknownModel {
         /// Name as asked for.
         name: String,
@@ -40,7 +42,9 @@ pub enum EngineError {
         limit: usize,
     },
     /// The prompt does not fit the context.
-    #[error("the prompt has {prompt_tokens} tokens and the context holds {context}; shorten the prompt or start the node with a larger --context")]
+    #[error(
+        "the prompt has {prompt_tokens} tokens and the context holds {context}; shorten the prompt or start the node with a larger --context"
+    )]
     ContextExceeded {
         /// Tokens of the prompt.
         prompt_tokens: usize,

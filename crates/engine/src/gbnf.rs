@@ -15,7 +15,13 @@ const MOST_REPETITIONS: u32 = 2000;
 
 /// The same grammar in Lark; errors name line and column.
 pub(crate) fn to_lark(text: &str) -> Result<String, EngineError> {
-    let mut parser = Parser { text, at: 0, lark: String::new(), names: Vec::new(), used: Vec::new() };
+    let mut parser = Parser {
+        text,
+        at: 0,
+        lark: String::new(),
+        names: Vec::new(),
+        used: Vec::new(),
+    };
     parser.grammar()?;
     Ok(parser.lark)
 }
@@ -35,7 +41,9 @@ impl<'a> Parser<'a> {
         self.space(true);
         while self.at < self.text.len() {
             let start = self.at;
-            let name = self.name().ok_or_else(|| self.error(start, "expected a rule: name ::= …"))?;
+            let name = self
+                .name()
+                .ok_or_else(|| self.error(start, "expected a rule: name ::= …"))?;
             if self.names.contains(&name) {
                 return Err(self.error(start, &format!("rule `{name}` is defined twice")));
             }
@@ -52,10 +60,19 @@ impl<'a> Parser<'a> {
             self.space(true);
         }
         if !self.names.contains(&"root") {
-            return Err(self.error(self.at, "there is no rule `root`; the answer is what `root` matches"));
+            return Err(self.error(
+                self.at,
+                "there is no rule `root`; the answer is what `root` matches",
+            ));
         }
-        match self.used.iter().find(|(name, _)| !self.names.contains(name)) {
-            Some((name, at)) => Err(self.error(*at, &format!("rule `{name}` is used but not defined"))),
+        match self
+            .used
+            .iter()
+            .find(|(name, _)| !self.names.contains(name))
+        {
+            Some((name, at)) => {
+                Err(self.error(*at, &format!("rule `{name}` is used but not defined")))
+            }
             None => Ok(()),
         }
     }
@@ -118,7 +135,9 @@ impl<'a> Parser<'a> {
                 self.lark.push(')');
             }
             _ => {
-                let Some(name) = self.name() else { return Ok(false) };
+                let Some(name) = self.name() else {
+                    return Ok(false);
+                };
                 // The next rule's definition ends this one.
                 let after = self.at;
                 self.space(true);
@@ -144,12 +163,20 @@ impl<'a> Parser<'a> {
             }
             Some('{') => {
                 self.at += 1;
-                let inside: String = self.text[self.at..].chars().take_while(|c| *c != '}').collect();
+                let inside: String = self.text[self.at..]
+                    .chars()
+                    .take_while(|c| *c != '}')
+                    .collect();
                 self.at += inside.len();
                 if !self.eat("}") {
                     return Err(self.error(place, "this `{` is not closed"));
                 }
-                let wrong = || self.error(place, "a repetition is {n}, {n,} or {n,m} with n ≤ m ≤ 2000");
+                let wrong = || {
+                    self.error(
+                        place,
+                        "a repetition is {n}, {n,} or {n,m} with n ≤ m ≤ 2000",
+                    )
+                };
                 let number = |text: &str| {
                     let number: u32 = text.trim().parse().ok()?;
                     (number <= MOST_REPETITIONS).then_some(number)
@@ -157,11 +184,17 @@ impl<'a> Parser<'a> {
                 match inside.split_once(',') {
                     None => format!("{{{}}}", number(&inside).ok_or_else(wrong)?),
                     Some((low, high)) => {
-                        let low = if low.trim().is_empty() { Some(0) } else { number(low) }.ok_or_else(wrong)?;
+                        let low = if low.trim().is_empty() {
+                            Some(0)
+                        } else {
+                            number(low)
+                        }
+                        .ok_or_else(wrong)?;
                         if high.trim().is_empty() {
                             format!("{{{low},}}")
                         } else {
-                            let high = number(high).filter(|high| *high >= low).ok_or_else(wrong)?;
+                            let high =
+                                number(high).filter(|high| *high >= low).ok_or_else(wrong)?;
                             format!("{{{low},{high}}}")
                         }
                     }
@@ -188,7 +221,11 @@ impl<'a> Parser<'a> {
                 }
                 Some(_) => {
                     let character = self.character()?;
-                    let _ = write!(self.lark, "{} ", serde_json::Value::from(character.to_string()));
+                    let _ = write!(
+                        self.lark,
+                        "{} ",
+                        serde_json::Value::from(character.to_string())
+                    );
                     any = true;
                 }
             }
@@ -261,17 +298,26 @@ impl<'a> Parser<'a> {
             Some('x') => 2,
             Some('u') => 4,
             Some('U') => 8,
-            _ => return Err(self.error(start, r#"known escapes are \n \r \t \\ \" \[ \] \- \xHH \uHHHH \UHHHHHHHH"#)),
+            _ => {
+                return Err(self.error(
+                    start,
+                    r#"known escapes are \n \r \t \\ \" \[ \] \- \xHH \uHHHH \UHHHHHHHH"#,
+                ));
+            }
         };
         let hex = self.text.get(self.at..self.at + digits);
-        let value = hex.and_then(|hex| u32::from_str_radix(hex, 16).ok()).and_then(char::from_u32);
+        let value = hex
+            .and_then(|hex| u32::from_str_radix(hex, 16).ok())
+            .and_then(char::from_u32);
         self.at += digits;
         value.ok_or_else(|| self.error(start, "this escape names no character"))
     }
 
     fn name(&mut self) -> Option<&'a str> {
         let rest = &self.text[self.at..];
-        let length = rest.find(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_')).unwrap_or(rest.len());
+        let length = rest
+            .find(|c: char| !(c.is_ascii_alphanumeric() || c == '-' || c == '_'))
+            .unwrap_or(rest.len());
         self.at += length;
         (length > 0).then(|| &rest[..length])
     }
@@ -294,7 +340,11 @@ impl<'a> Parser<'a> {
             match c {
                 ' ' | '\t' | '\r' => self.at += 1,
                 '\n' if lines => self.at += 1,
-                '#' => self.at += self.text[self.at..].find('\n').unwrap_or(self.text.len() - self.at),
+                '#' => {
+                    self.at += self.text[self.at..]
+                        .find('\n')
+                        .unwrap_or(self.text.len() - self.at)
+                }
                 _ => return,
             }
         }
@@ -303,7 +353,13 @@ impl<'a> Parser<'a> {
     fn error(&self, at: usize, what: &str) -> EngineError {
         let before = &self.text[..at.min(self.text.len())];
         let line = before.matches('\n').count() + 1;
-        let column = before.rsplit('\n').next().unwrap_or_default().chars().count() + 1;
+        let column = before
+            .rsplit('\n')
+            .next()
+            .unwrap_or_default()
+            .chars()
+            .count()
+            + 1;
         EngineError::Invalid {
             field: "constraint",
             message: format!("the GBNF grammar is wrong in line {line}, column {column}: {what}"),

@@ -4,7 +4,9 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use llguidance::api::TopLevelGrammar;
-use llguidance::toktrie::{InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
+use llguidance::toktrie::{
+    InferenceCapabilities, SimpleVob, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv,
+};
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
@@ -37,8 +39,12 @@ impl Constraint {
     fn top_level(&self) -> Result<Option<TopLevelGrammar>, EngineError> {
         Ok(Some(match self {
             Constraint::None => return Ok(None),
-            Constraint::JsonObject => TopLevelGrammar::from_json_schema(with_options(json!({"type": "object"}))),
-            Constraint::JsonSchema(schema) => TopLevelGrammar::from_json_schema(with_options(schema.clone())),
+            Constraint::JsonObject => {
+                TopLevelGrammar::from_json_schema(with_options(json!({"type": "object"})))
+            }
+            Constraint::JsonSchema(schema) => {
+                TopLevelGrammar::from_json_schema(with_options(schema.clone()))
+            }
             Constraint::Gbnf(grammar) => TopLevelGrammar::from_lark(gbnf::to_lark(grammar)?),
             Constraint::Lark(grammar) => TopLevelGrammar::from_lark(grammar.clone()),
             Constraint::Regex(regex) => TopLevelGrammar::from_regex(regex),
@@ -94,7 +100,10 @@ impl TokenizerEnv for Environment {
     }
 
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
-        (self.tokenize)(bytes).into_iter().map(|token| token as TokenId).collect()
+        (self.tokenize)(bytes)
+            .into_iter()
+            .map(|token| token as TokenId)
+            .collect()
     }
 }
 
@@ -127,26 +136,54 @@ impl GrammarFactory {
                 }
             })
             .collect();
-        let ends: Vec<TokenId> = vocabulary.end_of_generation.iter().map(|token| *token as TokenId).collect();
-        let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, vocabulary.eos as TokenId), &words);
-        let trie = if ends.is_empty() { trie } else { trie.with_eos_tokens(&ends) };
-        let environment: TokEnv = Arc::new(Environment { trie, tokenize: vocabulary.tokenize });
-        let capabilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
+        let ends: Vec<TokenId> = vocabulary
+            .end_of_generation
+            .iter()
+            .map(|token| *token as TokenId)
+            .collect();
+        let trie = TokTrie::from(
+            &TokRxInfo::new(words.len() as u32, vocabulary.eos as TokenId),
+            &words,
+        );
+        let trie = if ends.is_empty() {
+            trie
+        } else {
+            trie.with_eos_tokens(&ends)
+        };
+        let environment: TokEnv = Arc::new(Environment {
+            trie,
+            tokenize: vocabulary.tokenize,
+        });
+        let capabilities = InferenceCapabilities {
+            ff_tokens: true,
+            ..InferenceCapabilities::default()
+        };
         let slices = llguidance::earley::SlicedBiasComputer::general_slices();
-        let mut factory = ParserFactory::new(&environment, capabilities, &slices)
-            .map_err(|error| EngineError::Compute { reason: format!("token trie: {error}") })?;
+        let mut factory =
+            ParserFactory::new(&environment, capabilities, &slices).map_err(|error| {
+                EngineError::Compute {
+                    reason: format!("token trie: {error}"),
+                }
+            })?;
         factory.quiet();
         Ok(Self { factory })
     }
 
     /// A grammar at its start; `None` for [`Constraint::None`].
     pub fn compile(&self, constraint: &Constraint) -> Result<Option<Grammar>, EngineError> {
-        let Some(top_level) = constraint.top_level()? else { return Ok(None) };
+        let Some(top_level) = constraint.top_level()? else {
+            return Ok(None);
+        };
         // The library guards its own steps against panics, but not the construction.
         let parser = catch_unwind(AssertUnwindSafe(|| self.factory.create_parser(top_level)))
-            .unwrap_or_else(|_| Err(std::io::Error::other("the grammar compiler gave up on it").into()))
+            .unwrap_or_else(|_| {
+                Err(std::io::Error::other("the grammar compiler gave up on it").into())
+            })
             .map_err(|error| refused(&error.to_string()))?;
-        let mut grammar = Grammar { matcher: Matcher::new(Ok(parser)), mask: SimpleVob::new() };
+        let mut grammar = Grammar {
+            matcher: Matcher::new(Ok(parser)),
+            mask: SimpleVob::new(),
+        };
         grammar.check()?;
         let warnings = grammar.matcher.grammar_warnings();
         if let Some(warning) = warnings.first() {
@@ -160,7 +197,9 @@ fn refused(reason: &str) -> EngineError {
     let reason = reason.lines().next().unwrap_or_default().trim();
     EngineError::Invalid {
         field: "constraint",
-        message: format!("the schema or grammar cannot be enforced: {reason}; remove or simplify that part"),
+        message: format!(
+            "the schema or grammar cannot be enforced: {reason}; remove or simplify that part"
+        ),
     }
 }
 
@@ -180,13 +219,18 @@ impl Grammar {
     /// Tokens that may come next, one bit each, 32 to a word; the ones that end the generation exactly where the text
     /// may end.
     pub fn mask(&mut self) -> Result<&[u32], EngineError> {
-        self.mask = self.matcher.compute_mask_or_eos().map_err(|error| failed(&error.to_string()))?;
+        self.mask = self
+            .matcher
+            .compute_mask_or_eos()
+            .map_err(|error| failed(&error.to_string()))?;
         Ok(self.mask.as_slice())
     }
 
     /// Follows a token; an error if the mask did not allow it.
     pub fn accept(&mut self, token: Token) -> Result<(), EngineError> {
-        self.matcher.consume_token(token as TokenId).map_err(|error| failed(&error.to_string()))
+        self.matcher
+            .consume_token(token as TokenId)
+            .map_err(|error| failed(&error.to_string()))
     }
 
     /// Tokens that must come next whatever the model says. They are not accepted yet.
@@ -194,7 +238,11 @@ impl Grammar {
         if self.is_complete() {
             return Vec::new();
         }
-        self.matcher.compute_ff_tokens().into_iter().map(|token| token as Token).collect()
+        self.matcher
+            .compute_ff_tokens()
+            .into_iter()
+            .map(|token| token as Token)
+            .collect()
     }
 
     /// Whether nothing may follow any more.
@@ -212,5 +260,7 @@ impl Grammar {
 
 fn failed(reason: &str) -> EngineError {
     let reason = reason.lines().next().unwrap_or_default();
-    EngineError::Compute { reason: format!("the grammar could not be followed: {reason}") }
+    EngineError::Compute {
+        reason: format!("the grammar could not be followed: {reason}"),
+    }
 }

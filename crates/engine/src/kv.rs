@@ -108,7 +108,8 @@ impl KvCache {
                 .filter(|(_, shared)| *shared > 0)
         };
         let sequence = self.take_id(context)?;
-        let resident = resident.and_then(|(entry, shared)| Some((self.resident.get(entry)?.place, shared)));
+        let resident =
+            resident.and_then(|(entry, shared)| Some((self.resident.get(entry)?.place, shared)));
         let local = match (resident, neighbour) {
             (Some(a), Some(b)) => Some(if b.1 > a.1 { b } else { a }),
             (a, b) => a.or(b),
@@ -130,15 +131,21 @@ impl KvCache {
 
     /// How many of `tokens` a resident or parked prefix holds already.
     pub fn cached(&self, adapters: AdapterKey, tokens: &[Token]) -> usize {
-        let resident = self.best(&self.resident, adapters, tokens).map_or(0, |(_, shared)| shared);
-        let parked = self.best(&self.parked, adapters, tokens).map_or(0, |(_, shared)| shared);
+        let resident = self
+            .best(&self.resident, adapters, tokens)
+            .map_or(0, |(_, shared)| shared);
+        let parked = self
+            .best(&self.parked, adapters, tokens)
+            .map_or(0, |(_, shared)| shared);
         resident.max(parked)
     }
 
     /// Makes room for `tokens` more cells by parking resident prefixes; false if running sequences hold too many.
     pub fn make_room(&mut self, context: &mut Context, tokens: usize) -> bool {
         while self.cells.available() < tokens {
-            let Some(oldest) = self.resident.oldest() else { return false };
+            let Some(oldest) = self.resident.oldest() else {
+                return false;
+            };
             self.park(context, oldest);
         }
         true
@@ -163,7 +170,13 @@ impl KvCache {
 
     /// Takes a sequence back after its slot is done with it; it holds the KV of exactly `tokens` and stays as a
     /// resident prefix if that is worth it.
-    pub fn release(&mut self, context: &mut Context, adapters: AdapterKey, sequence: SeqId, tokens: Vec<Token>) {
+    pub fn release(
+        &mut self,
+        context: &mut Context,
+        adapters: AdapterKey,
+        sequence: SeqId,
+        tokens: Vec<Token>,
+    ) {
         if tokens.len() < WORTH_KEEPING {
             self.forget(context, sequence);
             return;
@@ -183,8 +196,14 @@ impl KvCache {
     /// Copies one of the prefixes released lately to RAM; false when none is left to copy. Called when nothing runs,
     /// because the copy takes time.
     pub fn copy_one(&mut self, context: &mut Context) -> bool {
-        let Some(id) = self.uncopied.pop_front() else { return false };
-        if self.resident.get(id).is_some_and(|entry| !self.is_copied(entry)) {
+        let Some(id) = self.uncopied.pop_front() else {
+            return false;
+        };
+        if self
+            .resident
+            .get(id)
+            .is_some_and(|entry| !self.is_copied(entry))
+        {
             self.copy(context, id);
         }
         true
@@ -197,12 +216,20 @@ impl KvCache {
         self.vacant.push(sequence);
     }
 
-    fn best<T>(&self, tree: &PrefixTree<T>, adapters: AdapterKey, tokens: &[Token]) -> Option<(EntryId, usize)> {
+    fn best<T>(
+        &self,
+        tree: &PrefixTree<T>,
+        adapters: AdapterKey,
+        tokens: &[Token],
+    ) -> Option<(EntryId, usize)> {
         if self.whole_only {
             let whole = tree.prefixes_of(adapters, tokens).into_iter();
-            whole.filter_map(|id| Some((id, tree.get(id)?.tokens.len()))).max_by_key(|(_, length)| *length)
+            whole
+                .filter_map(|id| Some((id, tree.get(id)?.tokens.len())))
+                .max_by_key(|(_, length)| *length)
         } else {
-            tree.longest(adapters, tokens).map(|found| (found.entry, found.tokens))
+            tree.longest(adapters, tokens)
+                .map(|found| (found.entry, found.tokens))
         }
     }
 
@@ -234,7 +261,11 @@ impl KvCache {
     }
 
     fn park(&mut self, context: &mut Context, id: EntryId) {
-        if self.resident.get(id).is_some_and(|entry| !self.is_copied(entry)) {
+        if self
+            .resident
+            .get(id)
+            .is_some_and(|entry| !self.is_copied(entry))
+        {
             self.copy(context, id);
         }
         if let Some(entry) = self.resident.remove(id) {
@@ -247,7 +278,11 @@ impl KvCache {
         let copied: Vec<EntryId> = self
             .resident
             .ids()
-            .filter(|id| self.resident.get(*id).is_some_and(|entry| self.is_copied(entry)))
+            .filter(|id| {
+                self.resident
+                    .get(*id)
+                    .is_some_and(|entry| self.is_copied(entry))
+            })
             .collect();
         for id in copied {
             if let Some(entry) = self.resident.remove(id) {
@@ -259,18 +294,28 @@ impl KvCache {
     /// Whether RAM holds this prefix, all but a tail that is cheap to compute again.
     fn is_copied(&self, entry: &Entry<SeqId>) -> bool {
         let length = entry.tokens.len();
-        let held = self.best(&self.parked, entry.adapters, &entry.tokens).map_or(0, |(_, shared)| shared);
-        if self.whole_only { held == length } else { held + WORTH_RESTORING.max(length / 16) >= length }
+        let held = self
+            .best(&self.parked, entry.adapters, &entry.tokens)
+            .map_or(0, |(_, shared)| shared);
+        if self.whole_only {
+            held == length
+        } else {
+            held + WORTH_RESTORING.max(length / 16) >= length
+        }
     }
 
     /// Copies a resident prefix to RAM if there is room for it.
     fn copy(&mut self, context: &mut Context, id: EntryId) {
-        let Some(entry) = self.resident.get(id) else { return };
+        let Some(entry) = self.resident.get(id) else {
+            return;
+        };
         let (adapters, tokens) = (entry.adapters, entry.tokens.clone());
         if self.park_limit == 0 {
             return;
         }
-        let Some(bytes) = context.save(entry.place) else { return };
+        let Some(bytes) = context.save(entry.place) else {
+            return;
+        };
         if bytes.len() as u64 > self.park_limit {
             return;
         }
@@ -278,7 +323,9 @@ impl KvCache {
             self.drop_parked(redundant);
         }
         while self.parked_bytes + bytes.len() as u64 > self.park_limit {
-            let Some(oldest) = self.parked.oldest() else { break };
+            let Some(oldest) = self.parked.oldest() else {
+                break;
+            };
             self.drop_parked(oldest);
         }
         self.parked_bytes += bytes.len() as u64;

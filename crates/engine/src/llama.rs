@@ -82,22 +82,30 @@ pub(crate) struct Header {
 impl Header {
     /// Reads the header of a GGUF file; the error says what is wrong with it.
     pub fn read(path: &Path) -> Result<Self, String> {
-        let bytes = std::fs::metadata(path).map_err(|error| format!("{}: {error}", path.display()))?.len();
-        let file = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| "path contains a NUL byte")?;
+        let bytes = std::fs::metadata(path)
+            .map_err(|error| format!("{}: {error}", path.display()))?
+            .len();
+        let file = CString::new(path.as_os_str().as_encoded_bytes())
+            .map_err(|_| "path contains a NUL byte")?;
         initialise();
         take_last_error();
         // SAFETY: `file` is NUL-terminated; no_alloc with a null ctx reads metadata alone.
         let gguf = unsafe {
             sys::gguf_init_from_file(
                 file.as_ptr(),
-                sys::gguf_init_params { no_alloc: true, ctx: std::ptr::null_mut() },
+                sys::gguf_init_params {
+                    no_alloc: true,
+                    ctx: std::ptr::null_mut(),
+                },
             )
         };
         let gguf = Gguf(NonNull::new(gguf).ok_or_else(|| {
             let why = take_last_error().unwrap_or_else(|| "not a GGUF file".into());
             format!("{} is not a readable GGUF file: {why}", path.display())
         })?);
-        let architecture = gguf.text("general.architecture").ok_or("the file has no general.architecture")?;
+        let architecture = gguf
+            .text("general.architecture")
+            .ok_or("the file has no general.architecture")?;
         let number = |name: &str| gguf.number(&format!("{architecture}.{name}"));
         let layers = number("block_count").unwrap_or(0);
         let heads = number("attention.head_count").unwrap_or(1).max(1);
@@ -109,7 +117,9 @@ impl Header {
         Ok(Self {
             layers,
             context: number("context_length").unwrap_or(4096),
-            kv_elements: u64::from(layers) * u64::from(kv_heads) * (u64::from(key) + u64::from(value)),
+            kv_elements: u64::from(layers)
+                * u64::from(kv_heads)
+                * (u64::from(key) + u64::from(value)),
             // Parts of a split model are of about one size.
             bytes: bytes * u64::from(splits),
             architecture,
@@ -143,7 +153,9 @@ impl Gguf {
         // SAFETY: the id is valid, and the type is checked before the value is read as a string.
         unsafe {
             (sys::gguf_get_kv_type(self.0.as_ptr(), id) == sys::GGUF_TYPE_STRING).then(|| {
-                CStr::from_ptr(sys::gguf_get_val_str(self.0.as_ptr(), id)).to_string_lossy().into_owned()
+                CStr::from_ptr(sys::gguf_get_val_str(self.0.as_ptr(), id))
+                    .to_string_lossy()
+                    .into_owned()
             })
         }
     }
@@ -215,7 +227,11 @@ unsafe impl Sync for Model {}
 
 impl Model {
     /// Loads a GGUF file. `progress` hears fractions from 0 to 1 and stops the load by returning false.
-    pub fn load(path: &Path, gpu_layers: i32, progress: &mut dyn FnMut(f32) -> bool) -> Result<Self, String> {
+    pub fn load(
+        path: &Path,
+        gpu_layers: i32,
+        progress: &mut dyn FnMut(f32) -> bool,
+    ) -> Result<Self, String> {
         unsafe extern "C" fn hear(fraction: f32, user: *mut c_void) -> bool {
             // SAFETY: `user` is the `&mut &mut dyn FnMut` below, alive for the whole load.
             let progress = unsafe { &mut *user.cast::<&mut dyn FnMut(f32) -> bool>() };
@@ -223,7 +239,8 @@ impl Model {
         }
         initialise();
         take_last_error();
-        let file = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| "path contains a NUL byte")?;
+        let file = CString::new(path.as_os_str().as_encoded_bytes())
+            .map_err(|_| "path contains a NUL byte")?;
         let mut progress = progress;
         // SAFETY: parameters start from the library's defaults; the callback's user data outlives the call.
         let model = unsafe {
@@ -233,8 +250,9 @@ impl Model {
             params.progress_callback_user_data = (&raw mut progress).cast();
             sys::llama_model_load_from_file(file.as_ptr(), params)
         };
-        let model = NonNull::new(model)
-            .ok_or_else(|| take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".into()))?;
+        let model = NonNull::new(model).ok_or_else(|| {
+            take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".into())
+        })?;
         // SAFETY: the model is live, and its vocabulary lives as long as it.
         let vocab = unsafe { sys::llama_model_get_vocab(model.as_ptr()) };
         let vocab = NonNull::new(vocab.cast_mut()).ok_or("the model has no vocabulary")?;
@@ -251,7 +269,8 @@ impl Model {
     pub fn is_recurrent(&self) -> bool {
         // SAFETY: the model is live.
         unsafe {
-            sys::llama_model_is_recurrent(self.model.as_ptr()) || sys::llama_model_is_hybrid(self.model.as_ptr())
+            sys::llama_model_is_recurrent(self.model.as_ptr())
+                || sys::llama_model_is_hybrid(self.model.as_ptr())
         }
     }
 
@@ -419,12 +438,19 @@ impl Context {
             params.no_perf = true;
             sys::llama_init_from_model(model.model.as_ptr(), params)
         };
-        let context = NonNull::new(context)
-            .ok_or_else(|| take_last_error().unwrap_or_else(|| "the context could not be allocated".into()))?;
+        let context = NonNull::new(context).ok_or_else(|| {
+            take_last_error().unwrap_or_else(|| "the context could not be allocated".into())
+        })?;
         // SAFETY: the context is live; the memory lives as long as it.
         let memory = unsafe { sys::llama_get_memory(context.as_ptr()) };
         let pool = ThreadPool::attach(context, options.threads);
-        Ok(Self { context, memory, _pool: pool, vocabulary: model.vocabulary_size(), model: Arc::clone(model) })
+        Ok(Self {
+            context,
+            memory,
+            _pool: pool,
+            vocabulary: model.vocabulary_size(),
+            model: Arc::clone(model),
+        })
     }
 
     /// The model this context computes with.
@@ -481,8 +507,12 @@ impl Context {
         unsafe {
             let size = sys::llama_state_seq_get_size(self.context.as_ptr(), sequence);
             let mut bytes: Vec<u8> = Vec::with_capacity(size);
-            let written =
-                sys::llama_state_seq_get_data(self.context.as_ptr(), bytes.as_mut_ptr(), size, sequence);
+            let written = sys::llama_state_seq_get_data(
+                self.context.as_ptr(),
+                bytes.as_mut_ptr(),
+                size,
+                sequence,
+            );
             (written > 0 && written <= size).then(|| {
                 bytes.set_len(written);
                 bytes
@@ -494,13 +524,21 @@ impl Context {
     pub fn restore(&mut self, sequence: SeqId, bytes: &[u8]) -> bool {
         // SAFETY: the id is valid and the buffer was written by `save` of the same model and cache types.
         unsafe {
-            sys::llama_state_seq_set_data(self.context.as_ptr(), bytes.as_ptr(), bytes.len(), sequence) > 0
+            sys::llama_state_seq_set_data(
+                self.context.as_ptr(),
+                bytes.as_ptr(),
+                bytes.len(),
+                sequence,
+            ) > 0
         }
     }
 
     /// Applies exactly these adapters, with these scales, to what is decoded next.
     pub fn set_adapters(&mut self, adapters: &[(Arc<Adapter>, f32)]) -> Result<(), DecodeError> {
-        let mut pointers: Vec<_> = adapters.iter().map(|(adapter, _)| adapter.adapter.as_ptr()).collect();
+        let mut pointers: Vec<_> = adapters
+            .iter()
+            .map(|(adapter, _)| adapter.adapter.as_ptr())
+            .collect();
         let mut scales: Vec<f32> = adapters.iter().map(|(_, scale)| *scale).collect();
         // SAFETY: both arrays have the length given, and the callers keep the adapters alive while they are set.
         let code = unsafe {
@@ -511,7 +549,13 @@ impl Context {
                 scales.as_mut_ptr(),
             )
         };
-        if code == 0 { Ok(()) } else { Err(DecodeError::Failed("the adapters could not be applied".into())) }
+        if code == 0 {
+            Ok(())
+        } else {
+            Err(DecodeError::Failed(
+                "the adapters could not be applied".into(),
+            ))
+        }
     }
 }
 
@@ -551,12 +595,17 @@ impl Adapter {
     /// Loads a GGUF adapter file made for this model.
     pub fn load(model: &Arc<Model>, path: &Path) -> Result<Self, String> {
         take_last_error();
-        let file = CString::new(path.as_os_str().as_encoded_bytes()).map_err(|_| "path contains a NUL byte")?;
+        let file = CString::new(path.as_os_str().as_encoded_bytes())
+            .map_err(|_| "path contains a NUL byte")?;
         // SAFETY: the model is live and the path NUL-terminated.
         let adapter = unsafe { sys::llama_adapter_lora_init(model.model.as_ptr(), file.as_ptr()) };
-        let adapter = NonNull::new(adapter)
-            .ok_or_else(|| take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".into()))?;
-        Ok(Self { adapter, _model: Arc::clone(model) })
+        let adapter = NonNull::new(adapter).ok_or_else(|| {
+            take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".into())
+        })?;
+        Ok(Self {
+            adapter,
+            _model: Arc::clone(model),
+        })
     }
 }
 
@@ -586,9 +635,13 @@ impl ThreadPool {
             }
             let registry = sys::ggml_backend_dev_backend_reg(device);
             let address = |name: &CStr| {
-                NonNull::new(sys::ggml_backend_reg_get_proc_address(registry, name.as_ptr()))
+                NonNull::new(sys::ggml_backend_reg_get_proc_address(
+                    registry,
+                    name.as_ptr(),
+                ))
             };
-            type New = unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool;
+            type New =
+                unsafe extern "C" fn(*mut sys::ggml_threadpool_params) -> *mut sys::ggml_threadpool;
             type Free = unsafe extern "C" fn(*mut sys::ggml_threadpool);
             let new: New = std::mem::transmute(address(c"ggml_threadpool_new")?);
             let free: Free = std::mem::transmute(address(c"ggml_threadpool_free")?);

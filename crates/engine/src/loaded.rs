@@ -48,11 +48,17 @@ impl Plan {
     /// Fits a model into `budget` bytes: every slot gets a full context if there is room, else they share fewer cells,
     /// at least one context.
     pub fn new(header: &Header, options: &ModelOptions, budget: u64, gpu_free: u64) -> Self {
-        let context = options.context.unwrap_or(header.context.min(DEFAULT_CONTEXT)).max(64);
+        let context = options
+            .context
+            .unwrap_or(header.context.min(DEFAULT_CONTEXT))
+            .max(64);
         let per_token = header.kv_bytes_per_token(options.kv).max(1);
         let spare = budget.saturating_sub(header.bytes) / per_token;
         let wanted = u64::from(context) * u64::from(options.slots);
-        let cells = wanted.min(spare).max(u64::from(context)).next_multiple_of(256);
+        let cells = wanted
+            .min(spare)
+            .max(u64::from(context))
+            .next_multiple_of(256);
         let bytes = header.bytes + cells * per_token;
         let gpu_layers = match options.gpu_layers {
             Some(layers) => i32::try_from(layers).unwrap_or(i32::MAX),
@@ -61,7 +67,12 @@ impl Plan {
             None if bytes + bytes / 10 <= gpu_free => -1,
             None => (u64::from(header.layers) * gpu_free / (bytes + bytes / 10).max(1)) as i32,
         };
-        Self { context, cells: cells as u32, bytes, gpu_layers }
+        Self {
+            context,
+            cells: cells as u32,
+            bytes,
+            gpu_layers,
+        }
     }
 }
 
@@ -94,24 +105,41 @@ impl Loaded {
     ) -> Result<(Self, Runner, UnboundedReceiver<Command>), String> {
         let model = Arc::new(Model::load(&source.path, plan.gpu_layers, progress)?);
         if !model.is_generative() {
-            return Err(format!("a `{}` model does not generate text", header.architecture));
+            return Err(format!(
+                "a `{}` model does not generate text",
+                header.architecture
+            ));
         }
         let template = match model.chat_template() {
-            Some(text) => ChatTemplate::new(&text).map_err(|error| format!("its chat template: {error}"))?,
+            Some(text) => {
+                ChatTemplate::new(&text).map_err(|error| format!("its chat template: {error}"))?
+            }
             None => ChatTemplate::chatml(),
         };
-        let threads = options.threads.unwrap_or_else(|| num_cpus::get_physical() as u32);
+        let threads = options
+            .threads
+            .unwrap_or_else(|| num_cpus::get_physical() as u32);
         let whole_only = model.is_recurrent();
         let sequences = options.slots + if whole_only { options.slots } else { RESIDENT };
         let context = Context::new(
             &model,
-            ContextOptions { cells: plan.cells, sequences, batch: BATCH, threads, kv: options.kv },
+            ContextOptions {
+                cells: plan.cells,
+                sequences,
+                batch: BATCH,
+                threads,
+                kv: options.kv,
+            },
         )?;
-        let ends = (0..model.vocabulary_size() as Token).filter(|token| model.is_end(*token)).collect();
+        let ends = (0..model.vocabulary_size() as Token)
+            .filter(|token| model.is_end(*token))
+            .collect();
         let counters = Arc::new(Counters::default());
         counters.slots.store(options.slots, Ordering::Relaxed);
         counters.kv_cells.store(plan.cells, Ordering::Relaxed);
-        let park_bytes = options.park_bytes.unwrap_or_else(|| (machine_memory() / 8).min(8 << 30));
+        let park_bytes = options
+            .park_bytes
+            .unwrap_or_else(|| (machine_memory() / 8).min(8 << 30));
         let kv = KvCache::new(plan.cells, sequences, park_bytes, whole_only);
         let runner = Runner::new(context, kv, options.slots, BATCH, Arc::clone(&counters));
         let (commands, receiver) = unbounded_channel();
@@ -137,7 +165,9 @@ impl Loaded {
 
     /// Whether requests run or wait.
     pub fn is_busy(&self) -> bool {
-        self.counters.slots_busy.load(Ordering::Relaxed) + self.counters.queued.load(Ordering::Relaxed) > 0
+        self.counters.slots_busy.load(Ordering::Relaxed)
+            + self.counters.queued.load(Ordering::Relaxed)
+            > 0
     }
 
     /// Counts `tasks` as queued if they find a slot or a place among the `limit` that may wait.
@@ -146,8 +176,15 @@ impl Loaded {
         let free = slots.saturating_sub(self.counters.slots_busy.load(Ordering::Relaxed)) as usize;
         let places = u32::try_from(limit.saturating_add(free)).unwrap_or(u32::MAX);
         let tasks = tasks as u32;
-        let queue = |queued: u32| queued.checked_add(tasks).filter(|queued| *queued <= places.max(slots));
-        self.counters.queued.fetch_update(Ordering::Relaxed, Ordering::Relaxed, queue).is_ok()
+        let queue = |queued: u32| {
+            queued
+                .checked_add(tasks)
+                .filter(|queued| *queued <= places.max(slots))
+        };
+        self.counters
+            .queued
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, queue)
+            .is_ok()
     }
 
     /// Sends a command to the thread; gives it back if the thread has ended.
@@ -165,7 +202,10 @@ impl Loaded {
         let prompt = self.tokens(&request.prompt)?;
         let context = self.plan.context as usize;
         if prompt.len() >= context {
-            return Err(EngineError::ContextExceeded { prompt_tokens: prompt.len(), context });
+            return Err(EngineError::ContextExceeded {
+                prompt_tokens: prompt.len(),
+                context,
+            });
         }
         let limit = match request.max_tokens {
             Some(most) => context.min(prompt.len() + most as usize),
@@ -183,7 +223,9 @@ impl Loaded {
         });
         let mut sampling = request.sampling.clone();
         if request.ignore_eos {
-            sampling.logit_bias.extend(self.ends.iter().map(|token| (*token, f32::NEG_INFINITY)));
+            sampling
+                .logit_bias
+                .extend(self.ends.iter().map(|token| (*token, f32::NEG_INFINITY)));
         }
         let tasks = (0..request.n)
             .map(|choice| {
@@ -209,16 +251,25 @@ impl Loaded {
     fn check(&self, request: &Request) -> Result<(), EngineError> {
         let invalid = |field, message: String| Err(EngineError::Invalid { field, message });
         if !(1..=MOST_CHOICES).contains(&request.n) {
-            return invalid("n", format!("n must be 1 to {MOST_CHOICES}, not {}", request.n));
+            return invalid(
+                "n",
+                format!("n must be 1 to {MOST_CHOICES}, not {}", request.n),
+            );
         }
         if request.max_tokens == Some(0) {
             return invalid("max_tokens", "max_tokens must be at least 1".into());
         }
         if request.logprobs.is_some_and(|top| top > 20) {
-            return invalid("logprobs", "at most 20 alternatives can be reported per token".into());
+            return invalid(
+                "logprobs",
+                "at most 20 alternatives can be reported per token".into(),
+            );
         }
         if request.stop.len() > 16 || request.stop.iter().any(String::is_empty) {
-            return invalid("stop", "stop takes up to 16 texts, none of them empty".into());
+            return invalid(
+                "stop",
+                "stop takes up to 16 texts, none of them empty".into(),
+            );
         }
         request.sampling.validate(self.model.vocabulary_size())
     }
@@ -226,12 +277,21 @@ impl Loaded {
     fn tokens(&self, prompt: &Prompt) -> Result<Vec<Token>, EngineError> {
         let invalid = |field, message: String| EngineError::Invalid { field, message };
         let mut tokens = match prompt {
-            Prompt::Chat { messages, tools, variables } => {
+            Prompt::Chat {
+                messages,
+                tools,
+                variables,
+            } => {
                 if messages.is_empty() {
-                    return Err(invalid("messages", "messages must hold at least one message".into()));
+                    return Err(invalid(
+                        "messages",
+                        "messages must hold at least one message".into(),
+                    ));
                 }
                 let name = |token: Option<Token>| {
-                    let bytes = token.map(|token| self.model.piece(token, true)).unwrap_or_default();
+                    let bytes = token
+                        .map(|token| self.model.piece(token, true))
+                        .unwrap_or_default();
                     String::from_utf8_lossy(&bytes).into_owned()
                 };
                 let text = self.template.render(&TemplateInput {
@@ -241,7 +301,10 @@ impl Loaded {
                     bos: &name(self.model.bos()),
                     eos: &name(self.model.eos()),
                     add_generation_prompt: true,
-                    now: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs() as i64,
+                    now: SystemTime::now()
+                        .duration_since(UNIX_EPOCH)
+                        .unwrap_or(Duration::ZERO)
+                        .as_secs() as i64,
                 })?;
                 self.model.tokenize(text.as_bytes(), true, true)
             }
@@ -264,13 +327,19 @@ impl Loaded {
             tokens.remove(0);
         }
         if tokens.is_empty() {
-            return Err(invalid("prompt", "the prompt is empty; give at least one token".into()));
+            return Err(invalid(
+                "prompt",
+                "the prompt is empty; give at least one token".into(),
+            ));
         }
         Ok(tokens)
     }
 
     fn adapters(&self, wanted: &[AdapterUse]) -> Result<AdapterSet, EngineError> {
-        let mut wanted: Vec<&AdapterUse> = wanted.iter().filter(|adapter| adapter.scale != 0.0).collect();
+        let mut wanted: Vec<&AdapterUse> = wanted
+            .iter()
+            .filter(|adapter| adapter.scale != 0.0)
+            .collect();
         if wanted.is_empty() {
             return Ok(AdapterSet::default());
         }
@@ -282,9 +351,14 @@ impl Loaded {
             let adapter = match loaded.get(path) {
                 Some(adapter) => Arc::clone(adapter),
                 None => {
-                    let adapter = Adapter::load(&self.model, path).map_err(|reason| EngineError::Invalid {
-                        field: "adapters",
-                        message: format!("adapter {} does not fit this model: {reason}", path.display()),
+                    let adapter = Adapter::load(&self.model, path).map_err(|reason| {
+                        EngineError::Invalid {
+                            field: "adapters",
+                            message: format!(
+                                "adapter {} does not fit this model: {reason}",
+                                path.display()
+                            ),
+                        }
                     })?;
                     let adapter = Arc::new(adapter);
                     loaded.insert(path.clone(), Arc::clone(&adapter));
@@ -295,7 +369,10 @@ impl Loaded {
             adapters.push((adapter, *scale));
         }
         // 0 is the key of no adapter.
-        Ok(AdapterSet { key: hasher.finish().max(1), adapters })
+        Ok(AdapterSet {
+            key: hasher.finish().max(1),
+            adapters,
+        })
     }
 
     fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, EngineError> {
@@ -303,15 +380,21 @@ impl Loaded {
             return Ok(None);
         }
         // Built on the first constrained request: a trie over the whole vocabulary takes a while.
-        let factory = self.grammars.get_or_init(|| GrammarFactory::new(self.vocabulary()));
+        let factory = self
+            .grammars
+            .get_or_init(|| GrammarFactory::new(self.vocabulary()));
         factory.as_ref().map_err(Clone::clone)?.compile(constraint)
     }
 
     fn vocabulary(&self) -> Vocabulary {
         let all = 0..self.model.vocabulary_size() as Token;
-        let special: Vec<bool> =
-            all.clone().map(|token| self.model.is_control(token) || self.model.is_end(token)).collect();
-        let tokens = all.map(|token| self.model.piece(token, special[token as usize])).collect();
+        let special: Vec<bool> = all
+            .clone()
+            .map(|token| self.model.is_control(token) || self.model.is_end(token))
+            .collect();
+        let tokens = all
+            .map(|token| self.model.piece(token, special[token as usize]))
+            .collect();
         let model = Arc::clone(&self.model);
         Vocabulary {
             tokens,
@@ -323,7 +406,10 @@ impl Loaded {
     }
 
     fn fresh_seed(&self) -> u64 {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_nanos() as u64;
+        let now = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO)
+            .as_nanos() as u64;
         now ^ (u64::from(self.seeds.fetch_add(1, Ordering::Relaxed)) << 32)
     }
 }
@@ -346,7 +432,10 @@ mod tests {
     #[test]
     fn every_slot_gets_a_context_when_there_is_room() {
         let plan = Plan::new(&header(), &ModelOptions::default(), 64 << 30, 0);
-        assert_eq!((plan.context, plan.cells, plan.gpu_layers), (8192, 4 * 8192, 0));
+        assert_eq!(
+            (plan.context, plan.cells, plan.gpu_layers),
+            (8192, 4 * 8192, 0)
+        );
         assert_eq!(plan.bytes, (600 << 20) + 4 * 8192 * 28 * 8 * 256 * 2);
     }
 
@@ -364,7 +453,13 @@ mod tests {
         assert_eq!(all.gpu_layers, -1);
         let some = Plan::new(&header(), &ModelOptions::default(), 64 << 30, 2 << 30);
         assert!((1..28).contains(&some.gpu_layers), "{some:?}");
-        let told = ModelOptions { gpu_layers: Some(7), ..ModelOptions::default() };
-        assert_eq!(Plan::new(&header(), &told, 64 << 30, 80 << 30).gpu_layers, 7);
+        let told = ModelOptions {
+            gpu_layers: Some(7),
+            ..ModelOptions::default()
+        };
+        assert_eq!(
+            Plan::new(&header(), &told, 64 << 30, 80 << 30).gpu_layers,
+            7
+        );
     }
 }

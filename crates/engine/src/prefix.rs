@@ -85,7 +85,18 @@ impl<T> PrefixTree<T> {
         let node = self.descend(adapters, &tokens);
         self.nodes[node].entries.push(id);
         self.by_use.insert(id, id);
-        self.entries.insert(id, (Entry { adapters, tokens, place, used: id }, node));
+        self.entries.insert(
+            id,
+            (
+                Entry {
+                    adapters,
+                    tokens,
+                    place,
+                    used: id,
+                },
+                node,
+            ),
+        );
         id
     }
 
@@ -122,9 +133,16 @@ impl<T> PrefixTree<T> {
     pub fn longest(&self, adapters: AdapterKey, tokens: &[Token]) -> Option<Match> {
         let mut node = *self.roots.get(&adapters)?;
         let mut shared = 0;
-        while let Some(child) = tokens.get(shared).and_then(|token| self.nodes[node].children.get(token)) {
+        while let Some(child) = tokens
+            .get(shared)
+            .and_then(|token| self.nodes[node].children.get(token))
+        {
             let edge = &self.nodes[*child].edge;
-            let same = edge.iter().zip(&tokens[shared..]).take_while(|(a, b)| a == b).count();
+            let same = edge
+                .iter()
+                .zip(&tokens[shared..])
+                .take_while(|(a, b)| a == b)
+                .count();
             shared += same;
             node = *child;
             if same < edge.len() {
@@ -134,17 +152,27 @@ impl<T> PrefixTree<T> {
         if shared == 0 {
             return None;
         }
-        self.newest_below(node).map(|entry| Match { entry, tokens: shared })
+        self.newest_below(node).map(|entry| Match {
+            entry,
+            tokens: shared,
+        })
     }
 
     /// Entries that are a prefix of `tokens` (the whole entry, not a part of it).
     pub fn prefixes_of(&self, adapters: AdapterKey, tokens: &[Token]) -> Vec<EntryId> {
         let mut found = Vec::new();
-        let Some(mut node) = self.roots.get(&adapters).copied() else { return found };
+        let Some(mut node) = self.roots.get(&adapters).copied() else {
+            return found;
+        };
         let mut at = 0;
         loop {
             found.extend(&self.nodes[node].entries);
-            let Some(child) = tokens.get(at).and_then(|token| self.nodes[node].children.get(token)) else { break };
+            let Some(child) = tokens
+                .get(at)
+                .and_then(|token| self.nodes[node].children.get(token))
+            else {
+                break;
+            };
             let edge = &self.nodes[*child].edge;
             if !tokens[at..].starts_with(edge) {
                 break;
@@ -173,7 +201,11 @@ impl<T> PrefixTree<T> {
     }
 
     fn new_node(&mut self, edge: Vec<Token>, parent: usize) -> usize {
-        let node = Node { edge, parent, ..Node::default() };
+        let node = Node {
+            edge,
+            parent,
+            ..Node::default()
+        };
         if let Some(index) = self.vacant.pop() {
             self.nodes[index] = node;
             index
@@ -200,7 +232,12 @@ impl<T> PrefixTree<T> {
                 self.nodes[node].children.insert(*first, leaf);
                 return leaf;
             };
-            let same = self.nodes[child].edge.iter().zip(rest).take_while(|(a, b)| a == b).count();
+            let same = self.nodes[child]
+                .edge
+                .iter()
+                .zip(rest)
+                .take_while(|(a, b)| a == b)
+                .count();
             if same < self.nodes[child].edge.len() {
                 let tail = self.nodes[child].edge.split_off(same);
                 let head = std::mem::take(&mut self.nodes[child].edge);
@@ -235,7 +272,12 @@ impl<T> PrefixTree<T> {
                     node = parent;
                 }
                 (1, parent) if parent != usize::MAX => {
-                    let child = self.nodes[node].children.values().copied().next().unwrap_or(node);
+                    let child = self.nodes[node]
+                        .children
+                        .values()
+                        .copied()
+                        .next()
+                        .unwrap_or(node);
                     let mut edge = std::mem::take(&mut self.nodes[node].edge);
                     let first = edge[0];
                     edge.append(&mut self.nodes[child].edge);

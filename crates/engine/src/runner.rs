@@ -71,7 +71,13 @@ pub(crate) struct Runner {
 
 impl Runner {
     /// A runner over an empty context.
-    pub fn new(context: Context, kv: KvCache, slots: u32, batch_size: u32, counters: Arc<Counters>) -> Self {
+    pub fn new(
+        context: Context,
+        kv: KvCache,
+        slots: u32,
+        batch_size: u32,
+        counters: Arc<Counters>,
+    ) -> Self {
         Self {
             context,
             kv,
@@ -146,7 +152,9 @@ impl Runner {
 
     /// The engine counts tasks into the queue when it accepts them; here they leave it.
     fn leave_queue(&self, tasks: usize) {
-        self.counters.queued.fetch_sub(tasks as u32, Ordering::Relaxed);
+        self.counters
+            .queued
+            .fetch_sub(tasks as u32, Ordering::Relaxed);
     }
 
     fn refuse_waiting(&mut self) {
@@ -163,26 +171,38 @@ impl Runner {
         let mut cancelled = before - self.waiting.len();
         self.leave_queue(cancelled);
         for index in 0..self.slots.len() {
-            if self.slots[index].as_ref().is_some_and(|slot| slot.task.is_abandoned()) {
+            if self.slots[index]
+                .as_ref()
+                .is_some_and(|slot| slot.task.is_abandoned())
+            {
                 self.vacate(index);
                 cancelled += 1;
             }
         }
-        self.counters.cancelled.fetch_add(cancelled as u64, Ordering::Relaxed);
+        self.counters
+            .cancelled
+            .fetch_add(cancelled as u64, Ordering::Relaxed);
     }
 
     /// Takes a task out of its slot; its sequence becomes a resident prefix.
     fn vacate(&mut self, index: usize) -> Option<Task> {
         let slot = self.slots[index].take()?;
         let held = slot.held().to_vec();
-        self.kv.release(&mut self.context, slot.task.adapters.key, slot.sequence, held);
+        self.kv.release(
+            &mut self.context,
+            slot.task.adapters.key,
+            slot.sequence,
+            held,
+        );
         Some(slot.task)
     }
 
     fn admit(&mut self) {
         let mut skipped = VecDeque::new();
         while let Some(free) = self.slots.iter().position(Option::is_none) {
-            let Some(mut task) = self.waiting.pop_front() else { break };
+            let Some(mut task) = self.waiting.pop_front() else {
+                break;
+            };
             if self.better_to_wait(&task) {
                 skipped.push_back(task);
                 continue;
@@ -194,14 +214,18 @@ impl Runner {
                 .filter(|slot| slot.task.adapters.key == task.adapters.key)
                 .map(|slot| (slot.sequence, slot.held()))
                 .collect();
-            let lease = self.kv.lease(&mut self.context, task.adapters.key, &task.tokens, &running);
+            let lease = self
+                .kv
+                .lease(&mut self.context, task.adapters.key, &task.tokens, &running);
             let Some(lease) = lease else {
                 skipped.push_back(task);
                 break;
             };
             self.leave_queue(1);
             task.start(lease.tokens);
-            self.counters.cached_tokens.fetch_add(lease.tokens as u64, Ordering::Relaxed);
+            self.counters
+                .cached_tokens
+                .fetch_add(lease.tokens as u64, Ordering::Relaxed);
             self.admissions += 1;
             self.slots[free] = Some(Slot {
                 task,
@@ -234,7 +258,8 @@ impl Runner {
             })
             .max()
             .unwrap_or_default();
-        best >= computed + WORTH_WAITING && best >= self.kv.cached(task.adapters.key, wanted) + WORTH_WAITING
+        best >= computed + WORTH_WAITING
+            && best >= self.kv.cached(task.adapters.key, wanted) + WORTH_WAITING
     }
 
     /// Slots that compute in this step: all of one adapter set, because llama.cpp applies adapters to a whole batch.
@@ -253,7 +278,12 @@ impl Runner {
         keys.sort_unstable();
         keys.dedup();
         // The sets take turns: the next greater key, or the first one again.
-        let Some(key) = keys.iter().find(|key| **key > self.adapters).or(keys.first()).copied() else {
+        let Some(key) = keys
+            .iter()
+            .find(|key| **key > self.adapters)
+            .or(keys.first())
+            .copied()
+        else {
             return Vec::new();
         };
         if key != self.adapters {
@@ -272,7 +302,10 @@ impl Runner {
             .into_iter()
             .filter(|(_, _, other)| *other == key)
             .filter_map(|(_, index, _)| {
-                Some(Share { slot: index, tokens: self.slots[index].as_ref()?.pending() })
+                Some(Share {
+                    slot: index,
+                    tokens: self.slots[index].as_ref()?.pending(),
+                })
             })
             .collect()
     }
@@ -299,11 +332,15 @@ impl Runner {
         self.batch.clear();
         let mut outputs = Vec::with_capacity(shares.len());
         for share in &shares {
-            let Some(slot) = &self.slots[share.slot] else { continue };
+            let Some(slot) = &self.slots[share.slot] else {
+                continue;
+            };
             let end = slot.computed + share.tokens;
             for position in slot.computed..end {
                 let last = position + 1 == slot.task.tokens.len();
-                let entry = self.batch.push(slot.task.tokens[position], position, slot.sequence, last);
+                let entry =
+                    self.batch
+                        .push(slot.task.tokens[position], position, slot.sequence, last);
                 if last {
                     outputs.push((share.slot, entry));
                 }
@@ -321,10 +358,19 @@ impl Runner {
         }
         let prompts: usize = shares
             .iter()
-            .filter(|share| self.slots[share.slot].as_ref().is_some_and(|slot| slot.pending() > 1))
+            .filter(|share| {
+                self.slots[share.slot]
+                    .as_ref()
+                    .is_some_and(|slot| slot.pending() > 1)
+            })
             .map(|share| share.tokens)
             .sum();
-        self.counters.record(prompts, self.batch.len() - prompts, outputs.len(), started.elapsed());
+        self.counters.record(
+            prompts,
+            self.batch.len() - prompts,
+            outputs.len(),
+            started.elapsed(),
+        );
         for share in &shares {
             if let Some(slot) = &mut self.slots[share.slot] {
                 slot.computed += share.tokens;
@@ -350,14 +396,20 @@ impl Runner {
     /// Draws the next token of a slot whose logits are at `entry`.
     fn draw(&mut self, index: usize, entry: usize) {
         let model = Arc::clone(self.context.model());
-        let Some(slot) = &mut self.slots[index] else { return };
+        let Some(slot) = &mut self.slots[index] else {
+            return;
+        };
         let before = slot.task.tokens.len();
         let next = match self.context.logits(entry) {
             Some(logits) => slot.task.advance(&model, logits),
-            None => Err(EngineError::Compute { reason: "no logits came back".into() }),
+            None => Err(EngineError::Compute {
+                reason: "no logits came back".into(),
+            }),
         };
         let generated = slot.task.tokens.len() - before;
-        self.counters.decode_tokens.fetch_add(generated as u64, Ordering::Relaxed);
+        self.counters
+            .decode_tokens
+            .fetch_add(generated as u64, Ordering::Relaxed);
         match next {
             Ok(Next::More) => {}
             Ok(Next::End) => {
@@ -398,7 +450,9 @@ impl Runner {
     fn fail(&mut self, slots: &[usize], reason: &str) {
         for index in slots {
             if let Some(slot) = self.slots[*index].take() {
-                slot.task.fail(EngineError::Compute { reason: reason.to_owned() });
+                slot.task.fail(EngineError::Compute {
+                    reason: reason.to_owned(),
+                });
                 self.kv.forget(&mut self.context, slot.sequence);
             }
         }
@@ -406,15 +460,34 @@ impl Runner {
 
     fn publish(&self) {
         let busy = self.slots.iter().flatten().count();
-        self.counters.slots_busy.store(busy as u32, Ordering::Relaxed);
-        self.counters.kv_used.store(self.kv.used() as u32, Ordering::Relaxed);
-        self.counters.parked_bytes.store(self.kv.parked_bytes(), Ordering::Relaxed);
+        self.counters
+            .slots_busy
+            .store(busy as u32, Ordering::Relaxed);
+        self.counters
+            .kv_used
+            .store(self.kv.used() as u32, Ordering::Relaxed);
+        self.counters
+            .parked_bytes
+            .store(self.kv.parked_bytes(), Ordering::Relaxed);
     }
 }
 
 /// The next command; `None` when none came for `keep_alive` or nobody can send one any more.
-fn receive(commands: &mut UnboundedReceiver<Command>, keep_alive: Option<Duration>) -> Option<Command> {
-    let Some(keep_alive) = keep_alive else { return commands.blocking_recv() };
-    let timer = tokio::runtime::Builder::new_current_thread().enable_time().build().ok()?;
-    timer.block_on(async { tokio::time::timeout(keep_alive, commands.recv()).await.ok().flatten() })
+fn receive(
+    commands: &mut UnboundedReceiver<Command>,
+    keep_alive: Option<Duration>,
+) -> Option<Command> {
+    let Some(keep_alive) = keep_alive else {
+        return commands.blocking_recv();
+    };
+    let timer = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .ok()?;
+    timer.block_on(async {
+        tokio::time::timeout(keep_alive, commands.recv())
+            .await
+            .ok()
+            .flatten()
+    })
 }

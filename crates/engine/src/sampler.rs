@@ -67,8 +67,14 @@ impl Sampling {
         range("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
         for (token, bias) in &self.logit_bias {
             if usize::try_from(*token).map_or(true, |token| token >= vocabulary) {
-                let message = format!("token {token} is not in the vocabulary (0 to {})", vocabulary - 1);
-                return Err(EngineError::Invalid { field: "logit_bias", message });
+                let message = format!(
+                    "token {token} is not in the vocabulary (0 to {})",
+                    vocabulary - 1
+                );
+                return Err(EngineError::Invalid {
+                    field: "logit_bias",
+                    message,
+                });
             }
             range("logit_bias", *bias, -100.0, 100.0)?;
         }
@@ -113,7 +119,9 @@ impl Sampler {
 
     /// Lets the repeat penalty know the prompt.
     pub fn observe_prompt(&mut self, tokens: &[Token]) {
-        let seen = tokens.len().saturating_sub(self.sampling.penalty_window as usize);
+        let seen = tokens
+            .len()
+            .saturating_sub(self.sampling.penalty_window as usize);
         self.window = tokens[seen..].iter().copied().collect();
     }
 
@@ -146,7 +154,8 @@ impl Sampler {
         let sampling = &self.sampling;
         !sampling.logit_bias.is_empty()
             || (sampling.repeat_penalty != 1.0 && !self.window.is_empty())
-            || ((sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0) && !self.counts.is_empty())
+            || ((sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0)
+                && !self.counts.is_empty())
     }
 
     /// Bias and penalties, as OpenAI documents them (presence, frequency) and as CTRL does (repeat; Keskar et al.,
@@ -167,13 +176,18 @@ impl Sampler {
             for token in seen {
                 if let Some(logit) = logits.get_mut(token as usize) {
                     let penalty = self.sampling.repeat_penalty;
-                    *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+                    *logit = if *logit > 0.0 {
+                        *logit / penalty
+                    } else {
+                        *logit * penalty
+                    };
                 }
             }
         }
         for (token, count) in &self.counts {
             if let Some(logit) = logits.get_mut(*token as usize) {
-                *logit -= self.sampling.presence_penalty + self.sampling.frequency_penalty * *count as f32;
+                *logit -= self.sampling.presence_penalty
+                    + self.sampling.frequency_penalty * *count as f32;
             }
         }
     }
@@ -191,15 +205,24 @@ impl Sampler {
     /// Fills the candidates with every allowed token that can survive min-p: found by threshold, without a sort.
     fn collect(&mut self, logits: &[f32], mask: Option<&[u32]>) {
         self.candidates.clear();
-        let Some(best) = greedy(logits, mask) else { return };
+        let Some(best) = greedy(logits, mask) else {
+            return;
+        };
         let top = logits[best as usize];
         // p < min_p · p_max is the same as logit < logit_max + ln(min_p).
-        let floor = if self.sampling.min_p > 0.0 { top + self.sampling.min_p.ln() } else { f32::NEG_INFINITY };
+        let floor = if self.sampling.min_p > 0.0 {
+            top + self.sampling.min_p.ln()
+        } else {
+            f32::NEG_INFINITY
+        };
         let candidates = &mut self.candidates;
         each_allowed(logits.len(), mask, |token| {
             let logit = logits[token];
             if logit >= floor && logit > f32::NEG_INFINITY {
-                candidates.push(Candidate { token: token as Token, logit });
+                candidates.push(Candidate {
+                    token: token as Token,
+                    logit,
+                });
             }
         });
     }
@@ -214,25 +237,42 @@ impl Sampler {
             // Tokens of equal logit are ordered by id, so that the same seed gives the same text.
             self.candidates.sort_unstable_by(likelier);
             self.weights.clear();
-            let top = self.candidates.first().map_or(0.0, |candidate| candidate.logit);
-            self.weights.extend(self.candidates.iter().map(|candidate| (candidate.logit - top).exp()));
+            let top = self
+                .candidates
+                .first()
+                .map_or(0.0, |candidate| candidate.logit);
+            self.weights.extend(
+                self.candidates
+                    .iter()
+                    .map(|candidate| (candidate.logit - top).exp()),
+            );
             let total: f32 = self.weights.iter().sum();
             let mut sum = 0.0;
             let enough = self.weights.iter().position(|weight| {
                 sum += weight;
                 sum >= self.sampling.top_p * total
             });
-            self.candidates.truncate(enough.map_or(self.candidates.len(), |last| last + 1));
+            self.candidates
+                .truncate(enough.map_or(self.candidates.len(), |last| last + 1));
         } else {
-            self.candidates.sort_unstable_by_key(|candidate| candidate.token);
+            self.candidates
+                .sort_unstable_by_key(|candidate| candidate.token);
         }
     }
 
     fn weigh(&mut self) {
-        let top = self.candidates.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
+        let top = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.logit)
+            .fold(f32::NEG_INFINITY, f32::max);
         let scale = 1.0 / self.sampling.temperature;
         self.weights.clear();
-        self.weights.extend(self.candidates.iter().map(|candidate| ((candidate.logit - top) * scale).exp()));
+        self.weights.extend(
+            self.candidates
+                .iter()
+                .map(|candidate| ((candidate.logit - top) * scale).exp()),
+        );
     }
 
     fn pick(&mut self) -> Option<Token> {
@@ -279,7 +319,11 @@ fn greedy(logits: &[f32], mask: Option<&[u32]>) -> Option<Token> {
     let mut top = f32::NEG_INFINITY;
     if mask.is_none() {
         top = maximum(logits);
-        return logits.iter().position(|logit| *logit == top).filter(|_| top > f32::NEG_INFINITY).map(|at| at as Token);
+        return logits
+            .iter()
+            .position(|logit| *logit == top)
+            .filter(|_| top > f32::NEG_INFINITY)
+            .map(|at| at as Token);
     }
     each_allowed(logits.len(), mask, |token| {
         if logits[token] > top {
@@ -308,20 +352,36 @@ fn maximum(values: &[f32]) -> f32 {
 /// mask), most likely first.
 pub fn logprobs(logits: &[f32], chosen: Token, top: usize) -> (f32, Vec<(Token, f32)>) {
     let largest = maximum(logits);
-    let sum: f64 =
-        logits.iter().filter(|logit| !logit.is_nan()).map(|logit| f64::from((logit - largest).exp())).sum();
+    let sum: f64 = logits
+        .iter()
+        .filter(|logit| !logit.is_nan())
+        .map(|logit| f64::from((logit - largest).exp()))
+        .sum();
     let normaliser = largest + sum.ln() as f32;
     let mut best: Vec<Candidate> = Vec::with_capacity(top + 1);
     for (token, logit) in logits.iter().enumerate() {
-        if best.len() == top && best.last().is_none_or(|last| *logit <= last.logit) || logit.is_nan() {
+        if best.len() == top && best.last().is_none_or(|last| *logit <= last.logit)
+            || logit.is_nan()
+        {
             continue;
         }
         let at = best.partition_point(|other| other.logit >= *logit);
-        best.insert(at, Candidate { token: token as Token, logit: *logit });
+        best.insert(
+            at,
+            Candidate {
+                token: token as Token,
+                logit: *logit,
+            },
+        );
         best.truncate(top);
     }
-    let named = best.into_iter().map(|candidate| (candidate.token, candidate.logit - normaliser)).collect();
-    let own = logits.get(chosen as usize).map_or(f32::NEG_INFINITY, |logit| logit - normaliser);
+    let named = best
+        .into_iter()
+        .map(|candidate| (candidate.token, candidate.logit - normaliser))
+        .collect();
+    let own = logits
+        .get(chosen as usize)
+        .map_or(f32::NEG_INFINITY, |logit| logit - normaliser);
     (own, named)
 }
 
@@ -331,7 +391,13 @@ mod tests {
     use proptest::prelude::*;
 
     fn plain() -> Sampling {
-        Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, min_p: 0.0, ..Sampling::default() }
+        Sampling {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            ..Sampling::default()
+        }
     }
 
     fn draws(sampling: &Sampling, logits: &[f32], mask: Option<&[u32]>, n: usize) -> Vec<usize> {
@@ -345,50 +411,123 @@ mod tests {
 
     #[test]
     fn draws_follow_the_probabilities() {
-        let logits: Vec<f32> = [0.5f32, 0.25, 0.125, 0.125].iter().map(|p| p.ln()).collect();
+        let logits: Vec<f32> = [0.5f32, 0.25, 0.125, 0.125]
+            .iter()
+            .map(|p| p.ln())
+            .collect();
         let counts = draws(&plain(), &logits, None, 40_000);
         for (count, share) in counts.iter().zip([0.5, 0.25, 0.125, 0.125]) {
             // Five standard deviations.
             let expected = 40_000.0 * share;
-            assert!((*count as f64 - expected).abs() < 5.0 * (expected * (1.0 - share)).sqrt(), "{counts:?}");
+            assert!(
+                (*count as f64 - expected).abs() < 5.0 * (expected * (1.0 - share)).sqrt(),
+                "{counts:?}"
+            );
         }
     }
 
     #[test]
     fn temperature_sharpens_and_flattens() {
         let logits = [1.0, 0.0];
-        let cold = draws(&Sampling { temperature: 0.5, ..plain() }, &logits, None, 10_000)[0];
-        let warm = draws(&Sampling { temperature: 2.0, ..plain() }, &logits, None, 10_000)[0];
+        let cold = draws(
+            &Sampling {
+                temperature: 0.5,
+                ..plain()
+            },
+            &logits,
+            None,
+            10_000,
+        )[0];
+        let warm = draws(
+            &Sampling {
+                temperature: 2.0,
+                ..plain()
+            },
+            &logits,
+            None,
+            10_000,
+        )[0];
         // e² / (e² + 1) = 0.881 and √e / (√e + 1) = 0.622.
-        assert!((8_600..9_000).contains(&cold) && (6_000..6_450).contains(&warm), "{cold} {warm}");
+        assert!(
+            (8_600..9_000).contains(&cold) && (6_000..6_450).contains(&warm),
+            "{cold} {warm}"
+        );
     }
 
     #[test]
     fn truncation_keeps_what_it_should() {
-        let logits: Vec<f32> = [0.4f32, 0.3, 0.2, 0.06, 0.04].iter().map(|p| p.ln()).collect();
+        let logits: Vec<f32> = [0.4f32, 0.3, 0.2, 0.06, 0.04]
+            .iter()
+            .map(|p| p.ln())
+            .collect();
         let kept = |sampling: Sampling| -> Vec<usize> {
             let counts = draws(&sampling, &logits, None, 5_000);
             (0..5).filter(|token| counts[*token] > 0).collect()
         };
-        assert_eq!(kept(Sampling { top_k: 2, ..plain() }), [0, 1]);
-        assert_eq!(kept(Sampling { top_p: 0.65, ..plain() }), [0, 1]);
-        assert_eq!(kept(Sampling { top_p: 0.75, ..plain() }), [0, 1, 2]);
-        assert_eq!(kept(Sampling { min_p: 0.4, ..plain() }), [0, 1, 2]);
+        assert_eq!(
+            kept(Sampling {
+                top_k: 2,
+                ..plain()
+            }),
+            [0, 1]
+        );
+        assert_eq!(
+            kept(Sampling {
+                top_p: 0.65,
+                ..plain()
+            }),
+            [0, 1]
+        );
+        assert_eq!(
+            kept(Sampling {
+                top_p: 0.75,
+                ..plain()
+            }),
+            [0, 1, 2]
+        );
+        assert_eq!(
+            kept(Sampling {
+                min_p: 0.4,
+                ..plain()
+            }),
+            [0, 1, 2]
+        );
         assert_eq!(kept(plain()), [0, 1, 2, 3, 4]);
     }
 
     #[test]
     fn bias_and_penalties_do_what_openai_documents() {
         let logits = [2.0, 1.9, 0.0];
-        let greedy = Sampling { temperature: 0.0, ..plain() };
-        let biased = |bias| Sampler::new(&Sampling { logit_bias: bias, ..greedy.clone() }, 0).sample(&logits, None);
+        let greedy = Sampling {
+            temperature: 0.0,
+            ..plain()
+        };
+        let biased = |bias| {
+            Sampler::new(
+                &Sampling {
+                    logit_bias: bias,
+                    ..greedy.clone()
+                },
+                0,
+            )
+            .sample(&logits, None)
+        };
         assert_eq!(biased(vec![(0, -100.0)]), Some(1));
         assert_eq!(biased(vec![(2, 100.0)]), Some(2));
         assert_eq!(biased(vec![(1, 0.2)]), Some(1));
         for penalised in [
-            Sampling { presence_penalty: 0.2, ..greedy.clone() },
-            Sampling { frequency_penalty: 0.2, ..greedy.clone() },
-            Sampling { repeat_penalty: 1.2, ..greedy.clone() },
+            Sampling {
+                presence_penalty: 0.2,
+                ..greedy.clone()
+            },
+            Sampling {
+                frequency_penalty: 0.2,
+                ..greedy.clone()
+            },
+            Sampling {
+                repeat_penalty: 1.2,
+                ..greedy.clone()
+            },
         ] {
             let mut sampler = Sampler::new(&penalised, 0);
             assert_eq!(sampler.sample(&logits, None), Some(0));
@@ -400,7 +539,13 @@ mod tests {
     #[test]
     fn no_number_and_no_permission_is_no_token() {
         for temperature in [0.0, 1.0] {
-            let mut sampler = Sampler::new(&Sampling { temperature, ..plain() }, 0);
+            let mut sampler = Sampler::new(
+                &Sampling {
+                    temperature,
+                    ..plain()
+                },
+                0,
+            );
             assert_eq!(sampler.sample(&[f32::NAN, f32::NAN], None), None);
             assert_eq!(sampler.sample(&[1.0, 2.0], Some(&[0])), None);
             assert_eq!(sampler.sample(&[f32::NAN, -1.0], None), Some(1));
@@ -413,23 +558,73 @@ mod tests {
         let (own, top) = logprobs(&logits, 3, 100);
         assert!((top.iter().map(|(_, logprob)| logprob.exp()).sum::<f32>() - 1.0).abs() < 1e-4);
         assert!(top.windows(2).all(|pair| pair[0].1 >= pair[1].1));
-        assert_eq!(top.iter().find(|(token, _)| *token == 3).map(|(_, logprob)| *logprob), Some(own));
+        assert_eq!(
+            top.iter()
+                .find(|(token, _)| *token == 3)
+                .map(|(_, logprob)| *logprob),
+            Some(own)
+        );
         assert_eq!(logprobs(&logits, 3, 5).1, top[..5]);
     }
 
     #[test]
     fn values_out_of_range_are_named() {
         for (field, sampling) in [
-            ("temperature", Sampling { temperature: 2.1, ..plain() }),
-            ("temperature", Sampling { temperature: f32::NAN, ..plain() }),
-            ("top_p", Sampling { top_p: -0.1, ..plain() }),
-            ("min_p", Sampling { min_p: 1.1, ..plain() }),
-            ("presence_penalty", Sampling { presence_penalty: 3.0, ..plain() }),
-            ("logit_bias", Sampling { logit_bias: vec![(100, 1.0)], ..plain() }),
-            ("logit_bias", Sampling { logit_bias: vec![(-1, 1.0)], ..plain() }),
+            (
+                "temperature",
+                Sampling {
+                    temperature: 2.1,
+                    ..plain()
+                },
+            ),
+            (
+                "temperature",
+                Sampling {
+                    temperature: f32::NAN,
+                    ..plain()
+                },
+            ),
+            (
+                "top_p",
+                Sampling {
+                    top_p: -0.1,
+                    ..plain()
+                },
+            ),
+            (
+                "min_p",
+                Sampling {
+                    min_p: 1.1,
+                    ..plain()
+                },
+            ),
+            (
+                "presence_penalty",
+                Sampling {
+                    presence_penalty: 3.0,
+                    ..plain()
+                },
+            ),
+            (
+                "logit_bias",
+                Sampling {
+                    logit_bias: vec![(100, 1.0)],
+                    ..plain()
+                },
+            ),
+            (
+                "logit_bias",
+                Sampling {
+                    logit_bias: vec![(-1, 1.0)],
+                    ..plain()
+                },
+            ),
         ] {
             let error = sampling.validate(100).expect_err(field);
-            assert!(matches!(error, EngineError::Invalid { field: wrong, .. } if wrong == field), "{error}");
+            assert!(
+                matches!(error, EngineError::Invalid { field: wrong, .. } if wrong == field),
+                "{error}"
+            );
         }
         assert!(Sampling::default().validate(100).is_ok());
     }

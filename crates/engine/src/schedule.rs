@@ -39,11 +39,18 @@ pub(crate) fn plan(pending: &[Share], batch: usize, chunk: usize) -> Vec<Share> 
             shares.push(*share);
         }
     }
-    let mut prompt = if shares.is_empty() { left } else { left.min(chunk) };
+    let mut prompt = if shares.is_empty() {
+        left
+    } else {
+        left.min(chunk)
+    };
     for share in pending.iter().filter(|share| share.tokens > DECODING) {
         let tokens = share.tokens.min(prompt);
         if tokens > 0 {
-            shares.push(Share { slot: share.slot, tokens });
+            shares.push(Share {
+                slot: share.slot,
+                tokens,
+            });
             prompt -= tokens;
         }
     }
@@ -57,10 +64,28 @@ mod tests {
 
     #[test]
     fn a_long_prompt_takes_one_chunk_beside_streams_and_all_alone() {
-        let prompt = Share { slot: 0, tokens: 5000 };
+        let prompt = Share {
+            slot: 0,
+            tokens: 5000,
+        };
         let stream = Share { slot: 1, tokens: 1 };
-        assert_eq!(plan(&[prompt], 512, 64), [Share { slot: 0, tokens: 512 }]);
-        assert_eq!(plan(&[prompt, stream], 512, 64), [stream, Share { slot: 0, tokens: 64 }]);
+        assert_eq!(
+            plan(&[prompt], 512, 64),
+            [Share {
+                slot: 0,
+                tokens: 512
+            }]
+        );
+        assert_eq!(
+            plan(&[prompt, stream], 512, 64),
+            [
+                stream,
+                Share {
+                    slot: 0,
+                    tokens: 64
+                }
+            ]
+        );
     }
 
     #[test]

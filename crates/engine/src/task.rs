@@ -88,8 +88,13 @@ impl Task {
         }
         self.started = true;
         if self.choice == 0 {
-            self.job.cached_tokens.store(cached as u32, Ordering::Relaxed);
-            self.job.send(Event::Started { prompt_tokens: self.job.prompt_tokens, cached_tokens: cached as u32 });
+            self.job
+                .cached_tokens
+                .store(cached as u32, Ordering::Relaxed);
+            self.job.send(Event::Started {
+                prompt_tokens: self.job.prompt_tokens,
+                cached_tokens: cached as u32,
+            });
         }
     }
 
@@ -105,21 +110,34 @@ impl Task {
             None => None,
         };
         let Some(token) = self.sampler.sample(logits, mask) else {
-            return Err(EngineError::Compute { reason: "the model gave no usable probabilities (NaN)".into() });
+            return Err(EngineError::Compute {
+                reason: "the model gave no usable probabilities (NaN)".into(),
+            });
         };
         let logprob = self.logprobs.map(|top| {
-            let named = |token: Token, logprob: f32| TopLogprob { token, bytes: model.piece(token, true), logprob };
+            let named = |token: Token, logprob: f32| TopLogprob {
+                token,
+                bytes: model.piece(token, true),
+                logprob,
+            };
             let (chosen, top) = sampler::logprobs(logits, token, top.into());
             TokenLogprob {
                 chosen: named(token, chosen),
-                top: top.into_iter().map(|(token, logprob)| named(token, logprob)).collect(),
+                top: top
+                    .into_iter()
+                    .map(|(token, logprob)| named(token, logprob))
+                    .collect(),
             }
         });
         let mut emission = Emission::default();
         emission.logprobs.extend(logprob);
         let mut ended = self.take(model, token, &mut emission)?;
         if ended.is_none() && self.logprobs.is_none() {
-            let forced = self.grammar.as_mut().map(Grammar::forced).unwrap_or_default();
+            let forced = self
+                .grammar
+                .as_mut()
+                .map(Grammar::forced)
+                .unwrap_or_default();
             for token in forced {
                 ended = self.take(model, token, &mut emission)?;
                 if ended.is_some() {
@@ -128,7 +146,11 @@ impl Task {
             }
         }
         self.emit(emission, ended);
-        Ok(if ended.is_some() { Next::End } else { Next::More })
+        Ok(if ended.is_some() {
+            Next::End
+        } else {
+            Next::More
+        })
     }
 
     /// Appends one token; says whether the choice ends with it.
@@ -165,10 +187,17 @@ impl Task {
         }
         if !emission.text.is_empty() || !emission.logprobs.is_empty() {
             let Emission { text, logprobs, .. } = emission;
-            self.job.send(Event::Text { choice: self.choice, text, logprobs });
+            self.job.send(Event::Text {
+                choice: self.choice,
+                text,
+                logprobs,
+            });
         }
         let Some(reason) = ended else { return };
-        self.job.send(Event::Finished { choice: self.choice, reason });
+        self.job.send(Event::Finished {
+            choice: self.choice,
+            reason,
+        });
         if self.job.unfinished.fetch_sub(1, Ordering::Relaxed) == 1 {
             self.job.send(Event::Done(Usage {
                 prompt_tokens: self.job.prompt_tokens,

@@ -53,18 +53,35 @@ impl ChatTemplate {
     /// Compiles a template; the error says where it is wrong.
     pub fn new(source: &str) -> Result<Self, EngineError> {
         let mut environment = Environment::new();
-        let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+        let syntax = SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .build();
         environment.set_syntax(syntax.map_err(|error| invalid(error.to_string()))?);
         environment.set_fuel(Some(FUEL));
-        environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
-        environment.add_function("raise_exception", |message: String| -> Result<Jinja, Error> {
-            Err(Error::new(ErrorKind::InvalidOperation, format!("{RAISED}{message}")))
-        });
+        environment
+            .set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
+        environment.add_function(
+            "raise_exception",
+            |message: String| -> Result<Jinja, Error> {
+                Err(Error::new(
+                    ErrorKind::InvalidOperation,
+                    format!("{RAISED}{message}"),
+                ))
+            },
+        );
         environment.add_filter("tojson", to_json);
         environment
             .add_template_owned("chat", without_generation_tags(source))
-            .map_err(|error| invalid(format!("the model's chat template does not compile: {error}")))?;
-        let mut template = Self { environment, takes_parts: false };
+            .map_err(|error| {
+                invalid(format!(
+                    "the model's chat template does not compile: {error}"
+                ))
+            })?;
+        let mut template = Self {
+            environment,
+            takes_parts: false,
+        };
         template.takes_parts = template.reads_parts();
         Ok(template)
     }
@@ -76,16 +93,30 @@ impl ChatTemplate {
 
     /// The prompt text of a conversation.
     pub fn render(&self, input: &TemplateInput) -> Result<String, EngineError> {
-        let messages: Vec<Value> = input.messages.iter().map(|message| self.fitting(message)).collect();
+        let messages: Vec<Value> = input
+            .messages
+            .iter()
+            .map(|message| self.fitting(message))
+            .collect();
         let now = input.now;
         let mut context = Map::new();
         context.extend(input.variables.clone());
         context.insert("messages".into(), messages.into());
         // Templates test `if tools`; an absent list is what they expect for none.
-        context.insert("tools".into(), if input.tools.is_empty() { Value::Null } else { input.tools.into() });
+        context.insert(
+            "tools".into(),
+            if input.tools.is_empty() {
+                Value::Null
+            } else {
+                input.tools.into()
+            },
+        );
         context.insert("bos_token".into(), input.bos.into());
         context.insert("eos_token".into(), input.eos.into());
-        context.insert("add_generation_prompt".into(), input.add_generation_prompt.into());
+        context.insert(
+            "add_generation_prompt".into(),
+            input.add_generation_prompt.into(),
+        );
         let context = minijinja::context! {
             strftime_now => Jinja::from_function(move |format: String| strftime(&format, now)),
             ..Jinja::from(Serde(&context))
@@ -104,7 +135,9 @@ impl ChatTemplate {
 
     /// Whether text inside a list of parts reaches the output as text.
     fn reads_parts(&self) -> bool {
-        let messages = [serde_json::json!({"role": "user", "content": [{"type": "text", "text": "probe-text"}]})];
+        let messages = [
+            serde_json::json!({"role": "user", "content": [{"type": "text", "text": "probe-text"}]}),
+        ];
         let probe = TemplateInput {
             messages: &messages,
             tools: &[],
@@ -114,8 +147,13 @@ impl ChatTemplate {
             add_generation_prompt: false,
             now: 0,
         };
-        let all = Self { environment: self.environment.clone(), takes_parts: true };
-        all.render(&probe).is_ok_and(|text| text.contains("probe-text") && !text.contains("\"type\"") && !text.contains("'type'"))
+        let all = Self {
+            environment: self.environment.clone(),
+            takes_parts: true,
+        };
+        all.render(&probe).is_ok_and(|text| {
+            text.contains("probe-text") && !text.contains("\"type\"") && !text.contains("'type'")
+        })
     }
 
     /// The message in the form the template reads: parts joined to one string where it wants strings, and null content
@@ -125,7 +163,10 @@ impl ChatTemplate {
         if let Some(fields) = message.as_object_mut() {
             match fields.get("content") {
                 Some(Value::Array(parts)) if !self.takes_parts => {
-                    let texts: Vec<&str> = parts.iter().filter_map(|part| part.get("text")?.as_str()).collect();
+                    let texts: Vec<&str> = parts
+                        .iter()
+                        .filter_map(|part| part.get("text")?.as_str())
+                        .collect();
                     let joined = texts.join("\n");
                     fields.insert("content".into(), joined.into());
                 }
@@ -145,16 +186,23 @@ const RAISED: &str = "\u{1}";
 fn explain(error: &Error) -> EngineError {
     let detail = error.detail().unwrap_or_default();
     if let Some(raised) = detail.strip_prefix(RAISED) {
-        return invalid(format!("the model's chat template refuses this conversation: {raised}"));
+        return invalid(format!(
+            "the model's chat template refuses this conversation: {raised}"
+        ));
     }
     if error.kind() == ErrorKind::OutOfFuel {
-        return invalid("the model's chat template takes too many steps for this conversation".into());
+        return invalid(
+            "the model's chat template takes too many steps for this conversation".into(),
+        );
     }
     invalid(format!("the model's chat template failed: {error}"))
 }
 
 fn invalid(message: String) -> EngineError {
-    EngineError::Invalid { field: "messages", message }
+    EngineError::Invalid {
+        field: "messages",
+        message,
+    }
 }
 
 /// `{% generation %}` marks assistant text for training and means nothing here.
@@ -175,15 +223,22 @@ fn to_json(value: &Jinja, options: Kwargs) -> Result<Jinja, Error> {
         let _: Option<Jinja> = options.get(ignored)?;
     }
     options.assert_all_used()?;
-    let failed = |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
+    let failed =
+        |error: serde_json::Error| Error::new(ErrorKind::BadSerialization, error.to_string());
     let mut out = Vec::new();
     match indent {
         Some(width) => {
             let blanks = " ".repeat(width.min(16));
             let pretty = serde_json::ser::PrettyFormatter::with_indent(blanks.as_bytes());
-            serde::Serialize::serialize(value, &mut serde_json::Serializer::with_formatter(&mut out, pretty))
+            serde::Serialize::serialize(
+                value,
+                &mut serde_json::Serializer::with_formatter(&mut out, pretty),
+            )
         }
-        None => serde::Serialize::serialize(value, &mut serde_json::Serializer::with_formatter(&mut out, Python)),
+        None => serde::Serialize::serialize(
+            value,
+            &mut serde_json::Serializer::with_formatter(&mut out, Python),
+        ),
     }
     .map_err(failed)?;
     String::from_utf8(out)
@@ -195,15 +250,26 @@ fn to_json(value: &Jinja, options: Kwargs) -> Result<Jinja, Error> {
 struct Python;
 
 impl serde_json::ser::Formatter for Python {
-    fn begin_array_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_array_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 
-    fn begin_object_key<W: ?Sized + std::io::Write>(&mut self, out: &mut W, first: bool) -> std::io::Result<()> {
+    fn begin_object_key<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+        first: bool,
+    ) -> std::io::Result<()> {
         if first { Ok(()) } else { out.write_all(b", ") }
     }
 
-    fn begin_object_value<W: ?Sized + std::io::Write>(&mut self, out: &mut W) -> std::io::Result<()> {
+    fn begin_object_value<W: ?Sized + std::io::Write>(
+        &mut self,
+        out: &mut W,
+    ) -> std::io::Result<()> {
         out.write_all(b": ")
     }
 }
@@ -230,7 +296,13 @@ impl std::io::Write for Bounded {
 
 /// The date formats that chat templates use (`%d %b %Y`, `%Y-%m-%d`, …), in UTC.
 fn strftime(format: &str, now: i64) -> Result<String, Error> {
-    let wrong = |error: String| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}"));
+    let wrong = |error: String| {
+        Error::new(
+            ErrorKind::InvalidOperation,
+            format!("strftime_now: {error}"),
+        )
+    };
     let time = jiff::Timestamp::from_second(now).map_err(|error| wrong(error.to_string()))?;
-    jiff::fmt::strtime::format(format, &time.to_zoned(jiff::tz::TimeZone::UTC)).map_err(|error| wrong(error.to_string()))
+    jiff::fmt::strtime::format(format, &time.to_zoned(jiff::tz::TimeZone::UTC))
+        .map_err(|error| wrong(error.to_string()))
 }

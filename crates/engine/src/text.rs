@@ -26,7 +26,11 @@ impl TextStream {
     /// A stream that ends before the first of these texts.
     pub fn new(mut stops: Vec<String>) -> Self {
         stops.retain(|stop| !stop.is_empty());
-        Self { stops, bytes: Vec::new(), held: String::new() }
+        Self {
+            stops,
+            bytes: Vec::new(),
+            held: String::new(),
+        }
     }
 
     /// Takes a token's bytes.
@@ -35,14 +39,29 @@ impl TextStream {
         let whole = self.bytes.len() - incomplete(&self.bytes);
         let decoded: Vec<u8> = self.bytes.drain(..whole).collect();
         self.held.push_str(&String::from_utf8_lossy(&decoded));
-        let first = self.stops.iter().filter_map(|stop| self.held.find(stop.as_str())).min();
+        let first = self
+            .stops
+            .iter()
+            .filter_map(|stop| self.held.find(stop.as_str()))
+            .min();
         if let Some(at) = first {
             self.held.truncate(at);
-            return Chunk { text: std::mem::take(&mut self.held), stopped: true };
+            return Chunk {
+                text: std::mem::take(&mut self.held),
+                stopped: true,
+            };
         }
-        let keep = self.stops.iter().map(|stop| overlap(&self.held, stop)).max().unwrap_or(0);
+        let keep = self
+            .stops
+            .iter()
+            .map(|stop| overlap(&self.held, stop))
+            .max()
+            .unwrap_or(0);
         let tail = self.held.split_off(self.held.len() - keep);
-        Chunk { text: std::mem::replace(&mut self.held, tail), stopped: false }
+        Chunk {
+            text: std::mem::replace(&mut self.held, tail),
+            stopped: false,
+        }
     }
 
     /// What is still held back, when no more tokens come. An incomplete character becomes U+FFFD.
@@ -80,7 +99,10 @@ fn overlap(text: &str, stop: &str) -> usize {
     (1..=most)
         .rev()
         .find(|length| {
-            text.is_char_boundary(text.len() - length) && stop.as_bytes().starts_with(&text.as_bytes()[text.len() - length..])
+            text.is_char_boundary(text.len() - length)
+                && stop
+                    .as_bytes()
+                    .starts_with(&text.as_bytes()[text.len() - length..])
         })
         .unwrap_or(0)
 }
@@ -102,16 +124,43 @@ mod tests {
     #[test]
     fn bytes_that_are_no_character_do_not_block_the_stream() {
         let mut stream = TextStream::new(vec![]);
-        assert_eq!(stream.push(&[0xFF, b'a', 0xE2, b'b']).text, "\u{FFFD}a\u{FFFD}b");
+        assert_eq!(
+            stream.push(&[0xFF, b'a', 0xE2, b'b']).text,
+            "\u{FFFD}a\u{FFFD}b"
+        );
     }
 
     #[test]
     fn a_stop_text_in_two_tokens_never_shows() {
         let mut stream = TextStream::new(vec!["END".into()]);
-        assert_eq!(stream.push(b"the E"), Chunk { text: "the ".into(), stopped: false });
-        assert_eq!(stream.push(b"NTRY"), Chunk { text: "ENTRY".into(), stopped: false });
-        assert_eq!(stream.push(b" EN"), Chunk { text: " ".into(), stopped: false });
-        assert_eq!(stream.push(b"D more"), Chunk { text: "".into(), stopped: true });
+        assert_eq!(
+            stream.push(b"the E"),
+            Chunk {
+                text: "the ".into(),
+                stopped: false
+            }
+        );
+        assert_eq!(
+            stream.push(b"NTRY"),
+            Chunk {
+                text: "ENTRY".into(),
+                stopped: false
+            }
+        );
+        assert_eq!(
+            stream.push(b" EN"),
+            Chunk {
+                text: " ".into(),
+                stopped: false
+            }
+        );
+        assert_eq!(
+            stream.push(b"D more"),
+            Chunk {
+                text: "".into(),
+                stopped: true
+            }
+        );
     }
 
     proptest! {

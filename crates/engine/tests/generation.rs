@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hearth_engine::{
-    Catalogue, Engine, EngineError, EngineOptions, Event, FinishReason, Generation, ModelOptions, Prompt, Request,
-    Sampling, Token, Usage,
+    Catalogue, Engine, EngineError, EngineOptions, Event, FinishReason, Generation, ModelOptions,
+    Prompt, Request, Sampling, Token, Usage,
 };
 use hearth_protocol::status::{ModelLoad, ModelState};
 
@@ -19,7 +19,11 @@ fn ember() -> PathBuf {
 
 fn options() -> EngineOptions {
     EngineOptions {
-        model: ModelOptions { context: Some(1024), threads: Some(1), ..ModelOptions::default() },
+        model: ModelOptions {
+            context: Some(1024),
+            threads: Some(1),
+            ..ModelOptions::default()
+        },
         load_wait: Duration::from_secs(60),
         ..EngineOptions::default()
     }
@@ -33,13 +37,18 @@ fn engine(options: EngineOptions) -> Engine {
 
 /// A prompt of exactly `length` tokens that differs from that of every other topic from its first token on.
 fn prompt(topic: usize, length: usize) -> Vec<Token> {
-    (0..length).map(|at| (20 + topic + (at * (topic + 3) + at / 7) % 150) as Token).collect()
+    (0..length)
+        .map(|at| (20 + topic + (at * (topic + 3) + at / 7) % 150) as Token)
+        .collect()
 }
 
 /// Exactly `max_tokens` tokens, the most likely ones.
 fn greedy(prompt: Vec<Token>, max_tokens: u32) -> Request {
     Request {
-        sampling: Sampling { temperature: 0.0, ..Sampling::default() },
+        sampling: Sampling {
+            temperature: 0.0,
+            ..Sampling::default()
+        },
         max_tokens: Some(max_tokens),
         ignore_eos: true,
         ..Request::new(Prompt::Tokens(prompt))
@@ -53,8 +62,11 @@ struct Answer {
 }
 
 async fn collect(mut generation: Generation, choices: usize) -> Result<Answer, EngineError> {
-    let mut answer =
-        Answer { texts: vec![String::new(); choices], reasons: Vec::new(), usage: Usage::default() };
+    let mut answer = Answer {
+        texts: vec![String::new(); choices],
+        reasons: Vec::new(),
+        usage: Usage::default(),
+    };
     while let Some(event) = generation.next().await {
         match event? {
             Event::Started { .. } => {}
@@ -68,7 +80,9 @@ async fn collect(mut generation: Generation, choices: usize) -> Result<Answer, E
 
 async fn ask(engine: &Engine, request: Request) -> Answer {
     let choices = request.n as usize;
-    collect(engine.generate(None, request).await.unwrap(), choices).await.unwrap()
+    collect(engine.generate(None, request).await.unwrap(), choices)
+        .await
+        .unwrap()
 }
 
 fn load(engine: &Engine) -> ModelLoad {
@@ -91,7 +105,14 @@ async fn until(engine: &Engine, what: &str, met: impl Fn(&Engine) -> bool) {
 async fn a_seed_fixes_the_text_and_another_one_changes_it() {
     let engine = engine(options());
     let seeded = |seed| Request {
-        sampling: Sampling { temperature: 1.5, top_k: 0, top_p: 1.0, min_p: 0.0, seed: Some(seed), ..Sampling::default() },
+        sampling: Sampling {
+            temperature: 1.5,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            seed: Some(seed),
+            ..Sampling::default()
+        },
         max_tokens: Some(24),
         ..Request::new(Prompt::Text("Once upon a time".into()))
     };
@@ -104,9 +125,19 @@ async fn a_seed_fixes_the_text_and_another_one_changes_it() {
 async fn a_prompt_seen_before_is_not_computed_again() {
     let engine = engine(options());
     let first = ask(&engine, greedy(prompt(1, 300), 8)).await;
-    assert_eq!(first.usage, Usage { prompt_tokens: 300, cached_tokens: 0, completion_tokens: 8 });
+    assert_eq!(
+        first.usage,
+        Usage {
+            prompt_tokens: 300,
+            cached_tokens: 0,
+            completion_tokens: 8
+        }
+    );
     let second = ask(&engine, greedy(prompt(1, 300), 8)).await;
-    assert_eq!(second.usage.cached_tokens, 299, "all but the last token, which gives the logits");
+    assert_eq!(
+        second.usage.cached_tokens, 299,
+        "all but the last token, which gives the logits"
+    );
     assert_eq!(first.texts, second.texts);
     let longer = ask(&engine, greedy(prompt(1, 400), 8)).await;
     assert_eq!(longer.usage.cached_tokens, 300);
@@ -117,46 +148,74 @@ async fn a_prompt_seen_before_is_not_computed_again() {
 #[tokio::test]
 async fn more_prefixes_than_slots_come_back_from_ram_with_the_same_text() {
     // Two slots and 2,048 cells: sixteen prefixes of 308 tokens cannot stay resident.
-    let model = ModelOptions { slots: 2, ..options().model };
+    let model = ModelOptions {
+        slots: 2,
+        ..options().model
+    };
     let engine = engine(EngineOptions { model, ..options() });
     let mut first = Vec::new();
     for topic in 0..16 {
         first.push(ask(&engine, greedy(prompt(topic, 300), 8)).await);
     }
-    until(&engine, "prefixes are parked", |engine| load(engine).parked_bytes > 0).await;
+    until(&engine, "prefixes are parked", |engine| {
+        load(engine).parked_bytes > 0
+    })
+    .await;
     let computed = load(&engine).prefill_tokens;
     for (topic, before) in first.iter().enumerate() {
         let again = ask(&engine, greedy(prompt(topic, 300), 8)).await;
         assert_eq!(again.usage.cached_tokens, 299, "prefix {topic}");
         assert_eq!(again.texts, before.texts, "prefix {topic}");
     }
-    assert!(load(&engine).prefill_tokens - computed < 64, "prompts were computed again");
+    assert!(
+        load(&engine).prefill_tokens - computed < 64,
+        "prompts were computed again"
+    );
 }
 
 #[tokio::test]
 async fn choices_share_one_prefill() {
     let engine = engine(options());
-    let request = Request { n: 4, sampling: Sampling { seed: Some(1), ..Sampling::default() }, ..greedy(prompt(2, 300), 8) };
+    let request = Request {
+        n: 4,
+        sampling: Sampling {
+            seed: Some(1),
+            ..Sampling::default()
+        },
+        ..greedy(prompt(2, 300), 8)
+    };
     let answer = ask(&engine, request).await;
     assert_eq!((answer.texts.len(), answer.reasons.len()), (4, 4));
     assert_eq!(answer.usage.completion_tokens, 4 * 8);
     let computed = load(&engine).prefill_tokens;
-    assert!(computed <= 300, "{computed} tokens for a prompt of 300 and four choices");
+    assert!(
+        computed <= 300,
+        "{computed} tokens for a prompt of 300 and four choices"
+    );
 }
 
 #[tokio::test]
 async fn a_long_prompt_does_not_stall_a_stream() {
     let engine = engine(options());
-    let mut stream = engine.generate(None, greedy(prompt(1, 5), 1000)).await.unwrap();
+    let mut stream = engine
+        .generate(None, greedy(prompt(1, 5), 1000))
+        .await
+        .unwrap();
     for _ in 0..3 {
         stream.next().await.unwrap().unwrap();
     }
     let before = load(&engine).decode_tokens;
-    let mut long = engine.generate(None, greedy(prompt(3, 800), 1)).await.unwrap();
+    let mut long = engine
+        .generate(None, greedy(prompt(3, 800), 1))
+        .await
+        .unwrap();
     while !matches!(long.next().await.unwrap().unwrap(), Event::Done(_)) {}
     // The stream takes part in every step, and the prompt is divided into several.
     let tokens = load(&engine).decode_tokens - before;
-    assert!(tokens >= 2, "{tokens} tokens of the stream while the prompt was computed");
+    assert!(
+        tokens >= 2,
+        "{tokens} tokens of the stream while the prompt was computed"
+    );
 }
 
 #[tokio::test]
@@ -164,7 +223,12 @@ async fn a_client_that_goes_away_frees_its_slot() {
     let engine = engine(options());
     let mut running = Vec::new();
     for topic in 0..6 {
-        running.push(engine.generate(None, greedy(prompt(topic, 50), 950)).await.unwrap());
+        running.push(
+            engine
+                .generate(None, greedy(prompt(topic, 50), 950))
+                .await
+                .unwrap(),
+        );
     }
     for generation in running.iter_mut().take(4) {
         generation.next().await.unwrap().unwrap();
@@ -182,65 +246,166 @@ async fn a_client_that_goes_away_frees_its_slot() {
 
 #[tokio::test]
 async fn running_sequences_that_outgrow_the_cache_take_turns() {
-    let model = ModelOptions { context: Some(512), ..options().model };
+    let model = ModelOptions {
+        context: Some(512),
+        ..options().model
+    };
     // With next to no memory for it the cache holds one context; four answers outgrow it together.
     let least = least_budget(&model).await;
-    let tight = engine(EngineOptions { memory_budget: Some(least), model, ..options() });
+    let tight = engine(EngineOptions {
+        memory_budget: Some(least),
+        model,
+        ..options()
+    });
     let mut running = Vec::new();
     for topic in 0..4 {
-        running.push(tight.generate(None, greedy(prompt(topic, 150), 200)).await.unwrap());
+        running.push(
+            tight
+                .generate(None, greedy(prompt(topic, 150), 200))
+                .await
+                .unwrap(),
+        );
     }
     assert!(load(&tight).kv_cells < 4 * 350, "{:?}", load(&tight));
     for generation in running {
         let answer = collect(generation, 1).await.unwrap();
-        assert_eq!((answer.usage.completion_tokens, answer.reasons), (200, vec![FinishReason::Length]));
+        assert_eq!(
+            (answer.usage.completion_tokens, answer.reasons),
+            (200, vec![FinishReason::Length])
+        );
     }
 }
 
 /// The smallest budget a model loads in, found from the engine's own refusal.
 async fn least_budget(model: &ModelOptions) -> u64 {
-    let error = engine(EngineOptions { memory_budget: Some(1), model: model.clone(), ..options() });
+    let error = engine(EngineOptions {
+        memory_budget: Some(1),
+        model: model.clone(),
+        ..options()
+    });
     let error = error.load(None).await.unwrap_err().to_string();
-    let mebibytes: u64 = error.split("needs ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    let mebibytes: u64 = error
+        .split("needs ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap()
+        .parse()
+        .unwrap();
     (mebibytes + 1) << 20
 }
 
 #[tokio::test]
 async fn what_is_wrong_with_a_request_is_said_before_it_runs() {
     let engine = engine(options());
-    let error = engine.generate(Some("nobody"), greedy(prompt(5, 3), 1)).await.unwrap_err();
-    assert!(matches!(&error, EngineError::UnknownModel { name, known } if name == "nobody" && known == "ember"), "{error}");
-    let error = engine.generate(None, greedy(prompt(1, 4000), 1)).await.unwrap_err();
+    let error = engine
+        .generate(Some("nobody"), greedy(prompt(5, 3), 1))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, EngineError::UnknownModel { name, known } if name == "nobody" && known == "ember"),
+        "{error}"
+    );
+    let error = engine
+        .generate(None, greedy(prompt(1, 4000), 1))
+        .await
+        .unwrap_err();
     assert!(
         matches!(error, EngineError::ContextExceeded { prompt_tokens, context: 1024 } if prompt_tokens > 1024),
         "{error}"
     );
     for (field, request) in [
-        ("n", Request { n: 0, ..greedy(prompt(5, 3), 1) }),
-        ("n", Request { n: 17, ..greedy(prompt(5, 3), 1) }),
+        (
+            "n",
+            Request {
+                n: 0,
+                ..greedy(prompt(5, 3), 1)
+            },
+        ),
+        (
+            "n",
+            Request {
+                n: 17,
+                ..greedy(prompt(5, 3), 1)
+            },
+        ),
         ("max_tokens", greedy(prompt(5, 3), 0)),
-        ("stop", Request { stop: vec![String::new()], ..greedy(prompt(5, 3), 1) }),
-        ("logprobs", Request { logprobs: Some(21), ..greedy(prompt(5, 3), 1) }),
+        (
+            "stop",
+            Request {
+                stop: vec![String::new()],
+                ..greedy(prompt(5, 3), 1)
+            },
+        ),
+        (
+            "logprobs",
+            Request {
+                logprobs: Some(21),
+                ..greedy(prompt(5, 3), 1)
+            },
+        ),
         ("prompt", Request::new(Prompt::Tokens(vec![1 << 30]))),
         ("prompt", Request::new(Prompt::Tokens(vec![]))),
-        ("messages", Request::new(Prompt::Chat { messages: vec![], tools: vec![], variables: Default::default() })),
+        (
+            "messages",
+            Request::new(Prompt::Chat {
+                messages: vec![],
+                tools: vec![],
+                variables: Default::default(),
+            }),
+        ),
     ] {
         let error = engine.generate(None, request).await.unwrap_err();
-        assert!(matches!(error, EngineError::Invalid { field: wrong, .. } if wrong == field), "{field}: {error}");
+        assert!(
+            matches!(error, EngineError::Invalid { field: wrong, .. } if wrong == field),
+            "{field}: {error}"
+        );
     }
 }
 
 #[tokio::test]
 async fn more_requests_than_may_wait_are_told_to_come_back() {
-    let model = ModelOptions { slots: 1, ..options().model };
-    let engine = engine(EngineOptions { queue_limit: 2, model, ..options() });
-    let mut running = vec![engine.generate(None, greedy(prompt(1, 3), 1000)).await.unwrap()];
+    let model = ModelOptions {
+        slots: 1,
+        ..options().model
+    };
+    let engine = engine(EngineOptions {
+        queue_limit: 2,
+        model,
+        ..options()
+    });
+    let mut running = vec![
+        engine
+            .generate(None, greedy(prompt(1, 3), 1000))
+            .await
+            .unwrap(),
+    ];
     running[0].next().await.unwrap().unwrap();
-    until(&engine, "the slot is taken", |engine| load(engine).slots_busy == 1).await;
-    running.push(engine.generate(None, greedy(prompt(2, 3), 1)).await.unwrap());
-    running.push(engine.generate(None, greedy(prompt(3, 3), 1)).await.unwrap());
-    let error = engine.generate(None, greedy(prompt(4, 3), 1)).await.unwrap_err();
-    assert!(matches!(error, EngineError::QueueFull { limit: 2, .. }), "{error}");
+    until(&engine, "the slot is taken", |engine| {
+        load(engine).slots_busy == 1
+    })
+    .await;
+    running.push(
+        engine
+            .generate(None, greedy(prompt(2, 3), 1))
+            .await
+            .unwrap(),
+    );
+    running.push(
+        engine
+            .generate(None, greedy(prompt(3, 3), 1))
+            .await
+            .unwrap(),
+    );
+    let error = engine
+        .generate(None, greedy(prompt(4, 3), 1))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(error, EngineError::QueueFull { limit: 2, .. }),
+        "{error}"
+    );
     drop(running.remove(0));
     for waiting in running {
         collect(waiting, 1).await.unwrap();
@@ -249,8 +414,14 @@ async fn more_requests_than_may_wait_are_told_to_come_back() {
 
 #[tokio::test]
 async fn a_request_that_will_not_wait_hears_how_far_the_model_is() {
-    let engine = engine(EngineOptions { load_wait: Duration::ZERO, ..options() });
-    let error = engine.generate(None, greedy(prompt(5, 3), 1)).await.unwrap_err();
+    let engine = engine(EngineOptions {
+        load_wait: Duration::ZERO,
+        ..options()
+    });
+    let error = engine
+        .generate(None, greedy(prompt(5, 3), 1))
+        .await
+        .unwrap_err();
     assert!(
         matches!(&error, EngineError::Loading { name, progress, eta }
             if name == "ember" && (0.0..=1.0).contains(progress) && !eta.is_zero()),
@@ -268,9 +439,20 @@ async fn a_file_that_is_no_model_is_named_with_the_reason() {
     std::fs::write(folder.path().join("short.gguf"), &whole[..whole.len() / 2]).unwrap();
     let engine = Engine::new(options(), Catalogue::new(Some(folder.path().into())));
     for name in ["broken", "short"] {
-        let error = engine.generate(Some(name), greedy(prompt(5, 3), 1)).await.unwrap_err();
-        assert!(matches!(&error, EngineError::LoadFailed { name: named, .. } if named == name), "{error}");
-        assert!(engine.status().iter().any(|model| model.name == name && model.state == ModelState::Failed));
+        let error = engine
+            .generate(Some(name), greedy(prompt(5, 3), 1))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, EngineError::LoadFailed { name: named, .. } if named == name),
+            "{error}"
+        );
+        assert!(
+            engine
+                .status()
+                .iter()
+                .any(|model| model.name == name && model.state == ModelState::Failed)
+        );
     }
 }
 
@@ -280,24 +462,70 @@ async fn models_share_the_budget_and_idle_ones_go_first() {
     for name in ["one", "two", "three"] {
         catalogue.register(name, ember());
     }
-    let model = ModelOptions { context: Some(256), slots: 1, ..options().model };
+    let model = ModelOptions {
+        context: Some(256),
+        slots: 1,
+        ..options().model
+    };
     let least = least_budget(&model).await;
     // Room for two, not for three.
-    let engine =
-        Engine::new(EngineOptions { memory_budget: Some(2 * least + least / 2), model, ..options() }, catalogue);
+    let engine = Engine::new(
+        EngineOptions {
+            memory_budget: Some(2 * least + least / 2),
+            model,
+            ..options()
+        },
+        catalogue,
+    );
     let state = |engine: &Engine, name: &str| {
-        engine.status().into_iter().find(|model| model.name == name).map(|model| model.state)
+        engine
+            .status()
+            .into_iter()
+            .find(|model| model.name == name)
+            .map(|model| model.state)
     };
     for name in ["one", "two"] {
-        collect(engine.generate(Some(name), greedy(prompt(5, 3), 1)).await.unwrap(), 1).await.unwrap();
+        collect(
+            engine
+                .generate(Some(name), greedy(prompt(5, 3), 1))
+                .await
+                .unwrap(),
+            1,
+        )
+        .await
+        .unwrap();
     }
-    collect(engine.generate(Some("one"), greedy(prompt(5, 3), 1)).await.unwrap(), 1).await.unwrap();
+    collect(
+        engine
+            .generate(Some("one"), greedy(prompt(5, 3), 1))
+            .await
+            .unwrap(),
+        1,
+    )
+    .await
+    .unwrap();
     until(&engine, "both are idle", |engine| {
-        engine.status().iter().all(|model| model.load.is_none_or(|load| load.slots_busy + load.queued == 0))
+        engine.status().iter().all(|model| {
+            model
+                .load
+                .is_none_or(|load| load.slots_busy + load.queued == 0)
+        })
     })
     .await;
-    collect(engine.generate(Some("three"), greedy(prompt(5, 3), 1)).await.unwrap(), 1).await.unwrap();
-    assert_eq!(state(&engine, "two"), Some(ModelState::Idle), "the least recently used one went");
+    collect(
+        engine
+            .generate(Some("three"), greedy(prompt(5, 3), 1))
+            .await
+            .unwrap(),
+        1,
+    )
+    .await
+    .unwrap();
+    assert_eq!(
+        state(&engine, "two"),
+        Some(ModelState::Idle),
+        "the least recently used one went"
+    );
     assert_eq!(state(&engine, "one"), Some(ModelState::Ready));
 }
 
@@ -306,16 +534,40 @@ async fn an_idle_model_is_unloaded_and_comes_back() {
     let mut catalogue = Catalogue::new(None);
     catalogue.register("default", ember());
     catalogue.register("other", ember());
-    let engine =
-        Engine::new(EngineOptions { keep_alive: Some(Duration::from_millis(1)), ..options() }, catalogue);
+    let engine = Engine::new(
+        EngineOptions {
+            keep_alive: Some(Duration::from_millis(1)),
+            ..options()
+        },
+        catalogue,
+    );
     for _ in 0..3 {
-        collect(engine.generate(Some("other"), greedy(prompt(5, 3), 2)).await.unwrap(), 1).await.unwrap();
+        collect(
+            engine
+                .generate(Some("other"), greedy(prompt(5, 3), 2))
+                .await
+                .unwrap(),
+            1,
+        )
+        .await
+        .unwrap();
     }
     until(&engine, "the model is unloaded", |engine| {
-        engine.status().iter().all(|model| model.state == ModelState::Idle)
+        engine
+            .status()
+            .iter()
+            .all(|model| model.state == ModelState::Idle)
     })
     .await;
-    collect(engine.generate(None, greedy(prompt(5, 3), 1)).await.unwrap(), 1).await.unwrap();
+    collect(
+        engine
+            .generate(None, greedy(prompt(5, 3), 1))
+            .await
+            .unwrap(),
+        1,
+    )
+    .await
+    .unwrap();
     assert!(engine.unload("default").await);
     assert!(!engine.unload("default").await);
 }

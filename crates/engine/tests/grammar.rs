@@ -11,7 +11,10 @@ use serde_json::{Value, json};
 /// Bytes, some longer tokens as a trained vocabulary has them, and an end token.
 fn vocabulary() -> Vocabulary {
     let mut tokens: Vec<Vec<u8>> = (0..=255u8).map(|byte| vec![byte]).collect();
-    for word in ["\": \"", "\":", "{\"", "\"}", "\", \"", "true", "false", "null", "12", "00", "the", " a", "name", "é"] {
+    for word in [
+        "\": \"", "\":", "{\"", "\"}", "\", \"", "true", "false", "null", "12", "00", "the", " a",
+        "name", "é",
+    ] {
         tokens.push(word.as_bytes().to_vec());
     }
     tokens.push(b"<|end|>".to_vec());
@@ -36,7 +39,11 @@ struct Bench {
 impl Bench {
     fn new() -> Self {
         let words = vocabulary();
-        Self { factory: GrammarFactory::new(vocabulary()).unwrap(), eos: words.eos, tokens: words.tokens }
+        Self {
+            factory: GrammarFactory::new(vocabulary()).unwrap(),
+            eos: words.eos,
+            tokens: words.tokens,
+        }
     }
 
     fn compile(&self, constraint: &Constraint) -> Grammar {
@@ -53,20 +60,37 @@ impl Bench {
                 break;
             }
             let mask = grammar.mask().unwrap().to_vec();
-            let allowed: Vec<Token> =
-                (0..self.tokens.len()).filter(|at| mask[at / 32] >> (at % 32) & 1 == 1).map(|at| at as Token).collect();
-            assert!(!allowed.is_empty(), "a dead end after {:?}", String::from_utf8_lossy(&out));
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            let closing = |token: &Token| matches!(self.tokens[*token as usize].as_slice(), b"\"" | b"}" | b"]");
+            let allowed: Vec<Token> = (0..self.tokens.len())
+                .filter(|at| mask[at / 32] >> (at % 32) & 1 == 1)
+                .map(|at| at as Token)
+                .collect();
+            assert!(
+                !allowed.is_empty(),
+                "a dead end after {:?}",
+                String::from_utf8_lossy(&out)
+            );
+            state = state
+                .wrapping_mul(6364136223846793005)
+                .wrapping_add(1442695040888963407);
+            let closing = |token: &Token| {
+                matches!(self.tokens[*token as usize].as_slice(), b"\"" | b"}" | b"]")
+            };
             let token = if allowed.contains(&self.eos) && (state >> 60 < 8 || step > 200) {
                 self.eos
-            } else if let Some(token) = allowed.iter().find(|token| closing(token) && (state >> 61 < 4 || step > 200)) {
+            } else if let Some(token) = allowed
+                .iter()
+                .find(|token| closing(token) && (state >> 61 < 4 || step > 200))
+            {
                 *token
             } else {
                 // Plain letters and digits keep strings valid UTF-8.
-                let ascii: Vec<Token> = allowed.iter().copied().filter(|token| {
-                    *token != self.eos && self.tokens[*token as usize].iter().all(u8::is_ascii)
-                }).collect();
+                let ascii: Vec<Token> = allowed
+                    .iter()
+                    .copied()
+                    .filter(|token| {
+                        *token != self.eos && self.tokens[*token as usize].iter().all(u8::is_ascii)
+                    })
+                    .collect();
                 let pool = if ascii.is_empty() { &allowed } else { &ascii };
                 pool[(state >> 33) as usize % pool.len()]
             };
@@ -112,13 +136,17 @@ fn every_walk_ends_in_json_that_fits_its_schema() {
         let validator = jsonschema::validator_for(&schema).unwrap();
         for seed in 0..12 {
             let text = bench.walk(&Constraint::JsonSchema(schema.clone()), seed);
-            let value: Value = serde_json::from_str(&text).unwrap_or_else(|error| panic!("{schema}: {text:?}: {error}"));
+            let value: Value = serde_json::from_str(&text)
+                .unwrap_or_else(|error| panic!("{schema}: {text:?}: {error}"));
             assert!(validator.is_valid(&value), "{schema}: {text}");
         }
     }
     for seed in 0..12 {
         let text = bench.walk(&Constraint::JsonObject, seed);
-        assert!(serde_json::from_str::<Value>(&text).unwrap().is_object(), "{text}");
+        assert!(
+            serde_json::from_str::<Value>(&text).unwrap().is_object(),
+            "{text}"
+        );
     }
 }
 
@@ -128,7 +156,8 @@ fn compact_and_spaced_forms_are_both_allowed_and_padding_is_not() {
     let schema = json!({"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "required": ["a", "b"], "additionalProperties": false});
     let fits = |text: &str| {
         let mut grammar = bench.compile(&Constraint::JsonSchema(schema.clone()));
-        text.bytes().all(|byte| grammar.accept(Token::from(byte)).is_ok())
+        text.bytes()
+            .all(|byte| grammar.accept(Token::from(byte)).is_ok())
     };
     assert!(fits(r#"{"a":1,"b":2}"#) && fits(r#"{"a": 1, "b": 2}"#));
     assert!(!fits(r#"{"a":  1"#) && !fits("{ \n"));
@@ -148,12 +177,31 @@ fn what_cannot_be_enforced_is_refused() {
         json!({"type": "string", "pattern": "("}),
         json!(false),
     ] {
-        let error = bench.factory.compile(&Constraint::JsonSchema(schema.clone()));
-        let error = error.err().unwrap_or_else(|| panic!("{schema} was accepted"));
-        assert!(matches!(&error, EngineError::Invalid { field: "constraint", .. }), "{schema}: {error}");
+        let error = bench
+            .factory
+            .compile(&Constraint::JsonSchema(schema.clone()));
+        let error = error
+            .err()
+            .unwrap_or_else(|| panic!("{schema} was accepted"));
+        assert!(
+            matches!(
+                &error,
+                EngineError::Invalid {
+                    field: "constraint",
+                    ..
+                }
+            ),
+            "{schema}: {error}"
+        );
     }
-    for constraint in [Constraint::Regex("(".into()), Constraint::Lark("start: nothing".into())] {
-        assert!(bench.factory.compile(&constraint).is_err(), "{constraint:?}");
+    for constraint in [
+        Constraint::Regex("(".into()),
+        Constraint::Lark("start: nothing".into()),
+    ] {
+        assert!(
+            bench.factory.compile(&constraint).is_err(),
+            "{constraint:?}"
+        );
     }
 }
 
@@ -162,7 +210,18 @@ fn a_regular_expression_matches_the_whole_answer() {
     let bench = Bench::new();
     for seed in 0..12 {
         let text = bench.walk(&Constraint::Regex("(yes|no)(, (sir|madam))?".into()), seed);
-        assert!(["yes", "no", "yes, sir", "no, sir", "yes, madam", "no, madam"].contains(&text.as_str()), "{text}");
+        assert!(
+            [
+                "yes",
+                "no",
+                "yes, sir",
+                "no, sir",
+                "yes, madam",
+                "no, madam"
+            ]
+            .contains(&text.as_str()),
+            "{text}"
+        );
     }
 }
 
@@ -208,9 +267,16 @@ fn gbnf_grammars_mean_what_they_mean_in_llama_cpp() {
         let text = bench.walk(&Constraint::Gbnf(ARITHMETIC.into()), seed);
         assert!(text.contains('=') && text.ends_with('\n'), "{text:?}");
         let text = bench.walk(&Constraint::Gbnf(LIST.into()), seed);
-        assert!(text.lines().all(|line| line.starts_with("- ") && line.len() > 2), "{text:?}");
+        assert!(
+            text.lines()
+                .all(|line| line.starts_with("- ") && line.len() > 2),
+            "{text:?}"
+        );
         let text = bench.walk(&Constraint::Gbnf(OPTIONS.into()), seed);
-        assert!(text.starts_with("yes") || text.starts_with("no"), "{text:?}");
+        assert!(
+            text.starts_with("yes") || text.starts_with("no"),
+            "{text:?}"
+        );
     }
     let follows = |grammar: &str, text: &str| {
         let mut grammar = bench.compile(&Constraint::Gbnf(grammar.into()));
@@ -219,9 +285,14 @@ fn gbnf_grammars_mean_what_they_mean_in_llama_cpp() {
                 return false;
             }
         }
-        grammar.is_complete() || grammar.mask().unwrap()[bench.eos as usize / 32] >> (bench.eos % 32) & 1 == 1
+        grammar.is_complete()
+            || grammar.mask().unwrap()[bench.eos as usize / 32] >> (bench.eos % 32) & 1 == 1
     };
-    assert!(follows(OPTIONS, "yes") && follows(OPTIONS, "no, because it is.") && !follows(OPTIONS, "maybe"));
+    assert!(
+        follows(OPTIONS, "yes")
+            && follows(OPTIONS, "no, because it is.")
+            && !follows(OPTIONS, "maybe")
+    );
     assert!(follows(ARITHMETIC, "(a+1)*b2=c\n") && !follows(ARITHMETIC, "a+=b\n"));
     // A division of the text that a longest-match lexer would not find.
     assert!(follows(r#"root ::= ("a" | "ab") ("c" | "bd")"#, "abd"));
@@ -235,17 +306,33 @@ fn a_wrong_gbnf_grammar_says_where() {
     let bench = Bench::new();
     for (grammar, place, what) in [
         ("root ::= \"a", "line 1, column 10", "not closed"),
-        ("root ::= a\n\nb ::= \"x\"", "line 1, column 10", "`a` is used but not defined"),
+        (
+            "root ::= a\n\nb ::= \"x\"",
+            "line 1, column 10",
+            "`a` is used but not defined",
+        ),
         ("start ::= \"a\"", "line 1", "no rule `root`"),
-        ("root ::= \"a\"\nroot ::= \"b\"", "line 2, column 1", "defined twice"),
+        (
+            "root ::= \"a\"\nroot ::= \"b\"",
+            "line 2, column 1",
+            "defined twice",
+        ),
         ("root ::= (\"a\"", "line 1, column 10", "not closed"),
         ("root ::= [z-a]", "line 1", "ends before it starts"),
         ("root ::= \"a\"{3,1}", "line 1, column 13", "n ≤ m"),
         ("root = \"a\"", "line 1", "::="),
         ("root ::= \"\\q\"", "line 1", "escapes"),
     ] {
-        let error = bench.factory.compile(&Constraint::Gbnf(grammar.into())).err().unwrap().to_string();
-        assert!(error.contains(place) && error.contains(what), "{grammar:?}: {error}");
+        let error = bench
+            .factory
+            .compile(&Constraint::Gbnf(grammar.into()))
+            .err()
+            .unwrap()
+            .to_string();
+        assert!(
+            error.contains(place) && error.contains(what),
+            "{grammar:?}: {error}"
+        );
     }
 }
 

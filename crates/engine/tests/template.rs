@@ -5,7 +5,12 @@ use hearth_engine::EngineError;
 use hearth_engine::template::{ChatTemplate, TemplateInput};
 use serde_json::{Map, Value, json};
 
-fn render_with(template: &str, messages: Value, variables: Value, tools: Value) -> Result<String, EngineError> {
+fn render_with(
+    template: &str,
+    messages: Value,
+    variables: Value,
+    tools: Value,
+) -> Result<String, EngineError> {
     let template = ChatTemplate::new(template)?;
     template.render(&TemplateInput {
         messages: messages.as_array().unwrap(),
@@ -81,7 +86,10 @@ fn llama_3_writes_headers_and_the_date() {
         {{- m.content | trim + '<|eot_id|>' }}\n{%- endfor %}\n\
         {%- if add_generation_prompt %}\n    {{- '<|start_header_id|>assistant<|end_header_id|>\n\n' }}\n{%- endif %}\n";
     assert_eq!(
-        render(template, json!([{"role": "system", "content": " S "}, {"role": "user", "content": "U"}])),
+        render(
+            template,
+            json!([{"role": "system", "content": " S "}, {"role": "user", "content": "U"}])
+        ),
         "<s><|start_header_id|>system<|end_header_id|>\n\nToday Date: 03 Feb 2026\n\nS<|eot_id|>\
          <|start_header_id|>user<|end_header_id|>\n\nU<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n"
     );
@@ -93,7 +101,10 @@ fn mistral_counts_user_turns_with_a_namespace() {
         {% if m.role == 'system' %}{% set ns.system = m.content %}{% elif m.role == 'user' %}\
         {% set ns.index = ns.index + 1 %}[INST] {% if ns.index == 1 and ns.system is defined %}{{ ns.system + '\n\n' }}\
         {% endif %}{{ m.content }}[/INST]{% else %} {{ m.content }}{{ eos_token }}{% endif %}{% endfor %}";
-    assert_eq!(render(template, talk()), "<s>[INST] Be brief.\n\nHi[/INST] Hello.</s>[INST] Bye[/INST]");
+    assert_eq!(
+        render(template, talk()),
+        "<s>[INST] Be brief.\n\nHi[/INST] Hello.</s>[INST] Bye[/INST]"
+    );
 }
 
 #[test]
@@ -103,10 +114,18 @@ fn gemma_renames_the_assistant() {
         {% else %}{% set role = message['role'] %}{% endif %}{{ '<start_of_turn>' + role + '\n' + message['content'] | trim \
         + '<end_of_turn>\n' }}{% endfor %}{% if add_generation_prompt %}{{'<start_of_turn>model\n'}}{% endif %}";
     assert_eq!(
-        render(template, json!([{"role": "user", "content": "Hi "}, {"role": "assistant", "content": "Yo"}])),
+        render(
+            template,
+            json!([{"role": "user", "content": "Hi "}, {"role": "assistant", "content": "Yo"}])
+        ),
         "<s><start_of_turn>user\nHi<end_of_turn>\n<start_of_turn>model\nYo<end_of_turn>\n<start_of_turn>model\n"
     );
-    assert!(render_with(template, talk(), json!({}), json!([])).unwrap_err().to_string().contains("not supported"));
+    assert!(
+        render_with(template, talk(), json!({}), json!([]))
+            .unwrap_err()
+            .to_string()
+            .contains("not supported")
+    );
 }
 
 #[test]
@@ -194,21 +213,39 @@ fn command_r_uses_macros_and_python_methods() {
 #[test]
 fn parts_reach_templates_that_want_strings_and_those_that_want_parts() {
     let messages = json!([{"role": "user", "content": [{"type": "text", "text": "one"}, {"type": "text", "text": "two"}]}]);
-    assert_eq!(render("{% for m in messages %}{{ m.content }}{% endfor %}", messages.clone()), "one\ntwo");
+    assert_eq!(
+        render(
+            "{% for m in messages %}{{ m.content }}{% endfor %}",
+            messages.clone()
+        ),
+        "one\ntwo"
+    );
     let parts = "{% for m in messages %}{% for part in m.content %}{% if part.type == 'text' %}<{{ part.text }}>{% endif %}{% endfor %}{% endfor %}";
     assert_eq!(render(parts, messages), "<one><two>");
 }
 
 #[test]
 fn generation_tags_mean_nothing_here() {
-    let template = "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}";
-    assert_eq!(render(template, json!([{"role": "user", "content": "x"}])), "x");
+    let template =
+        "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}";
+    assert_eq!(
+        render(template, json!([{"role": "user", "content": "x"}])),
+        "x"
+    );
 }
 
 #[test]
 fn a_template_that_never_ends_is_stopped() {
     let template = "{% for a in range(100000) %}{% for b in range(100000) %}{% for c in range(100000) %}x{% endfor %}{% endfor %}{% endfor %}";
     let error = render_with(template, talk(), json!({}), json!([])).unwrap_err();
-    assert!(error.to_string().contains("too many steps") || error.to_string().contains("too much"), "{error}");
-    assert!(ChatTemplate::new("{% for %}").unwrap_err().to_string().contains("does not compile"));
+    assert!(
+        error.to_string().contains("too many steps") || error.to_string().contains("too much"),
+        "{error}"
+    );
+    assert!(
+        ChatTemplate::new("{% for %}")
+            .unwrap_err()
+            .to_string()
+            .contains("does not compile")
+    );
 }

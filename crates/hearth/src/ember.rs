@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use crate::failure::{Failure, Outcome};
+use crate::failure::{ANOTHER_HOME, Failure, Outcome};
 
 /// Name requests use for it.
 pub const NAME: &str = "ember";
@@ -40,7 +40,7 @@ pub fn materialise(home: &Path) -> Outcome<PathBuf> {
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Outcome {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)
-        .map_err(|error| Failure::file("create the folder", folder, &error))?;
+        .map_err(|error| Failure::file("create the folder", folder, &error, ANOTHER_HOME))?;
     // Two processes may do this at once; each writes a file of its own, and the renames agree.
     let name = path
         .file_name()
@@ -52,7 +52,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Outcome {
         .and_then(|()| std::fs::rename(&partial, path));
     written.map_err(|error| {
         let _ = std::fs::remove_file(&partial);
-        Failure::file("write", path, &error)
+        Failure::file("write", path, &error, ANOTHER_HOME)
     })
 }
 

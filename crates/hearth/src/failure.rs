@@ -16,6 +16,9 @@ pub enum Exit {
     NoNode = 3,
 }
 
+/// How to choose another home.
+pub const ANOTHER_HOME: &str = "choose another folder with --home or HEARTH_HOME";
+
 /// Why a command did not succeed.
 #[derive(Debug)]
 pub struct Failure {
@@ -63,19 +66,24 @@ impl Failure {
         self
     }
 
-    /// A file operation that failed, with the fix where the cause is a common one.
-    pub fn file(doing: &str, path: &std::path::Path, error: &std::io::Error) -> Self {
-        let failure = Self::new(format!("cannot {doing} {}: {error}", path.display()));
-        match error.kind() {
-            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => failure
-                .fix("free some space there, or choose another folder with --home or HEARTH_HOME"),
-            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
-                failure.fix(
-                    "make it writable for you, or choose another folder with --home or HEARTH_HOME",
-                )
+    /// A file operation that failed; `elsewhere` says how to choose another place.
+    pub fn file(
+        doing: &str,
+        path: &std::path::Path,
+        error: &std::io::Error,
+        elsewhere: &str,
+    ) -> Self {
+        let first = match error.kind() {
+            std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded => {
+                "free some space there, or "
             }
-            _ => failure,
-        }
+            std::io::ErrorKind::PermissionDenied | std::io::ErrorKind::ReadOnlyFilesystem => {
+                "make it writable for you, or "
+            }
+            _ => "",
+        };
+        Self::new(format!("cannot {doing} {}: {error}", path.display()))
+            .fix(format!("{first}{elsewhere}"))
     }
 
     /// As one JSON object, for `--json`.

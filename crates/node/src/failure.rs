@@ -19,7 +19,11 @@ pub(crate) struct Failure {
 
 impl Failure {
     pub fn new(status: StatusCode, error: ApiError) -> Self {
-        Self { status, retry_after: None, error }
+        Self {
+            status,
+            retry_after: None,
+            error,
+        }
     }
 }
 
@@ -32,10 +36,16 @@ impl From<ApiError> for Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         let message = error.to_string();
-        let server = |status, code| Self::new(status, ApiError::new("server_error", Some(code), message.clone()));
+        let server = |status, code| {
+            Self::new(
+                status,
+                ApiError::new("server_error", Some(code), message.clone()),
+            )
+        };
         match error {
             EngineError::UnknownModel { .. } => {
-                let mut error = ApiError::new("invalid_request_error", Some("model_not_found"), message);
+                let mut error =
+                    ApiError::new("invalid_request_error", Some("model_not_found"), message);
                 error.param = Some("model".into());
                 Self::new(StatusCode::NOT_FOUND, error)
             }
@@ -44,7 +54,10 @@ impl From<EngineError> for Failure {
                 let seconds = eta.as_secs_f32();
                 failure.retry_after = Some(seconds.ceil().max(1.0) as u64);
                 failure.error.extra.insert("state".into(), "loading".into());
-                failure.error.extra.insert("progress".into(), json!(progress));
+                failure
+                    .error
+                    .extra
+                    .insert("progress".into(), json!(progress));
                 failure.error.extra.insert("eta".into(), json!(seconds));
                 failure
             }
@@ -54,16 +67,28 @@ impl From<EngineError> for Failure {
                 error: ApiError::new("rate_limit_error", Some("rate_limit_exceeded"), message),
             },
             EngineError::ContextExceeded { .. } => {
-                let mut error = ApiError::new("invalid_request_error", Some("context_length_exceeded"), message);
+                let mut error = ApiError::new(
+                    "invalid_request_error",
+                    Some("context_length_exceeded"),
+                    message,
+                );
                 error.param = Some("messages".into());
                 Self::new(StatusCode::BAD_REQUEST, error)
             }
             EngineError::Invalid { field, .. } => {
-                let param = if field == "constraint" { "response_format" } else { field };
+                let param = if field == "constraint" {
+                    "response_format"
+                } else {
+                    field
+                };
                 ApiError::invalid(Some(param.into()), message).into()
             }
-            EngineError::LoadFailed { .. } => server(StatusCode::INTERNAL_SERVER_ERROR, "model_load_failed"),
-            EngineError::Compute { .. } => server(StatusCode::INTERNAL_SERVER_ERROR, "engine_failed"),
+            EngineError::LoadFailed { .. } => {
+                server(StatusCode::INTERNAL_SERVER_ERROR, "model_load_failed")
+            }
+            EngineError::Compute { .. } => {
+                server(StatusCode::INTERNAL_SERVER_ERROR, "engine_failed")
+            }
             EngineError::Unloaded => {
                 let mut failure = server(StatusCode::SERVICE_UNAVAILABLE, "model_unloaded");
                 failure.retry_after = Some(1);
@@ -77,14 +102,21 @@ impl IntoResponse for Failure {
     fn into_response(self) -> Response {
         let mut response = (self.status, Json(ErrorBody { error: self.error })).into_response();
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(RETRY_AFTER, HeaderValue::from(seconds));
         }
         response
     }
 }
 
 /// A failure on Hearth's own routes, as a problem document.
-pub(crate) fn problem(status: StatusCode, kind: &str, title: &str, detail: impl Into<String>) -> Response {
+pub(crate) fn problem(
+    status: StatusCode,
+    kind: &str,
+    title: &str,
+    detail: impl Into<String>,
+) -> Response {
     problem_with(status, kind, title, detail, Map::new())
 }
 
@@ -104,15 +136,27 @@ pub(crate) fn problem_with(
         extra,
     };
     let mut response = (status, Json(document)).into_response();
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+    response.headers_mut().insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("application/problem+json"),
+    );
     response
 }
 
 /// A failure in the shape of the route it happened on.
 pub(crate) fn on_route(path: &str, status: StatusCode, code: &str, message: &str) -> Response {
     if path.starts_with("/v1/") || path == "/v1" {
-        Failure::new(status, ApiError::new("invalid_request_error", Some(code), message)).into_response()
+        Failure::new(
+            status,
+            ApiError::new("invalid_request_error", Some(code), message),
+        )
+        .into_response()
     } else {
-        problem(status, code, status.canonical_reason().unwrap_or("error"), message)
+        problem(
+            status,
+            code,
+            status.canonical_reason().unwrap_or("error"),
+            message,
+        )
     }
 }

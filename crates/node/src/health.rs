@@ -37,7 +37,10 @@ pub(crate) async fn health(State(node): State<Shared>) -> Response {
         Ok(Ok(())) => healthy(&node, Duration::ZERO),
         Ok(Err(error)) => sick(error),
         Err(_) => {
-            let reason = format!("no token came back within {} s; the engine is overloaded or stuck", PATIENCE.as_secs());
+            let reason = format!(
+                "no token came back within {} s; the engine is overloaded or stuck",
+                PATIENCE.as_secs()
+            );
             sick(EngineError::Compute { reason })
         }
     }
@@ -48,7 +51,11 @@ fn recent(node: &Node) -> Option<Duration> {
 }
 
 async fn probe(node: &Node) -> Result<(), EngineError> {
-    let request = Request { max_tokens: Some(1), ignore_eos: true, ..Request::new(Prompt::Text("Hi".into())) };
+    let request = Request {
+        max_tokens: Some(1),
+        ignore_eos: true,
+        ..Request::new(Prompt::Text("Hi".into()))
+    };
     let mut generation = node.engine.generate(None, request).await?;
     while let Some(event) = generation.next().await {
         if matches!(event?, Event::Finished { .. }) {
@@ -76,6 +83,8 @@ fn sick(error: EngineError) -> Response {
         failure.error.message,
         extra,
     );
-    response.headers_mut().insert(RETRY_AFTER, failure.retry_after.unwrap_or(5).into());
+    response
+        .headers_mut()
+        .insert(RETRY_AFTER, failure.retry_after.unwrap_or(5).into());
     response
 }

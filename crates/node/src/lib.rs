@@ -52,9 +52,17 @@ pub struct Node {
 
 impl Node {
     /// Binds the local door; port 0 takes a free one.
-    pub async fn bind(address: SocketAddr, engine: Engine, options: NodeOptions) -> std::io::Result<Self> {
+    pub async fn bind(
+        address: SocketAddr,
+        engine: Engine,
+        options: NodeOptions,
+    ) -> std::io::Result<Self> {
         let listener = tokio::net::TcpListener::bind(address).await?;
-        Ok(Self { listener, engine, options })
+        Ok(Self {
+            listener,
+            engine,
+            options,
+        })
     }
 
     /// The address the door listens on.
@@ -64,7 +72,10 @@ impl Node {
 
     /// Serves until `stop` resolves or somebody posts to `/shutdown`; then lets running answers end for up to ten
     /// seconds.
-    pub async fn serve(self, stop: impl Future<Output = ()> + Send + 'static) -> std::io::Result<()> {
+    pub async fn serve(
+        self,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
         let address = self.address()?;
         let node: Shared = Arc::new(state::Node::new(self.engine, self.options, address));
         let router = router(Arc::clone(&node)).into_make_service_with_connect_info::<SocketAddr>();
@@ -80,7 +91,9 @@ impl Node {
             // Tokens are small writes; waiting to fill a packet would delay each.
             let _ = stream.set_nodelay(true);
         });
-        let serving = axum::serve(listener, router).with_graceful_shutdown(asked).into_future();
+        let serving = axum::serve(listener, router)
+            .with_graceful_shutdown(asked)
+            .into_future();
         let mut serving = std::pin::pin!(serving);
         tokio::select! {
             ended = &mut serving => return ended,
@@ -114,8 +127,15 @@ fn router(node: Shared) -> Router {
 /// Gives every request an id, a span and a place in the metrics. Bodies are never logged.
 async fn observe(State(node): State<Shared>, request: Request, next: Next) -> Response {
     let begun = Instant::now();
-    let route = request.extensions().get::<MatchedPath>().map_or("other", |path| path.as_str()).to_owned();
-    let own = request.headers().get(&REQUEST_ID).and_then(|id| id.to_str().ok());
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("other", |path| path.as_str())
+        .to_owned();
+    let own = request
+        .headers()
+        .get(&REQUEST_ID)
+        .and_then(|id| id.to_str().ok());
     let id = match own.filter(|id| hearth_protocol::id::is_sane(id)) {
         Some(id) => id.to_owned(),
         None => hearth_protocol::id::with_prefix("req", rand::random()),
@@ -123,7 +143,13 @@ async fn observe(State(node): State<Shared>, request: Request, next: Next) -> Re
     let span = tracing::info_span!("request", id, method = %request.method(), route);
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
-    span.in_scope(|| tracing::debug!(status, milliseconds = begun.elapsed().as_millis() as u64, "answered"));
+    span.in_scope(|| {
+        tracing::debug!(
+            status,
+            milliseconds = begun.elapsed().as_millis() as u64,
+            "answered"
+        )
+    });
     node.metrics.request(&route, status);
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert(REQUEST_ID, id);
@@ -139,11 +165,21 @@ async fn unknown(request: Request) -> Response {
         _ if path.contains("model") => "; did you mean /v1/models?",
         _ => "; /openapi.json lists all routes",
     };
-    failure::on_route(path, StatusCode::NOT_FOUND, "unknown_route", &format!("there is no route {path}{hint}"))
+    failure::on_route(
+        path,
+        StatusCode::NOT_FOUND,
+        "unknown_route",
+        &format!("there is no route {path}{hint}"),
+    )
 }
 
 async fn wrong_method(method: Method, request: Request) -> Response {
     let path = request.uri().path();
     let message = format!("{path} does not take {method}; see the Allow header");
-    failure::on_route(path, StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed", &message)
+    failure::on_route(
+        path,
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        &message,
+    )
 }

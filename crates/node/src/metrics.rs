@@ -35,7 +35,11 @@ pub(crate) struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let seconds = || Histogram::new([0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0]);
+        let seconds = || {
+            Histogram::new([
+                0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
+            ])
+        };
         let mut metrics = Self {
             registry: Registry::with_prefix("hearth"),
             requests: Family::default(),
@@ -45,7 +49,11 @@ impl Default for Metrics {
             tokens_out: Counter::default(),
         };
         let registry = &mut metrics.registry;
-        registry.register("http_requests", "Requests by route and status", metrics.requests.clone());
+        registry.register(
+            "http_requests",
+            "Requests by route and status",
+            metrics.requests.clone(),
+        );
         registry.register(
             "time_to_first_token_seconds",
             "From the request to its first token",
@@ -56,8 +64,16 @@ impl Default for Metrics {
             "From the request to the end of its answer",
             metrics.request_seconds.clone(),
         );
-        registry.register("prompt_tokens", "Tokens of prompts", metrics.tokens_in.clone());
-        registry.register("generated_tokens", "Tokens generated", metrics.tokens_out.clone());
+        registry.register(
+            "prompt_tokens",
+            "Tokens of prompts",
+            metrics.tokens_in.clone(),
+        );
+        registry.register(
+            "generated_tokens",
+            "Tokens generated",
+            metrics.tokens_out.clone(),
+        );
         metrics
     }
 }
@@ -65,7 +81,12 @@ impl Default for Metrics {
 impl Metrics {
     /// A request was answered; a route that does not exist counts as `other`.
     pub fn request(&self, route: &str, status: u16) {
-        self.requests.get_or_create(&RequestLabels { route: route.into(), status }).inc();
+        self.requests
+            .get_or_create(&RequestLabels {
+                route: route.into(),
+                status,
+            })
+            .inc();
     }
 
     /// An answer's first token came after this long.
@@ -90,40 +111,115 @@ pub(crate) async fn metrics(State(node): State<Shared>) -> Response {
     let status = node.status();
     let body = text.trim_end().trim_end_matches("# EOF").to_owned();
     let mut text = body;
-    gauge(&mut text, "uptime_seconds", "Seconds since the node started", [(String::new(), status.uptime_seconds as f64)]);
+    gauge(
+        &mut text,
+        "uptime_seconds",
+        "Seconds since the node started",
+        [(String::new(), status.uptime_seconds as f64)],
+    );
     if let Some(bytes) = status.memory_bytes {
-        gauge(&mut text, "resident_memory_bytes", "Resident memory of the process", [(String::new(), bytes as f64)]);
+        gauge(
+            &mut text,
+            "resident_memory_bytes",
+            "Resident memory of the process",
+            [(String::new(), bytes as f64)],
+        );
     }
-    let label = |name: &str| format!("{{model=\"{}\"}}", name.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"));
+    let label = |name: &str| {
+        format!(
+            "{{model=\"{}\"}}",
+            name.replace('\\', "\\\\")
+                .replace('"', "\\\"")
+                .replace('\n', "\\n")
+        )
+    };
     let ready = status.models.iter().map(|model| {
-        (label(&model.name), if model.state == ModelState::Ready { 1.0 } else { 0.0 })
+        (
+            label(&model.name),
+            if model.state == ModelState::Ready {
+                1.0
+            } else {
+                0.0
+            },
+        )
     });
-    gauge(&mut text, "model_ready", "Whether the model is loaded", ready);
+    gauge(
+        &mut text,
+        "model_ready",
+        "Whether the model is loaded",
+        ready,
+    );
     type Read = fn(&ModelLoad) -> f64;
     let readings: [(&str, &str, Read); 12] = [
         ("slots", "Slots", |load| load.slots.into()),
         ("slots_busy", "Slots in use", |load| load.slots_busy.into()),
-        ("queued_requests", "Requests waiting for a slot", |load| load.queued.into()),
+        ("queued_requests", "Requests waiting for a slot", |load| {
+            load.queued.into()
+        }),
         ("kv_cells", "KV cells", |load| load.kv_cells.into()),
-        ("kv_cells_used", "KV cells in use", |load| load.kv_used.into()),
-        ("parked_bytes", "Prefixes parked in RAM", |load| load.parked_bytes as f64),
-        ("prefill_tokens", "Prompt tokens computed since the model was loaded", |load| load.prefill_tokens as f64),
-        ("cached_tokens", "Prompt tokens taken from the cache", |load| load.cached_tokens as f64),
-        ("decode_tokens", "Tokens generated since the model was loaded", |load| load.decode_tokens as f64),
-        ("cancelled_requests", "Requests whose client went away", |load| load.cancelled as f64),
-        ("decode_tokens_per_second", "Decode speed lately", |load| load.decode_tokens_per_second.into()),
-        ("prefill_tokens_per_second", "Prefill speed lately", |load| load.prefill_tokens_per_second.into()),
+        ("kv_cells_used", "KV cells in use", |load| {
+            load.kv_used.into()
+        }),
+        ("parked_bytes", "Prefixes parked in RAM", |load| {
+            load.parked_bytes as f64
+        }),
+        (
+            "prefill_tokens",
+            "Prompt tokens computed since the model was loaded",
+            |load| load.prefill_tokens as f64,
+        ),
+        (
+            "cached_tokens",
+            "Prompt tokens taken from the cache",
+            |load| load.cached_tokens as f64,
+        ),
+        (
+            "decode_tokens",
+            "Tokens generated since the model was loaded",
+            |load| load.decode_tokens as f64,
+        ),
+        (
+            "cancelled_requests",
+            "Requests whose client went away",
+            |load| load.cancelled as f64,
+        ),
+        ("decode_tokens_per_second", "Decode speed lately", |load| {
+            load.decode_tokens_per_second.into()
+        }),
+        (
+            "prefill_tokens_per_second",
+            "Prefill speed lately",
+            |load| load.prefill_tokens_per_second.into(),
+        ),
     ];
     for (name, help, read) in readings {
-        let values = status.models.iter().filter_map(|model| Some((label(&model.name), read(model.load.as_ref()?))));
+        let values = status
+            .models
+            .iter()
+            .filter_map(|model| Some((label(&model.name), read(model.load.as_ref()?))));
         gauge(&mut text, name, help, values);
     }
     text.push_str("# EOF\n");
-    ([(CONTENT_TYPE, "application/openmetrics-text; version=1.0.0; charset=utf-8")], text).into_response()
+    (
+        [(
+            CONTENT_TYPE,
+            "application/openmetrics-text; version=1.0.0; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
 }
 
-fn gauge(text: &mut String, name: &str, help: &str, values: impl IntoIterator<Item = (String, f64)>) {
-    let _ = writeln!(text, "# HELP hearth_{name} {help}.\n# TYPE hearth_{name} gauge");
+fn gauge(
+    text: &mut String,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (String, f64)>,
+) {
+    let _ = writeln!(
+        text,
+        "# HELP hearth_{name} {help}.\n# TYPE hearth_{name} gauge"
+    );
     for (labels, value) in values {
         let _ = writeln!(text, "hearth_{name}{labels} {value}");
     }

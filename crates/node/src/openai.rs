@@ -10,7 +10,9 @@ use std::time::Instant;
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
 use axum::http::StatusCode;
-use hearth_engine::{Constraint, EngineError, Event, FinishReason, Generation, Sampling, TokenLogprob, Usage};
+use hearth_engine::{
+    Constraint, EngineError, Event, FinishReason, Generation, Sampling, TokenLogprob, Usage,
+};
 use hearth_protocol::chat::{self as wire, SamplingFields};
 use hearth_protocol::error::ApiError;
 
@@ -26,7 +28,10 @@ fn received(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
         } else {
             format!("the body did not come in whole: {rejection}")
         };
-        Failure::new(status, ApiError::new("invalid_request_error", Some("bad_body"), message))
+        Failure::new(
+            status,
+            ApiError::new("invalid_request_error", Some("bad_body"), message),
+        )
     })
 }
 
@@ -39,7 +44,9 @@ fn sampling(fields: &SamplingFields) -> Result<Sampling, ApiError> {
         top_p: fields.top_p.unwrap_or(default.top_p),
         min_p: fields.min_p.unwrap_or(default.min_p),
         repeat_penalty: fields.repeat_penalty.unwrap_or(default.repeat_penalty),
-        frequency_penalty: fields.frequency_penalty.unwrap_or(default.frequency_penalty),
+        frequency_penalty: fields
+            .frequency_penalty
+            .unwrap_or(default.frequency_penalty),
         presence_penalty: fields.presence_penalty.unwrap_or(default.presence_penalty),
         logit_bias: fields.biases()?,
         // A negative seed is a seed too.
@@ -77,7 +84,9 @@ fn usage(usage: Usage) -> wire::Usage {
         prompt_tokens: usage.prompt_tokens,
         completion_tokens: usage.completion_tokens,
         total_tokens: usage.prompt_tokens + usage.completion_tokens,
-        prompt_tokens_details: wire::PromptTokensDetails { cached_tokens: usage.cached_tokens },
+        prompt_tokens_details: wire::PromptTokensDetails {
+            cached_tokens: usage.cached_tokens,
+        },
     }
 }
 
@@ -108,7 +117,11 @@ fn logprob(token: &TokenLogprob) -> wire::TokenLogProb {
 
 /// JSON has no infinity; OpenAI uses this number for impossible tokens.
 fn finite(logprob: f32) -> f32 {
-    if logprob.is_finite() { logprob } else { -9999.0 }
+    if logprob.is_finite() {
+        logprob
+    } else {
+        -9999.0
+    }
 }
 
 /// A generation that is measured while it is read.
@@ -121,7 +134,12 @@ struct Watched<'a> {
 
 impl<'a> Watched<'a> {
     fn new(node: &'a Node, generation: Generation, begun: Instant) -> Self {
-        Self { node, generation, begun, first: true }
+        Self {
+            node,
+            generation,
+            begun,
+            first: true,
+        }
     }
 
     async fn next(&mut self) -> Option<Result<Event, EngineError>> {
@@ -145,7 +163,11 @@ impl<'a> Watched<'a> {
             }
             Some(Ok(Event::Done(usage))) => {
                 self.node.saw_token();
-                self.node.metrics.answered(usage.prompt_tokens, usage.completion_tokens, self.begun.elapsed());
+                self.node.metrics.answered(
+                    usage.prompt_tokens,
+                    usage.completion_tokens,
+                    self.begun.elapsed(),
+                );
             }
             _ => {}
         }

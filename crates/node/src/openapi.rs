@@ -6,7 +6,11 @@ use utoipa::OpenApi;
 
 #[derive(OpenApi)]
 #[openapi(
-    info(title = "Hearth", description = "One private AI over the machines you own.", license(name = "Apache-2.0 OR MIT")),
+    info(
+        title = "Hearth",
+        description = "One private AI over the machines you own.",
+        license(name = "Apache-2.0 OR MIT")
+    ),
     paths(
         crate::openai::chat::chat,
         crate::openai::completions::completions,

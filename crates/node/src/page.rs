@@ -2,7 +2,8 @@
 
 use axum::extract::{Path, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
+    X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -31,14 +32,22 @@ pub(crate) async fn home(State(node): State<Shared>) -> Response {
     responses((status = 200, description = "the file"), (status = 304, description = "unchanged"), (status = 404, description = "no such file")))]
 pub(crate) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
     let Some(asset) = hearth_web::asset(&name) else {
-        return failure::problem(StatusCode::NOT_FOUND, "not_found", "no such file", format!("the page has no `{name}`"));
+        return failure::problem(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            "no such file",
+            format!("the page has no `{name}`"),
+        );
     };
     let known = [
         (ETAG, asset.etag),
         (CACHE_CONTROL, "public, max-age=31536000, immutable"),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
     ];
-    if headers.get(IF_NONE_MATCH).is_some_and(|etag| etag.as_bytes() == asset.etag.as_bytes()) {
+    if headers
+        .get(IF_NONE_MATCH)
+        .is_some_and(|etag| etag.as_bytes() == asset.etag.as_bytes())
+    {
         return (StatusCode::NOT_MODIFIED, known).into_response();
     }
     (known, [(CONTENT_TYPE, asset.content_type)], asset.bytes).into_response()

@@ -46,13 +46,20 @@ impl Node {
 
     /// A token came back just now.
     pub fn saw_token(&self) {
-        self.last_token.store(self.started.elapsed().as_millis() as u64 + 1, Ordering::Relaxed);
+        self.last_token.store(
+            self.started.elapsed().as_millis() as u64 + 1,
+            Ordering::Relaxed,
+        );
     }
 
     /// How long ago a token last came back.
     pub fn token_age(&self) -> Option<Duration> {
         let at = self.last_token.load(Ordering::Relaxed).checked_sub(1)?;
-        Some(self.started.elapsed().saturating_sub(Duration::from_millis(at)))
+        Some(
+            self.started
+                .elapsed()
+                .saturating_sub(Duration::from_millis(at)),
+        )
     }
 
     /// The body of `/status`.
@@ -62,7 +69,12 @@ impl Node {
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
             address: self.address.to_string(),
-            default_model: self.engine.catalogue().default_name().unwrap_or_default().into(),
+            default_model: self
+                .engine
+                .catalogue()
+                .default_name()
+                .unwrap_or_default()
+                .into(),
             cpu: self.engine.cpu().into(),
             memory_bytes: resident_bytes(),
             models: self.engine.status(),
@@ -72,7 +84,10 @@ impl Node {
 
 /// Seconds since 1970.
 pub(crate) fn unix_time() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_secs()
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or(Duration::ZERO)
+        .as_secs()
 }
 
 fn resident_bytes() -> Option<u64> {

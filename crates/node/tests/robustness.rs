@@ -69,7 +69,11 @@ fn ten_thousand_requests_with_random_cancellations_leak_nothing() {
     quiet();
     assert_eq!(done.load(Ordering::Relaxed), 10_000);
     let grown = node.status().memory_bytes.unwrap().saturating_sub(warm);
-    assert!(grown < 48 << 20, "{} MiB more than after the warm-up", grown >> 20);
+    assert!(
+        grown < 48 << 20,
+        "{} MiB more than after the warm-up",
+        grown >> 20
+    );
     let load = node.load();
     assert!(load.completed > 4_000, "{load:?}");
     assert_eq!(node.get("/health").status, 200);
@@ -89,10 +93,36 @@ fn spoiled() -> impl Strategy<Value = (bool, Value)> {
         Just(json!({"type": "json_schema", "json_schema": {"schema": {"type": 5}}})),
     ];
     let field = prop::sample::select(vec![
-        "messages", "model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "n", "stop", "logprobs",
-        "top_logprobs", "response_format", "grammar", "chat_template_kwargs", "temperature", "top_p", "top_k", "min_p",
-        "presence_penalty", "frequency_penalty", "repeat_penalty", "logit_bias", "seed", "tools", "functions", "modalities",
-        "prompt", "best_of", "echo", "suffix", "unknown",
+        "messages",
+        "model",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+        "n",
+        "stop",
+        "logprobs",
+        "top_logprobs",
+        "response_format",
+        "grammar",
+        "chat_template_kwargs",
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "presence_penalty",
+        "frequency_penalty",
+        "repeat_penalty",
+        "logit_bias",
+        "seed",
+        "tools",
+        "functions",
+        "modalities",
+        "prompt",
+        "best_of",
+        "echo",
+        "suffix",
+        "unknown",
     ]);
     (any::<bool>(), field, nonsense).prop_map(|(chat, field, value)| {
         let mut body = if chat {
@@ -108,13 +138,27 @@ fn spoiled() -> impl Strategy<Value = (bool, Value)> {
 #[test]
 fn nonsense_in_any_field_is_an_answer_and_never_a_failure_of_the_node() {
     let node = TestNode::start(options());
-    let mut runner = TestRunner::new(Config { cases: 300, failure_persistence: None, ..Config::default() });
+    let mut runner = TestRunner::new(Config {
+        cases: 300,
+        failure_persistence: None,
+        ..Config::default()
+    });
     let outcome = runner.run(&spoiled(), |(chat, body)| {
-        let reply = node.post(if chat { "/v1/chat/completions" } else { "/v1/completions" }, body.to_string());
+        let reply = node.post(
+            if chat {
+                "/v1/chat/completions"
+            } else {
+                "/v1/completions"
+            },
+            body.to_string(),
+        );
         prop_assert!(reply.status < 500, "{body}: {reply:?}");
         if reply.status != 200 {
             let error = &reply.json()["error"];
-            prop_assert!(error["message"].is_string() && error["type"].is_string(), "{body}: {reply:?}");
+            prop_assert!(
+                error["message"].is_string() && error["type"].is_string(),
+                "{body}: {reply:?}"
+            );
         }
         Ok(())
     });
@@ -125,7 +169,12 @@ fn nonsense_in_any_field_is_an_answer_and_never_a_failure_of_the_node() {
 #[test]
 fn bytes_that_are_no_request_do_not_stop_the_node() {
     let node = TestNode::start(options());
-    for bytes in [b"\0\0\0\0\r\n\r\n".as_slice(), b"GET / HTTP/9.9\r\n\r\n", b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: nine\r\n\r\n", &[b'a'; 100_000]] {
+    for bytes in [
+        b"\0\0\0\0\r\n\r\n".as_slice(),
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"POST /v1/chat/completions HTTP/1.1\r\nContent-Length: nine\r\n\r\n",
+        &[b'a'; 100_000],
+    ] {
         let mut stream = TcpStream::connect(node.address()).unwrap();
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);

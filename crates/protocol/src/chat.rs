@@ -135,7 +135,10 @@ impl SamplingFields {
         let each = self.logit_bias.iter().flatten().map(|(token, bias)| {
             let id = token.parse().map_err(|_| {
                 let param = format!("logit_bias.{token}");
-                ApiError::invalid(Some(param), format!("logit_bias: `{token}` is not a token id (a whole number)"))
+                ApiError::invalid(
+                    Some(param),
+                    format!("logit_bias: `{token}` is not a token id (a whole number)"),
+                )
             })?;
             Ok((id, *bias))
         });
@@ -256,26 +259,53 @@ impl ChatRequest {
     /// Refuses what cannot be honoured.
     pub fn check(&self) -> Result<(), ApiError> {
         if self.messages.is_empty() {
-            return Err(ApiError::invalid(Some("messages".into()), "messages must hold at least one message"));
+            return Err(ApiError::invalid(
+                Some("messages".into()),
+                "messages must hold at least one message",
+            ));
         }
         for (at, message) in self.messages.iter().enumerate() {
             message.check(&format!("messages[{at}]"))?;
         }
         if self.tools.as_ref().is_some_and(|tools| !tools.is_empty()) {
-            return Err(ApiError::unsupported("tools", "tools are not supported yet; leave them out"));
+            return Err(ApiError::unsupported(
+                "tools",
+                "tools are not supported yet; leave them out",
+            ));
         }
-        if self.functions.as_ref().is_some_and(|functions| !functions.is_empty()) {
-            return Err(ApiError::unsupported("functions", "functions are not supported; leave them out"));
+        if self
+            .functions
+            .as_ref()
+            .is_some_and(|functions| !functions.is_empty())
+        {
+            return Err(ApiError::unsupported(
+                "functions",
+                "functions are not supported; leave them out",
+            ));
         }
-        if self.modalities.iter().flatten().any(|modality| modality != "text") {
-            return Err(ApiError::unsupported("modalities", "only the modality `text` is supported"));
+        if self
+            .modalities
+            .iter()
+            .flatten()
+            .any(|modality| modality != "text")
+        {
+            return Err(ApiError::unsupported(
+                "modalities",
+                "only the modality `text` is supported",
+            ));
         }
         if self.top_logprobs.is_some_and(|top| top > 0) && self.logprobs != Some(true) {
-            return Err(ApiError::invalid(Some("top_logprobs".into()), "top_logprobs needs logprobs: true"));
+            return Err(ApiError::invalid(
+                Some("top_logprobs".into()),
+                "top_logprobs needs logprobs: true",
+            ));
         }
         let formatted = !matches!(self.response_format, None | Some(ResponseFormat::Text));
         if self.grammar.is_some() && formatted {
-            return Err(ApiError::invalid(Some("grammar".into()), "give either grammar or response_format, not both"));
+            return Err(ApiError::invalid(
+                Some("grammar".into()),
+                "give either grammar or response_format, not both",
+            ));
         }
         Ok(())
     }
@@ -287,12 +317,21 @@ impl Message {
             Some(Content::Parts(parts)) => {
                 for (at, part) in parts.iter().enumerate() {
                     if part.kind != "text" {
-                        let message = format!("content parts of type `{}` are not supported; send text", part.kind);
-                        return Err(ApiError::unsupported(&format!("{place}.content[{at}].type"), message));
+                        let message = format!(
+                            "content parts of type `{}` are not supported; send text",
+                            part.kind
+                        );
+                        return Err(ApiError::unsupported(
+                            &format!("{place}.content[{at}].type"),
+                            message,
+                        ));
                     }
                     if part.text.is_none() {
                         let param = format!("{place}.content[{at}].text");
-                        return Err(ApiError::invalid(Some(param.clone()), format!("{param} is missing")));
+                        return Err(ApiError::invalid(
+                            Some(param.clone()),
+                            format!("{param} is missing"),
+                        ));
                     }
                 }
                 Ok(())
@@ -301,7 +340,10 @@ impl Message {
             None if self.role == Role::Assistant => Ok(()),
             None => {
                 let param = format!("{place}.content");
-                Err(ApiError::invalid(Some(param.clone()), format!("{param} is missing; give a string")))
+                Err(ApiError::invalid(
+                    Some(param.clone()),
+                    format!("{param} is missing; give a string"),
+                ))
             }
         }
     }

@@ -39,7 +39,10 @@ with_sampling_fields! {
 
 /// Text or token ids, one or several.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "expected a string, an array of strings, or arrays of token ids")]
+#[serde(
+    untagged,
+    expecting = "expected a string, an array of strings, or arrays of token ids"
+)]
 pub enum CompletionPrompt {
     /// One text.
     Text(String),
@@ -81,22 +84,44 @@ impl CompletionPrompt {
 impl CompletionRequest {
     /// Refuses what cannot be honoured.
     pub fn check(&self) -> Result<(), ApiError> {
-        if self.suffix.as_ref().is_some_and(|suffix| !suffix.is_empty()) {
-            return Err(ApiError::unsupported("suffix", "suffix is not supported; put the text into the prompt"));
+        if self
+            .suffix
+            .as_ref()
+            .is_some_and(|suffix| !suffix.is_empty())
+        {
+            return Err(ApiError::unsupported(
+                "suffix",
+                "suffix is not supported; put the text into the prompt",
+            ));
         }
         if self.best_of.is_some_and(|best| best != self.n.unwrap_or(1)) {
-            return Err(ApiError::unsupported("best_of", "best_of is not supported unless it equals n"));
+            return Err(ApiError::unsupported(
+                "best_of",
+                "best_of is not supported unless it equals n",
+            ));
         }
         let prompts = self.prompt.each();
         if prompts.is_empty() || prompts.len() > 16 {
-            return Err(ApiError::invalid(Some("prompt".into()), "prompt takes 1 to 16 prompts"));
+            return Err(ApiError::invalid(
+                Some("prompt".into()),
+                "prompt takes 1 to 16 prompts",
+            ));
         }
         if self.echo == Some(true) {
             if self.logprobs.is_some() {
-                return Err(ApiError::unsupported("echo", "echo cannot be combined with logprobs"));
+                return Err(ApiError::unsupported(
+                    "echo",
+                    "echo cannot be combined with logprobs",
+                ));
             }
-            if prompts.iter().any(|prompt| matches!(prompt, OnePrompt::Tokens(_))) {
-                return Err(ApiError::unsupported("echo", "echo needs prompts given as text"));
+            if prompts
+                .iter()
+                .any(|prompt| matches!(prompt, OnePrompt::Tokens(_)))
+            {
+                return Err(ApiError::unsupported(
+                    "echo",
+                    "echo needs prompts given as text",
+                ));
             }
         }
         Ok(())

@@ -36,14 +36,21 @@ impl ApiError {
 
     /// A request that is wrong; `param` names the field.
     pub fn invalid(param: Option<String>, message: impl Into<String>) -> Self {
-        Self { param, ..Self::new("invalid_request_error", Some("invalid_value"), message) }
+        Self {
+            param,
+            ..Self::new("invalid_request_error", Some("invalid_value"), message)
+        }
     }
 
     /// A parameter that Hearth does not know how to honour.
     pub fn unsupported(param: &str, message: impl Into<String>) -> Self {
         Self {
             param: Some(param.into()),
-            ..Self::new("invalid_request_error", Some("unsupported_parameter"), message)
+            ..Self::new(
+                "invalid_request_error",
+                Some("unsupported_parameter"),
+                message,
+            )
         }
     }
 }

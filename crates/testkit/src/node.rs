@@ -19,7 +19,11 @@ pub fn ember() -> PathBuf {
 /// Engine options for tests: one compute thread, a short context, patience while the model loads.
 pub fn options() -> EngineOptions {
     EngineOptions {
-        model: ModelOptions { context: Some(1024), threads: Some(1), ..ModelOptions::default() },
+        model: ModelOptions {
+            context: Some(1024),
+            threads: Some(1),
+            ..ModelOptions::default()
+        },
         load_wait: Duration::from_secs(60),
         ..EngineOptions::default()
     }
@@ -42,22 +46,40 @@ impl TestNode {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, address) = mpsc::channel();
         let thread = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build();
             runtime.expect("a runtime").block_on(async move {
                 let mut catalogue = Catalogue::new(None);
                 catalogue.register("ember", ember());
                 let engine = Engine::new(options, catalogue);
-                let options = NodeOptions { version: "0.0.0", body_limit: 1 << 20 };
-                let node = Node::bind(([127, 0, 0, 1], 0).into(), engine, options).await.expect("a free port");
-                ready.send(node.address().expect("an address")).expect("the test waits");
+                let options = NodeOptions {
+                    version: "0.0.0",
+                    body_limit: 1 << 20,
+                };
+                let node = Node::bind(([127, 0, 0, 1], 0).into(), engine, options)
+                    .await
+                    .expect("a free port");
+                ready
+                    .send(node.address().expect("an address"))
+                    .expect("the test waits");
                 let end = async { stopped.await.unwrap_or(()) };
                 node.serve(end).await.expect("serving");
             });
         });
         let address = address.recv().expect("the node started");
         let config = ureq::Agent::config_builder().http_status_as_error(false);
-        let agent = config.timeout_global(Some(Duration::from_secs(120))).build().into();
-        Self { address, stop: Some(stop), thread: Some(thread), agent }
+        let agent = config
+            .timeout_global(Some(Duration::from_secs(120)))
+            .build()
+            .into();
+        Self {
+            address,
+            stop: Some(stop),
+            thread: Some(thread),
+            agent,
+        }
     }
 
     /// Where it listens.
@@ -83,7 +105,12 @@ impl TestNode {
     /// # Panics
     /// If the node does not answer.
     pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Reply {
-        Reply::read(self.agent.post(self.url(path)).content_type("application/json").send(body.as_ref()))
+        Reply::read(
+            self.agent
+                .post(self.url(path))
+                .content_type("application/json")
+                .send(body.as_ref()),
+        )
     }
 
     /// What the node says of itself.
@@ -96,7 +123,11 @@ impl TestNode {
 
     /// Counters of the embedded model; zeros while it is not loaded.
     pub fn load(&self) -> ModelLoad {
-        self.status().models.first().and_then(|model| model.load).unwrap_or_default()
+        self.status()
+            .models
+            .first()
+            .and_then(|model| model.load)
+            .unwrap_or_default()
     }
 }
 
@@ -124,9 +155,15 @@ impl Reply {
     fn read(response: Result<ureq::http::Response<ureq::Body>, ureq::Error>) -> Self {
         let mut response = response.expect("the node answers");
         let headers = response.headers().iter();
-        let headers = headers.map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").to_owned())).collect();
+        let headers = headers
+            .map(|(name, value)| (name.to_string(), value.to_str().unwrap_or("?").to_owned()))
+            .collect();
         let status = response.status().as_u16();
-        Self { status, headers, body: response.body_mut().read_to_string().expect("a text body") }
+        Self {
+            status,
+            headers,
+            body: response.body_mut().read_to_string().expect("a text body"),
+        }
     }
 
     /// The body as JSON.
@@ -139,7 +176,10 @@ impl Reply {
 
     /// The value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(other, _)| other == name)
+            .map(|(_, value)| value.as_str())
     }
 }
 

@@ -14,16 +14,32 @@ pub struct Asset {
 }
 
 const FILES: [(&str, &str, &str); 3] = [
-    ("hearth.css", "text/css; charset=utf-8", include_str!("assets/hearth.css")),
-    ("hearth.js", "text/javascript; charset=utf-8", include_str!("assets/hearth.js")),
-    ("hearth.svg", "image/svg+xml", include_str!("assets/hearth.svg")),
+    (
+        "hearth.css",
+        "text/css; charset=utf-8",
+        include_str!("assets/hearth.css"),
+    ),
+    (
+        "hearth.js",
+        "text/javascript; charset=utf-8",
+        include_str!("assets/hearth.js"),
+    ),
+    (
+        "hearth.svg",
+        "image/svg+xml",
+        include_str!("assets/hearth.svg"),
+    ),
 ];
 
 /// The static file served at `/assets/NAME`, if there is one.
 pub fn asset(name: &str) -> Option<Asset> {
     let index = FILES.iter().position(|(file, _, _)| *file == name)?;
     let (_, content_type, text) = FILES[index];
-    Some(Asset { content_type, bytes: text.as_bytes(), etag: &tags()[index] })
+    Some(Asset {
+        content_type,
+        bytes: text.as_bytes(),
+        etag: &tags()[index],
+    })
 }
 
 /// Address of an asset, with the hash of its content.
@@ -39,5 +55,7 @@ fn tags() -> &'static [String; 3] {
 
 /// FNV-1a (Fowler, Noll, Vo), 64 bits: enough to tell two builds apart.
 fn fnv(bytes: &[u8]) -> u64 {
-    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3))
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+    })
 }

@@ -86,7 +86,9 @@ fn settings() -> Markup {
 
 fn elsewhere(status: &NodeStatus) -> Markup {
     let base = format!("http://{}/v1", status.address);
-    let curl = format!("curl {base}/chat/completions \\\n  -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}]}}'");
+    let curl = format!(
+        "curl {base}/chat/completions \\\n  -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}]}}'"
+    );
     let python = format!(
         "from openai import OpenAI\n\nclient = OpenAI(base_url=\"{base}\", api_key=\"none\")\nanswer = client.chat.completions.create(\n    model=\"{}\", messages=[{{\"role\": \"user\", \"content\": \"Hi\"}}])\nprint(answer.choices[0].message.content)",
         status.default_model

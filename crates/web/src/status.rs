@@ -5,7 +5,11 @@ use maud::{Markup, html};
 
 /// The strip; the script replaces its numbers while the page is open.
 pub(crate) fn strip(status: &NodeStatus) -> Markup {
-    let model = status.models.iter().find(|model| model.name == status.default_model).or(status.models.first());
+    let model = status
+        .models
+        .iter()
+        .find(|model| model.name == status.default_model)
+        .or(status.models.first());
     html! {
         section.status #status aria-label="Status of this node" {
             dl {

@@ -20,7 +20,13 @@ fn status(name: &str) -> NodeStatus {
             architecture: None,
             parameters: None,
             context: None,
-            load: Some(ModelLoad { slots: 4, slots_busy: 1, kv_cells: 100, kv_used: 10, ..ModelLoad::default() }),
+            load: Some(ModelLoad {
+                slots: 4,
+                slots_busy: 1,
+                kv_cells: 100,
+                kv_used: 10,
+                ..ModelLoad::default()
+            }),
         }],
     }
 }
@@ -35,7 +41,16 @@ fn a_hostile_model_name_is_text() {
 #[test]
 fn the_status_is_there_without_a_script() {
     let page = hearth_web::home(&status("ember"));
-    for text in ["loading 40 %", "1 of 4 slots busy", "10 / 100", "100 MiB", "zen4", "1 h 6 min", "<noscript>", "version 1.2.3"] {
+    for text in [
+        "loading 40 %",
+        "1 of 4 slots busy",
+        "10 / 100",
+        "100 MiB",
+        "zen4",
+        "1 h 6 min",
+        "<noscript>",
+        "version 1.2.3",
+    ] {
         assert!(page.contains(text), "{text} is not in the page");
     }
     assert_eq!(page.matches("class=\"busy\"").count(), 1);
@@ -52,12 +67,18 @@ fn every_asset_exists_and_nothing_comes_from_elsewhere() {
     }
     assert!(found >= 4, "{found} assets");
     assert!(hearth_web::asset("../Cargo.toml").is_none());
-    let assets = ["hearth.css", "hearth.js"].map(|name| String::from_utf8_lossy(hearth_web::asset(name).map_or(&[], |asset| asset.bytes)).into_owned());
+    let assets = ["hearth.css", "hearth.js"].map(|name| {
+        String::from_utf8_lossy(hearth_web::asset(name).map_or(&[], |asset| asset.bytes))
+            .into_owned()
+    });
     for text in assets.iter().chain([&page]) {
         for (at, _) in text.match_indices("://") {
             let place = &text[at + 3..(at + 17).min(text.len())];
             assert!(place.starts_with("127.0.0.1:8321"), "{place}");
         }
     }
-    assert!(!page.contains("style=") && !page.contains("onclick"), "the content policy forbids inline code");
+    assert!(
+        !page.contains("style=") && !page.contains("onclick"),
+        "the content policy forbids inline code"
+    );
 }

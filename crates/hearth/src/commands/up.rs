@@ -14,7 +14,7 @@ use crate::cli::Tuning;
 use crate::client::Client;
 use crate::config::HostPort;
 use crate::daemon::{self, Unstarted};
-use crate::failure::{Failure, Outcome};
+use crate::failure::{ANOTHER_HOME, Failure, Outcome};
 use crate::record::NodeRecord;
 use crate::screen::{Screen, print, println};
 
@@ -210,16 +210,16 @@ async fn detached(context: &Context) -> Outcome {
 fn spawn(context: &Context, log: &Path) -> Outcome<Child> {
     let folder = log.parent().unwrap_or(log);
     std::fs::create_dir_all(folder)
-        .map_err(|error| Failure::file("create the folder", folder, &error))?;
+        .map_err(|error| Failure::file("create the folder", folder, &error, ANOTHER_HOME))?;
     let file = OpenOptions::new()
         .create(true)
         .write(true)
         .truncate(true)
         .open(log)
-        .map_err(|error| Failure::file("write", log, &error))?;
+        .map_err(|error| Failure::file("write", log, &error, ANOTHER_HOME))?;
     let errors = file
         .try_clone()
-        .map_err(|error| Failure::file("write", log, &error))?;
+        .map_err(|error| Failure::file("write", log, &error, ANOTHER_HOME))?;
     let program = std::env::current_exe().map_err(|error| {
         Failure::new(format!("cannot find this executable to start it: {error}"))
     })?;

@@ -359,7 +359,9 @@ fn a_home_that_cannot_be_used_is_named() {
         .hearth(&["serve", "--home", "file/home"])
         .ends_with(1);
     assert!(
-        failed.err.contains("cannot create the folder") && failed.err.contains("file/home"),
+        failed.err.contains("cannot create the folder")
+            && failed.err.contains("file/home")
+            && failed.err.contains("fix: choose another folder"),
         "{}",
         failed.err
     );

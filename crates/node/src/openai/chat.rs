@@ -8,7 +8,9 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use hearth_engine::{Constraint, Event, Prompt, Request};
-use hearth_protocol::chat::{Answer, ChatCompletion, ChatRequest, Choice, LogProbs, ResponseFormat};
+use hearth_protocol::chat::{
+    Answer, ChatCompletion, ChatRequest, Choice, LogProbs, ResponseFormat,
+};
 use hearth_protocol::error::{ApiError, ErrorBody};
 use hearth_protocol::parse;
 use serde_json::{Value, json};
@@ -33,7 +35,10 @@ pub(crate) async fn chat(
     let begun = Instant::now();
     let request: ChatRequest = parse::body(&received(body)?)?;
     request.check()?;
-    let generation = node.engine.generate(request.model.as_deref(), engine_request(&request)?).await?;
+    let generation = node
+        .engine
+        .generate(request.model.as_deref(), engine_request(&request)?)
+        .await?;
     let head = Head::new(&node, "chatcmpl", &generation.model);
     let logprobs = request.logprobs == Some(true);
     if request.stream == Some(true) {
@@ -46,8 +51,10 @@ pub(crate) async fn chat(
 }
 
 fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
-    let messages: Result<Vec<Value>, _> = request.messages.iter().map(serde_json::to_value).collect();
-    let messages = messages.map_err(|error| ApiError::invalid(Some("messages".into()), error.to_string()))?;
+    let messages: Result<Vec<Value>, _> =
+        request.messages.iter().map(serde_json::to_value).collect();
+    let messages =
+        messages.map_err(|error| ApiError::invalid(Some("messages".into()), error.to_string()))?;
     let prompt = Prompt::Chat {
         messages,
         tools: Vec::new(),
@@ -57,25 +64,40 @@ fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
     let constraint = match &request.response_format {
         None | Some(ResponseFormat::Text) => gbnf(&request.grammar),
         Some(ResponseFormat::JsonObject) => Constraint::JsonObject,
-        Some(ResponseFormat::JsonSchema { json_schema }) => Constraint::JsonSchema(json_schema.schema.clone()),
+        Some(ResponseFormat::JsonSchema { json_schema }) => {
+            Constraint::JsonSchema(json_schema.schema.clone())
+        }
     };
     Ok(Request {
         sampling: sampling(&fields)?,
         constraint,
         max_tokens: request.max_completion_tokens.or(request.max_tokens),
         ignore_eos: fields.ignore_eos == Some(true),
-        stop: request.stop.as_ref().map(|stop| stop.texts()).unwrap_or_default(),
+        stop: request
+            .stop
+            .as_ref()
+            .map(|stop| stop.texts())
+            .unwrap_or_default(),
         n: request.n.unwrap_or(1),
         logprobs: (request.logprobs == Some(true)).then(|| request.top_logprobs.unwrap_or(0)),
         ..Request::new(prompt)
     })
 }
 
-async fn collect(mut watched: Watched<'_>, head: Head, n: u32, logprobs: bool) -> Result<ChatCompletion, Failure> {
+async fn collect(
+    mut watched: Watched<'_>,
+    head: Head,
+    n: u32,
+    logprobs: bool,
+) -> Result<ChatCompletion, Failure> {
     let mut choices: Vec<Choice> = (0..n)
         .map(|index| Choice {
             index,
-            message: Answer { role: "assistant".into(), content: String::new(), refusal: None },
+            message: Answer {
+                role: "assistant".into(),
+                content: String::new(),
+                refusal: None,
+            },
             logprobs: logprobs.then(LogProbs::default),
             finish_reason: String::new(),
         })
@@ -83,14 +105,21 @@ async fn collect(mut watched: Watched<'_>, head: Head, n: u32, logprobs: bool) -
     while let Some(event) = watched.next().await {
         match event? {
             Event::Started { .. } => {}
-            Event::Text { choice, text, logprobs } => {
+            Event::Text {
+                choice,
+                text,
+                logprobs,
+            } => {
                 let choice = &mut choices[choice as usize];
                 choice.message.content.push_str(&text);
                 if let Some(all) = &mut choice.logprobs {
                     all.content.extend(logprobs.iter().map(logprob));
                 }
             }
-            Event::Finished { choice, reason: why } => choices[choice as usize].finish_reason = reason(why).into(),
+            Event::Finished {
+                choice,
+                reason: why,
+            } => choices[choice as usize].finish_reason = reason(why).into(),
             Event::Done(used) => {
                 return Ok(ChatCompletion {
                     id: head.id,
@@ -129,7 +158,9 @@ impl ChatChunks {
         Self {
             before: format!("{},\"choices\":[", object.trim_end_matches('}')),
             choices: request.n.unwrap_or(1),
-            include_usage: request.stream_options.is_some_and(|options| options.include_usage == Some(true)),
+            include_usage: request
+                .stream_options
+                .is_some_and(|options| options.include_usage == Some(true)),
             used: None,
         }
     }
@@ -153,16 +184,24 @@ impl Chunks for ChatChunks {
             Event::Started { .. } => {
                 for index in 0..self.choices {
                     let delta = r#"{"role":"assistant","content":"","refusal":null}"#;
-                    let choice = format!(r#"{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":null}}"#);
+                    let choice = format!(
+                        r#"{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":null}}"#
+                    );
                     self.push(out, &choice, "null");
                 }
             }
-            Event::Text { choice, text, logprobs } => {
+            Event::Text {
+                choice,
+                text,
+                logprobs,
+            } => {
                 let text = Value::from(text.as_str());
                 let probabilities = if logprobs.is_empty() {
                     "null".into()
                 } else {
-                    let all = LogProbs { content: logprobs.iter().map(logprob).collect() };
+                    let all = LogProbs {
+                        content: logprobs.iter().map(logprob).collect(),
+                    };
                     serde_json::to_string(&all).unwrap_or_else(|_| "null".into())
                 };
                 let choice = format!(
@@ -170,9 +209,14 @@ impl Chunks for ChatChunks {
                 );
                 self.push(out, &choice, "null");
             }
-            Event::Finished { choice, reason: why } => {
+            Event::Finished {
+                choice,
+                reason: why,
+            } => {
                 let why = reason(*why);
-                let choice = format!(r#"{{"index":{choice},"delta":{{}},"logprobs":null,"finish_reason":"{why}"}}"#);
+                let choice = format!(
+                    r#"{{"index":{choice},"delta":{{}},"logprobs":null,"finish_reason":"{why}"}}"#
+                );
                 self.push(out, &choice, "null");
             }
             Event::Done(used) => self.used = Some(*used),

@@ -8,7 +8,9 @@ use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use hearth_engine::{Event, Prompt, Request, TokenLogprob, Usage};
-use hearth_protocol::completion::{Completion, CompletionChoice, CompletionLogProbs, CompletionRequest, OnePrompt};
+use hearth_protocol::completion::{
+    Completion, CompletionChoice, CompletionLogProbs, CompletionRequest, OnePrompt,
+};
 use hearth_protocol::error::{ApiError, ErrorBody};
 use hearth_protocol::parse;
 
@@ -38,10 +40,17 @@ pub(crate) async fn completions(
     let mut generations = Vec::new();
     for prompt in request.prompt.each() {
         let asked = engine_request(&request, prompt)?;
-        let generation = node.engine.generate(request.model.as_deref(), asked).await.map_err(in_prompt)?;
+        let generation = node
+            .engine
+            .generate(request.model.as_deref(), asked)
+            .await
+            .map_err(in_prompt)?;
         generations.push(generation);
     }
-    let model = generations.first().map(|generation| generation.model.clone()).unwrap_or_default();
+    let model = generations
+        .first()
+        .map(|generation| generation.model.clone())
+        .unwrap_or_default();
     let head = Head::new(&node, "cmpl", &model);
     let mut writer = Writer::new(head, &request);
     if request.stream == Some(true) {
@@ -87,7 +96,11 @@ fn engine_request(request: &CompletionRequest, prompt: OnePrompt) -> Result<Requ
         constraint: gbnf(&request.grammar),
         max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_TOKENS)),
         ignore_eos: fields.ignore_eos == Some(true),
-        stop: request.stop.as_ref().map(|stop| stop.texts()).unwrap_or_default(),
+        stop: request
+            .stop
+            .as_ref()
+            .map(|stop| stop.texts())
+            .unwrap_or_default(),
         n: request.n.unwrap_or(1),
         logprobs: request.logprobs,
         ..Request::new(prompt)
@@ -120,7 +133,9 @@ impl Writer {
             n,
             echo: echo.collect(),
             logprobs: request.logprobs.is_some(),
-            include_usage: request.stream_options.is_some_and(|options| options.include_usage == Some(true)),
+            include_usage: request
+                .stream_options
+                .is_some_and(|options| options.include_usage == Some(true)),
             used: Usage::default(),
             lengths: vec![0; prompts.len() * n as usize],
         }
@@ -141,12 +156,26 @@ impl Writer {
         let offset = prompt as u32 * self.n;
         match event {
             Event::Started { .. } => None,
-            Event::Text { choice, text, logprobs } => {
+            Event::Text {
+                choice,
+                text,
+                logprobs,
+            } => {
                 let index = offset + choice;
-                let logprobs = self.logprobs.then(|| self.logprobs(index as usize, logprobs));
-                Some(CompletionChoice { index, text: text.clone(), logprobs, finish_reason: None })
+                let logprobs = self
+                    .logprobs
+                    .then(|| self.logprobs(index as usize, logprobs));
+                Some(CompletionChoice {
+                    index,
+                    text: text.clone(),
+                    logprobs,
+                    finish_reason: None,
+                })
             }
-            Event::Finished { choice, reason: why } => Some(CompletionChoice {
+            Event::Finished {
+                choice,
+                reason: why,
+            } => Some(CompletionChoice {
                 index: offset + choice,
                 text: String::new(),
                 logprobs: None,
@@ -170,13 +199,20 @@ impl Writer {
             self.lengths[index] += piece.chars().count();
             all.tokens.push(piece);
             all.token_logprobs.push(finite(token.chosen.logprob));
-            let top = token.top.iter().map(|top| (text(&top.bytes), finite(top.logprob).into()));
+            let top = token
+                .top
+                .iter()
+                .map(|top| (text(&top.bytes), finite(top.logprob).into()));
             all.top_logprobs.push(top.collect());
         }
         all
     }
 
-    fn completion(&self, choices: Vec<CompletionChoice>, usage: Option<hearth_protocol::chat::Usage>) -> Completion {
+    fn completion(
+        &self,
+        choices: Vec<CompletionChoice>,
+        usage: Option<hearth_protocol::chat::Usage>,
+    ) -> Completion {
         Completion {
             id: self.head.id.clone(),
             object: "text_completion".into(),
@@ -188,7 +224,12 @@ impl Writer {
         }
     }
 
-    fn push(&self, out: &mut String, choices: Vec<CompletionChoice>, usage: Option<hearth_protocol::chat::Usage>) {
+    fn push(
+        &self,
+        out: &mut String,
+        choices: Vec<CompletionChoice>,
+        usage: Option<hearth_protocol::chat::Usage>,
+    ) {
         let chunk = self.completion(choices, usage);
         sse::push(out, &serde_json::to_string(&chunk).unwrap_or_default());
     }
@@ -196,7 +237,9 @@ impl Writer {
 
 impl Chunks for Writer {
     fn event(&mut self, prompt: usize, event: &Event, out: &mut String) {
-        if matches!(event, Event::Started { .. }) && self.echo.get(prompt).is_some_and(|echo| !echo.is_empty()) {
+        if matches!(event, Event::Started { .. })
+            && self.echo.get(prompt).is_some_and(|echo| !echo.is_empty())
+        {
             self.push(out, self.empty_choices(prompt), None);
         }
         if let Some(piece) = self.piece(prompt, event) {

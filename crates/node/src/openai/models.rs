@@ -16,18 +16,26 @@ pub(crate) async fn list(State(node): State<Shared>) -> Json<ModelList> {
     let mut models = catalogue.list();
     // Stable: the others keep their order.
     models.sort_by_key(|model| Some(model.name.as_str()) != catalogue.default_name());
-    Json(ModelList { object: "list".into(), data: models.iter().map(describe).collect() })
+    Json(ModelList {
+        object: "list".into(),
+        data: models.iter().map(describe).collect(),
+    })
 }
 
 /// One model; the name may contain slashes.
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "openai", params(("id" = String, Path, description = "name of the model")),
     responses((status = 200, body = Model), (status = 404, description = "no such model", body = ErrorBody)))]
-pub(crate) async fn one(State(node): State<Shared>, Path(id): Path<String>) -> Result<Json<Model>, Failure> {
+pub(crate) async fn one(
+    State(node): State<Shared>,
+    Path(id): Path<String>,
+) -> Result<Json<Model>, Failure> {
     Ok(Json(describe(&node.engine.catalogue().resolve(Some(&id))?)))
 }
 
 fn describe(source: &ModelSource) -> Model {
-    let changed = std::fs::metadata(&source.path).and_then(|file| file.modified()).ok();
+    let changed = std::fs::metadata(&source.path)
+        .and_then(|file| file.modified())
+        .ok();
     let created = changed.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
     Model {
         id: source.name.clone(),

@@ -40,7 +40,12 @@ struct Streaming<C> {
 }
 
 /// The answer of one or several generations, one after the other.
-pub(super) fn respond<C: Chunks>(node: Shared, generations: Vec<Generation>, begun: Instant, chunks: C) -> Response {
+pub(super) fn respond<C: Chunks>(
+    node: Shared,
+    generations: Vec<Generation>,
+    begun: Instant,
+    chunks: C,
+) -> Response {
     let state = Streaming {
         node,
         rest: generations.into(),
@@ -54,7 +59,10 @@ pub(super) fn respond<C: Chunks>(node: Shared, generations: Vec<Generation>, beg
         let out = state.write().await?;
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(out)), state))
     });
-    let headers = [(CONTENT_TYPE, "text/event-stream"), (CACHE_CONTROL, "no-cache")];
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-cache"),
+    ];
     (headers, Body::from_stream(body)).into_response()
 }
 
@@ -70,7 +78,12 @@ impl<C: Chunks> Streaming<C> {
                 self.finish(&mut out);
                 break;
             };
-            let mut watched = Watched { node: &self.node, generation, begun: self.begun, first: self.first };
+            let mut watched = Watched {
+                node: &self.node,
+                generation,
+                begun: self.begun,
+                first: self.first,
+            };
             match tokio::time::timeout(QUIET, watched.next()).await {
                 Err(_) => out.push_str(": waiting\n\n"),
                 Ok(event) => {
@@ -119,7 +132,9 @@ impl<C: Chunks> Streaming<C> {
 
 /// The status line is long gone, so the error is an event.
 fn fail(error: EngineError, out: &mut String) {
-    let body = ErrorBody { error: Failure::from(error).error };
+    let body = ErrorBody {
+        error: Failure::from(error).error,
+    };
     push(out, &serde_json::to_string(&body).unwrap_or_default());
 }
 

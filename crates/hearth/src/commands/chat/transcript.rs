@@ -60,7 +60,8 @@ impl Transcript {
         } else {
             self.markdown()
         };
-        std::fs::write(path, text).map_err(|error| Failure::file("write", path, &error))
+        std::fs::write(path, text)
+            .map_err(|error| Failure::file("write", path, &error, "choose another file"))
     }
 
     fn markdown(&self) -> String {

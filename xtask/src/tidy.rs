@@ -1,0 +1,302 @@
+//! The rules a compiler does not know, each a function from the tree to what breaks it.
+//!
+//! What may import what is written once, in the table of `docs/ARCHITECTURE.md`; the rule reads it there.
+
+use self::tree::Tree;
+
+pub mod tree;
+
+/// Longest file, in lines.
+const LONGEST: usize = 1200;
+/// Names that say nothing about what is inside.
+const DRAWERS: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
+/// Crates that may contain `unsafe`.
+const MAY_BE_UNSAFE: [&str; 1] = ["crates/engine/"];
+/// Crates that may read the environment.
+const MAY_READ_ENVIRONMENT: [&str; 2] = ["crates/hearth/", "xtask/"];
+/// Licences a dependency may have; one of an `OR` is enough.
+const LICENCES: [&str; 13] = [
+    "MIT",
+    "MIT-0",
+    "Apache-2.0",
+    "Apache-2.0 WITH LLVM-exception",
+    "BSD-2-Clause",
+    "BSD-3-Clause",
+    "ISC",
+    "Zlib",
+    "Unicode-3.0",
+    "Unlicense",
+    "0BSD",
+    "CC0-1.0",
+    "BSL-1.0",
+];
+
+/// A rule: its name, and what breaks it.
+pub type Rule = (&'static str, fn(&Tree) -> Vec<String>);
+
+/// All rules.
+pub const RULES: [Rule; 9] = [
+    ("dependency direction", direction),
+    ("unsafe code", unsafe_code),
+    ("sleep in tests", sleep),
+    ("file length", length),
+    ("drawers", drawers),
+    ("documentation lints", documented),
+    ("one executable", executable),
+    ("licences", licences),
+    ("environment", environment),
+];
+
+/// Reads the tree and applies every rule.
+pub fn check() -> Result<(), String> {
+    let broken = broken(&Tree::read()?);
+    if broken.is_empty() {
+        println!("tidy: {} rules hold", RULES.len());
+        Ok(())
+    } else {
+        Err(broken.join("\n"))
+    }
+}
+
+/// Everything that breaks a rule.
+pub fn broken(tree: &Tree) -> Vec<String> {
+    RULES
+        .iter()
+        .flat_map(|(name, rule)| {
+            rule(tree)
+                .into_iter()
+                .map(move |what| format!("tidy: {name}: {what}"))
+        })
+        .collect()
+}
+
+/// Rows `| \`room\` | … | imports |` of the table in the architecture, as package names.
+fn allowed(architecture: &str) -> Vec<(String, Vec<String>)> {
+    let package = |room: &str| {
+        if room == "hearth" || room == "xtask" {
+            room.to_owned()
+        } else {
+            format!("hearth-{room}")
+        }
+    };
+    architecture
+        .lines()
+        .filter_map(|line| {
+            let cells: Vec<&str> = line
+                .trim()
+                .strip_prefix('|')?
+                .strip_suffix('|')?
+                .split('|')
+                .map(str::trim)
+                .collect();
+            let room = cells.first()?.strip_prefix('`')?.strip_suffix('`')?;
+            let imports = cells
+                .last()?
+                .split('`')
+                .skip(1)
+                .step_by(2)
+                .map(package)
+                .collect();
+            Some((package(room), imports))
+        })
+        .collect()
+}
+
+fn direction(tree: &Tree) -> Vec<String> {
+    let allowed = allowed(&tree.architecture);
+    let ours: Vec<&str> = tree
+        .crates
+        .iter()
+        .map(|member| member.name.as_str())
+        .collect();
+    let mut broken = Vec::new();
+    for member in &tree.crates {
+        let Some((_, imports)) = allowed.iter().find(|(name, _)| *name == member.name) else {
+            broken.push(format!(
+                "{} is not in the table of docs/ARCHITECTURE.md",
+                member.name
+            ));
+            continue;
+        };
+        for dependency in &member.dependencies {
+            if ours.contains(&dependency.as_str()) && !imports.contains(dependency) {
+                broken.push(format!(
+                    "{} imports {dependency}, which docs/ARCHITECTURE.md does not list",
+                    member.name
+                ));
+            }
+            if dependency == "llama-cpp-sys-2" && member.name != "hearth-engine" {
+                broken.push(format!(
+                    "{} imports {dependency}; only hearth-engine knows llama.cpp",
+                    member.name
+                ));
+            }
+        }
+    }
+    broken
+}
+
+/// Lines of code with comments and string contents out of the way, numbered from 1.
+fn code(text: &str) -> impl Iterator<Item = (usize, String)> + '_ {
+    text.lines().enumerate().map(|(at, line)| {
+        let line = line.split("//").next().unwrap_or_default();
+        let outside: String = line.split('"').step_by(2).collect();
+        (at + 1, outside)
+    })
+}
+
+fn has_word(line: &str, word: &str) -> bool {
+    line.split(|c: char| !(c.is_alphanumeric() || c == '_'))
+        .any(|other| other == word)
+}
+
+fn unsafe_code(tree: &Tree) -> Vec<String> {
+    let elsewhere = tree.rust().filter(|file| {
+        !MAY_BE_UNSAFE
+            .iter()
+            .any(|place| file.path.starts_with(place))
+    });
+    elsewhere
+        .flat_map(|file| {
+            let lines = code(&file.text).filter(|(_, line)| has_word(line, "unsafe"));
+            lines
+                .map(|(at, _)| format!("{}:{at}", file.path))
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+fn sleep(tree: &Tree) -> Vec<String> {
+    let mut broken = Vec::new();
+    for file in tree
+        .rust()
+        .filter(|file| !file.path.starts_with("xtask/src/tidy"))
+    {
+        let whole = file.path.contains("/tests/") || file.path.ends_with("/tests.rs");
+        let mut inside = whole;
+        for (at, line) in code(&file.text) {
+            inside |= line.contains("#[cfg(test)]");
+            if inside && has_word(&line, "sleep") {
+                broken.push(format!(
+                    "{}:{at} waits by the clock; wait for a condition instead",
+                    file.path
+                ));
+            }
+        }
+    }
+    broken
+}
+
+fn length(tree: &Tree) -> Vec<String> {
+    let long = tree
+        .files
+        .iter()
+        .filter(|file| file.path != "Cargo.lock" && !file.path.starts_with("bench/results/"));
+    long.map(|file| (&file.path, file.text.lines().count()))
+        .filter(|(_, lines)| *lines > LONGEST)
+        .map(|(path, lines)| format!("{path} has {lines} lines, more than {LONGEST}"))
+        .collect()
+}
+
+fn drawers(tree: &Tree) -> Vec<String> {
+    let is_drawer =
+        |part: &str| DRAWERS.contains(&part.rsplit_once('.').map_or(part, |(stem, _)| stem));
+    let paths = tree
+        .files
+        .iter()
+        .map(|file| file.path.as_str())
+        .filter(|path| path.split('/').any(is_drawer));
+    let names = tree.crates.iter().map(|member| member.name.as_str());
+    let names = names.filter(|name| name.split('-').any(|part| DRAWERS.contains(&part)));
+    paths
+        .chain(names)
+        .map(|name| format!("{name} says nothing about what is inside"))
+        .collect()
+}
+
+/// Documentation of public items is checked by rustc and clippy; here it is made sure that nobody switched that off.
+fn documented(tree: &Tree) -> Vec<String> {
+    let manifests = tree
+        .crates
+        .iter()
+        .filter(|member| !member.manifest.contains("[lints]\nworkspace = true"))
+        .map(|member| format!("{} does not inherit the workspace's lints", member.name));
+    let root = tree.text("Cargo.toml").unwrap_or_default();
+    let lint = (!root.contains("missing_docs = \"warn\""))
+        .then(|| "Cargo.toml does not warn of missing_docs".to_owned());
+    let allowed = tree
+        .rust()
+        .filter(|file| {
+            file.text
+                .lines()
+                .any(|line| line.trim().starts_with("#") && line.contains("allow(missing_docs)"))
+        })
+        .map(|file| format!("{} allows missing_docs", file.path));
+    manifests.chain(lint).chain(allowed).collect()
+}
+
+fn executable(tree: &Tree) -> Vec<String> {
+    tree.crates
+        .iter()
+        .flat_map(|member| member.executables.iter().map(move |name| (member, name)))
+        .filter(|(member, name)| {
+            !(member.name == "hearth" && *name == "hearth" || member.name == "xtask")
+        })
+        .map(|(member, name)| {
+            format!(
+                "{} builds `{name}`; `hearth` is the one executable",
+                member.name
+            )
+        })
+        .collect()
+}
+
+fn licences(tree: &Tree) -> Vec<String> {
+    tree.packages
+        .iter()
+        .filter(|package| !is_allowed(&package.licence))
+        .map(|package| format!("{} has the licence `{}`", package.name, package.licence))
+        .collect()
+}
+
+/// SPDX expressions as they occur: `A OR B`, `A AND B`, `(A OR B) AND C`, and the old `A/B`.
+fn is_allowed(expression: &str) -> bool {
+    let expression = expression.replace('/', " OR ");
+    !expression.is_empty()
+        && expression.split(" AND ").all(|part| {
+            let part = part.trim().trim_start_matches('(').trim_end_matches(')');
+            part.split(" OR ")
+                .any(|licence| LICENCES.contains(&licence.trim().trim_matches(['(', ')'])))
+        })
+}
+
+fn environment(tree: &Tree) -> Vec<String> {
+    let reads = |line: &str| {
+        ["env::var", "env::var_os", "env::vars"]
+            .iter()
+            .any(|name| line.contains(name))
+    };
+    tree.rust()
+        .filter(|file| {
+            !MAY_READ_ENVIRONMENT
+                .iter()
+                .any(|place| file.path.starts_with(place))
+        })
+        .filter(|file| {
+            !file.path.ends_with("build.rs")
+                && !file.path.contains("/tests/")
+                && !file.path.contains("/examples/")
+        })
+        .flat_map(|file| {
+            let lines = code(&file.text).filter(|(_, line)| reads(line));
+            lines
+                .map(|(at, _)| {
+                    format!(
+                        "{}:{at} reads the environment; take a setting instead",
+                        file.path
+                    )
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect()
+}
