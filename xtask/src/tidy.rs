@@ -150,6 +150,16 @@ fn has_word(line: &str, word: &str) -> bool {
         .any(|other| other == word)
 }
 
+/// Not the bare word: it stands in texts that go over several lines.
+fn starts_unsafe(line: &str) -> bool {
+    let mut places = line.split("unsafe").skip(1).map(str::trim_start);
+    places.any(|rest| {
+        ["{", "fn ", "impl", "extern", "trait"]
+            .iter()
+            .any(|start| rest.starts_with(start))
+    })
+}
+
 fn unsafe_code(tree: &Tree) -> Vec<String> {
     let elsewhere = tree.rust().filter(|file| {
         !MAY_BE_UNSAFE
@@ -158,7 +168,7 @@ fn unsafe_code(tree: &Tree) -> Vec<String> {
     });
     elsewhere
         .flat_map(|file| {
-            let lines = code(&file.text).filter(|(_, line)| has_word(line, "unsafe"));
+            let lines = code(&file.text).filter(|(_, line)| starts_unsafe(line));
             lines
                 .map(|(at, _)| format!("{}:{at}", file.path))
                 .collect::<Vec<_>>()

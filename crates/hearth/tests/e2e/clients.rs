@@ -1,0 +1,66 @@
+//! Real client libraries against the real executable.
+//!
+//! `cargo xtask test` installs the packages under the build folder; without them these tests fail and say so.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::household::Household;
+
+fn scripts() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/clients")
+}
+
+/// A file under the folder that `cargo xtask test` fills.
+fn installed(name: &str) -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../..")
+        .join(target)
+        .join("clients")
+        .join(name);
+    assert!(
+        path.exists(),
+        "{} is missing; run the tests through `cargo xtask test`",
+        path.display()
+    );
+    path
+}
+
+fn passes(mut script: Command, checks: usize) {
+    let output = script.output().unwrap();
+    let (out, err) = (
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+    );
+    assert!(output.status.success(), "{script:?}\n{out}\n{err}");
+    assert_eq!(
+        out.lines().filter(|line| line.starts_with("ok ")).count(),
+        checks,
+        "{out}"
+    );
+}
+
+#[test]
+fn the_python_package_openai_works() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let mut script = Command::new(installed("python/bin/python"));
+    script
+        .arg(scripts().join("openai_client.py"))
+        .arg(format!("http://{}/v1", node.address));
+    passes(script, 10);
+}
+
+#[test]
+fn the_javascript_package_openai_works() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let mut script = Command::new("node");
+    script
+        .arg(scripts().join("openai_client.mjs"))
+        .arg(format!("http://{}/v1", node.address))
+        .arg(installed("node"));
+    passes(script, 7);
+}
