@@ -4,3 +4,4 @@
 mod cli;
 mod clients;
 mod household;
+mod page;
