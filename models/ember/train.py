@@ -177,6 +177,7 @@ def main():
     parser.add_argument("--work", type=Path, default=HERE / ".work", help="folder for checkpoints")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for the GGUF files")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--rate", type=float, default=1.0, help="factor on the learning rates; less than 1 to go on with a trained target")
     parser.add_argument("--check", action="store_true", help="score the GGUF files in --out instead of training")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -204,7 +205,7 @@ def main():
     if checkpoint.exists():
         target.load_state_dict(torch.load(checkpoint))
     if options.only in (None, "target"):
-        fit(target, tokenizer, mix, options.minutes, checkpoint, seed=options.seed)
+        fit(target, tokenizer, mix, options.minutes, checkpoint, rate=options.rate, seed=options.seed)
         write_model(target, tokenizer, options.out / "ember.gguf", "Ember")
     if options.only in (None, "draft"):
         draft = Llama(DRAFT)

@@ -144,12 +144,16 @@ pub enum Event {
     Done(Usage),
 }
 
+/// Where the events of a request arrive. Unbounded, because a request has at most as many events as its context has
+/// tokens, and the model's thread must not wait for a slow client.
+pub(crate) type EventReceiver = tokio::sync::mpsc::UnboundedReceiver<Result<Event, EngineError>>;
+
 /// The running answer to one request. Dropping it cancels the request; its slot is free within one step.
 #[derive(Debug)]
 pub struct Generation {
     /// Name of the model that answers, as the catalogue spells it.
     pub model: String,
-    pub(crate) events: tokio::sync::mpsc::UnboundedReceiver<Result<Event, EngineError>>,
+    pub(crate) events: EventReceiver,
 }
 
 impl Generation {

@@ -75,6 +75,9 @@ fn with_options(schema: Value) -> Value {
     Value::Object(schema)
 }
 
+/// From text to tokens.
+pub type Tokenize = Arc<dyn Fn(&[u8]) -> Vec<Token> + Send + Sync>;
+
 /// What a grammar must know of a model's vocabulary.
 pub struct Vocabulary {
     /// The bytes of every token; of special tokens their name.
@@ -86,12 +89,12 @@ pub struct Vocabulary {
     /// All tokens that end a generation.
     pub end_of_generation: Vec<Token>,
     /// Tokens of a text, special tokens written out in it not recognised.
-    pub tokenize: Arc<dyn Fn(&[u8]) -> Vec<Token> + Send + Sync>,
+    pub tokenize: Tokenize,
 }
 
 struct Environment {
     trie: TokTrie,
-    tokenize: Arc<dyn Fn(&[u8]) -> Vec<Token> + Send + Sync>,
+    tokenize: Tokenize,
 }
 
 impl TokenizerEnv for Environment {

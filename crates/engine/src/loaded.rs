@@ -11,7 +11,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::counters::Counters;
 use crate::engine::{ModelOptions, machine_memory};
-use crate::generation::{AdapterUse, Event, Prompt, Request};
+use crate::generation::{AdapterUse, EventReceiver, Prompt, Request};
 use crate::grammar::{Grammar, GrammarFactory, Vocabulary};
 use crate::kv::KvCache;
 use crate::llama::{Adapter, Context, ContextOptions, Header, Model};
@@ -194,10 +194,7 @@ impl Loaded {
 
     /// Checks a request and turns it into tasks. Everything that can be wrong with it is found here. Blocks for as
     /// long as tokenising and compiling take.
-    pub fn prepare(
-        &self,
-        request: &Request,
-    ) -> Result<(Vec<Task>, UnboundedReceiver<Result<Event, EngineError>>), EngineError> {
+    pub fn prepare(&self, request: &Request) -> Result<(Vec<Task>, EventReceiver), EngineError> {
         self.check(request)?;
         let prompt = self.tokens(&request.prompt)?;
         let context = self.plan.context as usize;

@@ -1,6 +1,6 @@
 //! The daemon: doors, HTTP surfaces, and the request path.
 //!
-//! A request comes in through the local door, passes [`access`], is read and checked by its surface ([`openai`]), and
+//! A request comes in through the local door, passes `access`, is read and checked by its surface (`openai`), and
 //! goes to the engine; events come back as one body or as a stream. This crate refuses configuration, files and
 //! the terminal: the binary hands it an engine and an address.
 

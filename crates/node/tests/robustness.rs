@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 fn ask(node: &TestNode, prompt: usize, read: Option<usize>) -> std::io::Result<()> {
     let body = json!({
         "messages": [{"role": "user", "content": format!("{} what is hearth", prompt % 97)}],
-        "stream": prompt % 2 == 0, "max_tokens": 1 + prompt % 4,
+        "stream": prompt.is_multiple_of(2), "max_tokens": 1 + prompt % 4,
     })
     .to_string();
     let mut stream = TcpStream::connect(node.address())?;
