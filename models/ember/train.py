@@ -173,7 +173,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--minutes", type=float, default=40, help="training time of the target; the rest scales with it")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--only", choices=["target", "draft", "adapters"])
+    parser.add_argument("--only", choices=["target", "draft", "adapters", *adapters.KINDS])
     parser.add_argument("--work", type=Path, default=HERE / ".work", help="folder for checkpoints")
     parser.add_argument("--out", type=Path, default=HERE, help="folder for the GGUF files")
     parser.add_argument("--seed", type=int, default=0)
@@ -214,8 +214,8 @@ def main():
             draft.load_state_dict(torch.load(small))
         fit(draft, tokenizer, mix, options.minutes / 5, small, seed=options.seed)
         write_model(draft, tokenizer, options.out / "ember-draft.gguf", "Ember draft")
-    if options.only in (None, "adapters"):
-        for kind in adapters.KINDS:
+    for kind in adapters.KINDS:
+        if options.only in (None, "adapters", kind):
             target.load_state_dict(torch.load(checkpoint), strict=False)
             for parameter in target.parameters():
                 parameter.requires_grad_(False)

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::{Value, json};
@@ -24,7 +25,7 @@ const CONTEXT: usize = 4096;
 /// Prefixes for [`SLOTS`] slots.
 const PREFIXES: usize = 16;
 /// Words of a prompt of about 1,000 tokens.
-const LONG: usize = 720;
+const LONG: usize = 600;
 /// Words of a short prompt.
 const SHORT: usize = 16;
 
@@ -60,31 +61,46 @@ pub fn run(args: &[String]) -> Result<(), String> {
         options.threads,
         options.repeat,
     )?;
+    // What is short comes first, and every section is kept as soon as it is measured.
+    let name = format!("serve-{}", options.shape);
+    println!("\nnode");
+    let mut rows = process(&options, &hearth, &target)?;
+    rows.extend(overhead(&target)?);
+    report.section("node", rows);
+    report.write(&name)?;
     for quant in &options.quants {
-        let model = target
-            .join("bench")
-            .join(format!("{}-{quant}.gguf", options.shape));
-        if !model.is_file() {
-            std::fs::create_dir_all(target.join("bench")).map_err(|error| error.to_string())?;
-            let path = model.display().to_string();
-            let example = [
-                "run",
-                "--release",
-                "--package",
-                "hearth-testkit",
-                "--example",
-                "write_gguf",
-                "--",
-            ];
-            cargo(&[&example[..], &[&options.shape, quant, &path]].concat())?;
-        }
+        let model = model(&options.shape, quant, &target)?;
         println!("\n{} {quant}", options.shape);
         let rows = measure(&options, &hearth, &model, &target)?;
         report.section(&format!("{} {quant}", options.shape), rows);
+        report.write(&name)?;
     }
-    println!("\nstart, memory, size");
-    report.section("start, memory, size", process(&options, &hearth, &target)?);
-    report.write(&format!("serve-{}", options.shape))
+    Ok(())
+}
+
+/// The random-weight model of that shape, written if it is not there yet.
+fn model(shape: &str, quant: &str, target: &Path) -> Result<PathBuf, String> {
+    let path = target.join("bench").join(format!("{shape}-{quant}.gguf"));
+    if !path.is_file() {
+        std::fs::create_dir_all(target.join("bench")).map_err(|error| error.to_string())?;
+        let name = path.display().to_string();
+        cargo(&[&example("write_gguf")[..], &[shape, quant, &name]].concat())?;
+    }
+    std::path::absolute(path).map_err(|error| error.to_string())
+}
+
+/// Arguments for cargo that run one of the testkit's examples.
+fn example(name: &str) -> [&str; 8] {
+    [
+        "run",
+        "--quiet",
+        "--release",
+        "--package",
+        "hearth-testkit",
+        "--example",
+        name,
+        "--",
+    ]
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {
@@ -223,12 +239,11 @@ fn measure(
     model: &Path,
     target: &Path,
 ) -> Result<Vec<Row>, String> {
-    let model = std::path::absolute(model).map_err(|error| error.to_string())?;
     let home = fresh(target.join("bench/hearth"))?;
-    let mut servers = vec![start_hearth(hearth, Some(&model), options.threads, home)?];
+    let mut servers = vec![start_hearth(hearth, Some(model), options.threads, home)?];
     if let Some(peer) = &options.peer {
         let home = fresh(target.join("bench/peer"))?;
-        servers.push(start_peer(peer, &model, options.threads, home)?);
+        servers.push(start_peer(peer, model, options.threads, home)?);
     }
     for server in &mut servers {
         server.wait_until_it_answers()?;
@@ -262,17 +277,7 @@ fn measure(
                 Ok(answers.iter().map(Answer::decode_rate).sum())
             },
         )?,
-        bench.row(
-            "prefill, 1 stream",
-            "tok/s",
-            Better::More,
-            "",
-            |bench, server, seed| {
-                Ok(bench
-                    .completion(server, &words(seed, LONG), 1)?
-                    .prefill_rate())
-            },
-        )?,
+        bench.busy()?,
         bench.row(
             "prefill, 4 streams together",
             "tok/s",
@@ -293,17 +298,6 @@ fn measure(
             },
         )?,
         bench.row(
-            "first token, cold prefix of 1,000",
-            "ms",
-            Better::Less,
-            "",
-            |bench, server, seed| {
-                Ok(milliseconds(
-                    bench.completion(server, &words(seed, LONG), 1)?.first,
-                ))
-            },
-        )?,
-        bench.row(
             "first token, warm prefix of 1,000",
             "ms",
             Better::Less,
@@ -319,6 +313,7 @@ fn measure(
             },
         )?,
     ];
+    rows.extend(bench.cold()?);
     rows.push(bench.prefixes()?);
     rows.extend(bench.constrained()?);
     Ok(rows)
@@ -387,13 +382,71 @@ impl Bench {
         })
     }
 
+    /// Decoding while another program computes on one of the cores.
+    fn busy(&mut self) -> Result<Row, String> {
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    std::hint::spin_loop();
+                }
+            });
+            let row = self.row(
+                "decode, 1 stream, one core taken by another program",
+                "tok/s",
+                Better::More,
+                "",
+                {
+                    |bench, server, seed| {
+                        Ok(bench
+                            .completion(server, &words(seed, SHORT), 24)?
+                            .decode_rate())
+                    }
+                },
+            );
+            done.store(true, Ordering::Relaxed);
+            row
+        })
+    }
+
+    /// A prompt of about 1,000 tokens that nobody asked before: the rate, and the wait, of the same requests.
+    fn cold(&mut self) -> Result<Vec<Row>, String> {
+        let rates = std::cell::RefCell::new(vec![Vec::new(); self.servers.len()]);
+        let first = self.row(
+            "first token, cold prompt of 1,000",
+            "ms",
+            Better::Less,
+            "",
+            |bench, server, seed| {
+                let answer = bench.completion(server, &words(seed, LONG), 1)?;
+                let index = bench
+                    .servers
+                    .iter()
+                    .position(|other| std::ptr::eq(other, server))
+                    .unwrap_or_default();
+                rates.borrow_mut()[index].push(answer.prefill_rate());
+                Ok(milliseconds(answer.first))
+            },
+        )?;
+        let rate = Row::new(
+            "prefill, 1 stream",
+            "tok/s",
+            Better::More,
+            "",
+            rates.into_inner(),
+        );
+        println!("  {}", rate.line());
+        Ok(vec![first, rate])
+    }
+
     /// More prefixes than slots, visited in turn: how long a later visit waits for its first token.
     fn prefixes(&mut self) -> Result<Row, String> {
         self.seed += 100;
+        let visits = if self.repeat > 2 { 3 } else { 2 };
         let mut samples = Vec::new();
         for server in &self.servers {
             let mut later = Vec::new();
-            for visit in 0..3u64 {
+            for visit in 0..visits {
                 for prefix in 0..PREFIXES as u64 {
                     let prompt = format!(
                         "{}{}",
@@ -527,6 +580,41 @@ fn process(options: &Options, hearth: &Path, target: &Path) -> Result<Vec<Row>, 
     );
     println!("  {}", size.line());
     Ok(vec![start, memory, size])
+}
+
+/// What the node adds to the engine, with a model so small that little else is measured.
+fn overhead(target: &Path) -> Result<Vec<Row>, String> {
+    let model = model("tiny", "Q8_0", target)?.display().to_string();
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let output = Command::new(cargo)
+        .args(example("node_overhead"))
+        .arg(&model)
+        .output();
+    let output = output.map_err(|error| format!("cargo: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let figures: Value = serde_json::from_str(text.trim()).map_err(|error| {
+        format!(
+            "node_overhead: {error}\n{}",
+            String::from_utf8_lossy(&output.stderr)
+        )
+    })?;
+    let row = |what: &str, unit: &'static str, field: &str, aim: &'static str| {
+        let figure = figures[field]
+            .as_f64()
+            .ok_or(format!("node_overhead printed no {field}"))?;
+        let row = Row::new(what, unit, Better::Less, aim, vec![vec![figure]]);
+        println!("  {}", row.line());
+        Ok::<_, String>(row)
+    };
+    Ok(vec![
+        row(
+            "node over engine, per request",
+            "ms",
+            "request_ms",
+            "≤ 1 ms",
+        )?,
+        row("node over engine, per token", "µs", "token_us", "≤ 20 µs")?,
+    ])
 }
 
 /// Milliseconds from process start to first token.

@@ -120,7 +120,7 @@ pub fn print(text: &str) {
     let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
 }
 
-/// [`print`] and a line end.
+/// [`print()`] and a line end.
 pub fn println(text: &str) {
     print(&format!("{text}\n"));
 }

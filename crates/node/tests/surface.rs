@@ -405,7 +405,9 @@ fn a_client_that_leaves_in_the_middle_frees_its_slot() {
         lines.any(|line| line.unwrap().contains("content")),
         "the stream began"
     );
-    assert_eq!(node.load().slots_busy, 1);
+    wait_until(Duration::from_secs(20), "the slot is taken", || {
+        node.load().slots_busy == 1
+    });
     drop(lines);
     drop(stream);
     wait_until(Duration::from_secs(20), "the slot is free", || {
