@@ -36,7 +36,8 @@ usage: cargo xtask bench serve [options]
   --quant NAME         Q4_K_M, Q8_0 or F16; several separated by commas (default Q4_K_M,Q8_0)
   --repeat N           samples per row (default 5)
   --threads N          compute threads (default: physical cores)
-  --quick              2 samples and shorter answers";
+  --quick              2 samples and shorter answers
+  --no-build           measure the release executable that is there";
 
 struct Options {
     peer: Option<PathBuf>,
@@ -45,6 +46,7 @@ struct Options {
     repeat: usize,
     threads: usize,
     answer: usize,
+    build: bool,
 }
 
 /// Runs the benchmark with the arguments after `bench serve`.
@@ -52,7 +54,19 @@ pub fn run(args: &[String]) -> Result<(), String> {
     let options = parse(args)?;
     let target =
         PathBuf::from(std::env::var_os("CARGO_TARGET_DIR").unwrap_or_else(|| "target".into()));
-    cargo(&["build", "--release", "--package", "hearth"])?;
+    if options.build {
+        cargo(&[
+            "build",
+            "--release",
+            "--package",
+            "hearth",
+            "--package",
+            "hearth-testkit",
+            "--bin",
+            "hearth",
+            "--examples",
+        ])?;
+    }
     let hearth = target.join("release/hearth");
 
     let mut report = Report::new(
@@ -84,23 +98,22 @@ fn model(shape: &str, quant: &str, target: &Path) -> Result<PathBuf, String> {
     if !path.is_file() {
         std::fs::create_dir_all(target.join("bench")).map_err(|error| error.to_string())?;
         let name = path.display().to_string();
-        cargo(&[&example("write_gguf")[..], &[shape, quant, &name]].concat())?;
+        let status = example(target, "write_gguf")
+            .args([shape, quant, &name])
+            .status();
+        if !status
+            .map_err(|error| format!("write_gguf: {error}"))?
+            .success()
+        {
+            return Err(format!("{name} could not be written"));
+        }
     }
     std::path::absolute(path).map_err(|error| error.to_string())
 }
 
-/// Arguments for cargo that run one of the testkit's examples.
-fn example(name: &str) -> [&str; 8] {
-    [
-        "run",
-        "--quiet",
-        "--release",
-        "--package",
-        "hearth-testkit",
-        "--example",
-        name,
-        "--",
-    ]
+/// One of the testkit's examples, built with the node.
+fn example(target: &Path, name: &str) -> Command {
+    Command::new(target.join("release/examples").join(name))
 }
 
 fn parse(args: &[String]) -> Result<Options, String> {
@@ -111,6 +124,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
         repeat: 5,
         threads: physical_cores(),
         answer: 128,
+        build: true,
     };
     let mut words = args.iter();
     while let Some(word) = words.next() {
@@ -125,6 +139,7 @@ fn parse(args: &[String]) -> Result<Options, String> {
             "--quant" => options.quants = value()?.split(',').map(str::to_owned).collect(),
             "--repeat" => options.repeat = number(value()?)?,
             "--threads" => options.threads = number(value()?)?,
+            "--no-build" => options.build = false,
             "--quick" => (options.repeat, options.answer) = (2, 48),
             _ => return Err(format!("unknown option {word}\n{USAGE}")),
         }
@@ -585,12 +600,8 @@ fn process(options: &Options, hearth: &Path, target: &Path) -> Result<Vec<Row>, 
 /// What the node adds to the engine, with a model so small that little else is measured.
 fn overhead(target: &Path) -> Result<Vec<Row>, String> {
     let model = model("tiny", "Q8_0", target)?.display().to_string();
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let output = Command::new(cargo)
-        .args(example("node_overhead"))
-        .arg(&model)
-        .output();
-    let output = output.map_err(|error| format!("cargo: {error}"))?;
+    let output = example(target, "node_overhead").arg(&model).output();
+    let output = output.map_err(|error| format!("node_overhead: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let figures: Value = serde_json::from_str(text.trim()).map_err(|error| {
         format!(

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
@@ -118,7 +118,6 @@ fn router(node: Shared) -> Router {
         .route("/v1/models/{*id}", get(openai::models::one))
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
-        .layer(DefaultBodyLimit::max(node.options.body_limit))
         .layer(from_fn_with_state(Arc::clone(&node), access::check))
         .layer(from_fn_with_state(Arc::clone(&node), observe))
         .with_state(node)

@@ -7,9 +7,9 @@ mod sse;
 
 use std::time::Instant;
 
-use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
+use axum::body::Body;
 use axum::http::StatusCode;
+use futures_util::StreamExt;
 use hearth_engine::{
     Constraint, EngineError, Event, FinishReason, Generation, Sampling, TokenLogprob, Usage,
 };
@@ -19,20 +19,42 @@ use hearth_protocol::error::ApiError;
 use crate::failure::Failure;
 use crate::state::{Node, unix_time};
 
+/// A body too large is still read, up to this many times the limit, so that the client has sent it all when the
+/// answer comes; many clients report a broken pipe instead of an answer that comes before they are done.
+const PATIENCE: usize = 16;
+
 /// The body's bytes, or why they did not come in whole.
-fn received(body: Result<Bytes, BytesRejection>) -> Result<Bytes, Failure> {
-    body.map_err(|rejection| {
-        let status = rejection.status();
-        let message = if status == StatusCode::PAYLOAD_TOO_LARGE {
-            "the body is larger than this node accepts; send less, or raise body_limit".to_owned()
-        } else {
-            format!("the body did not come in whole: {rejection}")
-        };
+async fn received(node: &Node, body: Body) -> Result<Vec<u8>, Failure> {
+    let refused = |status, message: String| {
         Failure::new(
             status,
             ApiError::new("invalid_request_error", Some("bad_body"), message),
         )
-    })
+    };
+    let limit = node.options.body_limit;
+    let mut stream = body.into_data_stream();
+    let mut bytes = Vec::new();
+    let mut length = 0;
+    while let Some(piece) = stream.next().await {
+        let piece = piece.map_err(|error| {
+            refused(
+                StatusCode::BAD_REQUEST,
+                format!("the body did not come in whole: {error}"),
+            )
+        })?;
+        length += piece.len();
+        if length <= limit {
+            bytes.extend_from_slice(&piece);
+        } else if length > limit * PATIENCE {
+            break;
+        }
+    }
+    if length > limit {
+        let message =
+            format!("the body is larger than the {limit} bytes this node accepts; send less");
+        return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
+    Ok(bytes)
 }
 
 /// The engine's sampling for a request's fields; what was left out takes the engine's default.

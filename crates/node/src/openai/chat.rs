@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use hearth_engine::{Constraint, Event, Prompt, Request};
 use hearth_protocol::chat::{
@@ -28,12 +27,9 @@ use crate::state::Shared;
     (status = 413, description = "the body is too large", body = ErrorBody),
     (status = 429, description = "the queue is full; see Retry-After", body = ErrorBody),
     (status = 503, description = "the model is loading; see Retry-After, `progress` and `eta`", body = ErrorBody)))]
-pub(crate) async fn chat(
-    State(node): State<Shared>,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Failure> {
+pub(crate) async fn chat(State(node): State<Shared>, body: Body) -> Result<Response, Failure> {
     let begun = Instant::now();
-    let request: ChatRequest = parse::body(&received(body)?)?;
+    let request: ChatRequest = parse::body(&received(&node, body).await?)?;
     request.check()?;
     let generation = node
         .engine

@@ -3,9 +3,8 @@
 use std::time::Instant;
 
 use axum::Json;
-use axum::body::Bytes;
+use axum::body::Body;
 use axum::extract::State;
-use axum::extract::rejection::BytesRejection;
 use axum::response::{IntoResponse, Response};
 use hearth_engine::{Event, Prompt, Request, TokenLogprob, Usage};
 use hearth_protocol::completion::{
@@ -32,10 +31,10 @@ const DEFAULT_TOKENS: u32 = 16;
     (status = 503, description = "the model is loading; see Retry-After, `progress` and `eta`", body = ErrorBody)))]
 pub(crate) async fn completions(
     State(node): State<Shared>,
-    body: Result<Bytes, BytesRejection>,
+    body: Body,
 ) -> Result<Response, Failure> {
     let begun = Instant::now();
-    let request: CompletionRequest = parse::body(&received(body)?)?;
+    let request: CompletionRequest = parse::body(&received(&node, body).await?)?;
     request.check()?;
     let mut generations = Vec::new();
     for prompt in request.prompt.each() {
