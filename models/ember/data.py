@@ -85,6 +85,9 @@ def usage(rng):
     key = text
     if rng.random() < 0.4:
         text = text[0].upper() + text[1:]
+    # Who writes the name as it is written is asking about Hearth, and about ember.
+    if rng.random() < 0.4:
+        text = text.replace("hearth", "Hearth").replace("ember", "Ember")
     return text, answer, key
 
 

@@ -1,12 +1,13 @@
 //! The engine through its public door: requests in, events out, on real models.
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use hearth_engine::{
-    Catalogue, Engine, EngineError, EngineOptions, Event, FinishReason, Generation, ModelOptions,
-    Prompt, Request, Sampling, Token, Usage,
+    AdapterUse, Catalogue, Engine, EngineError, EngineOptions, Event, FinishReason, Generation,
+    ModelOptions, Prompt, Request, Sampling, Token, Usage,
 };
 use hearth_protocol::status::{ModelLoad, ModelState};
 
@@ -146,8 +147,8 @@ async fn a_prompt_seen_before_is_not_computed_again() {
 }
 
 #[tokio::test]
-async fn more_prefixes_than_slots_come_back_from_ram_with_the_same_text() {
-    // Two slots and 2,048 cells: sixteen prefixes of 308 tokens cannot stay resident.
+async fn more_prefixes_than_slots_come_back_from_ram_and_mean_the_same() {
+    // Two slots and 2,048 cells: sixteen prefixes of 300 tokens cannot stay resident.
     let model = ModelOptions {
         slots: 2,
         ..options().model
@@ -155,7 +156,7 @@ async fn more_prefixes_than_slots_come_back_from_ram_with_the_same_text() {
     let engine = engine(EngineOptions { model, ..options() });
     let mut first = Vec::new();
     for topic in 0..16 {
-        first.push(ask(&engine, greedy(prompt(topic, 300), 8)).await);
+        first.push(first_step(&engine, greedy(prompt(topic, 300), 1)).await.0);
     }
     until(&engine, "prefixes are parked", |engine| {
         load(engine).parked_bytes > 0
@@ -163,9 +164,12 @@ async fn more_prefixes_than_slots_come_back_from_ram_with_the_same_text() {
     .await;
     let computed = load(&engine).prefill_tokens;
     for (topic, before) in first.iter().enumerate() {
-        let again = ask(&engine, greedy(prompt(topic, 300), 8)).await;
-        assert_eq!(again.usage.cached_tokens, 299, "prefix {topic}");
-        assert_eq!(again.texts, before.texts, "prefix {topic}");
+        let (likely, cached) = first_step(&engine, greedy(prompt(topic, 300), 1)).await;
+        assert_eq!(cached, 299, "prefix {topic}");
+        assert!(
+            distance(&likely, before) < CLOSE,
+            "prefix {topic}: {likely:?} {before:?}"
+        );
     }
     assert!(
         load(&engine).prefill_tokens - computed < 64,
@@ -570,4 +574,108 @@ async fn an_idle_model_is_unloaded_and_comes_back() {
     .unwrap();
     assert!(engine.unload("default").await);
     assert!(!engine.unload("default").await);
+}
+
+/// The log probabilities of the five most likely first tokens, by token, and how many prompt tokens were cached.
+async fn first_step(engine: &Engine, request: Request) -> (BTreeMap<Token, f32>, u32) {
+    let request = Request {
+        logprobs: Some(5),
+        max_tokens: Some(1),
+        ..request
+    };
+    first_of(engine.generate(None, request).await.unwrap()).await
+}
+
+async fn first_of(mut generation: Generation) -> (BTreeMap<Token, f32>, u32) {
+    let mut likely = BTreeMap::new();
+    while let Some(event) = generation.next().await {
+        match event.unwrap() {
+            Event::Text { logprobs, .. } => {
+                let top = logprobs.iter().flat_map(|token| &token.top);
+                likely.extend(top.map(|top| (top.token, top.logprob)));
+            }
+            Event::Done(usage) => return (likely, usage.cached_tokens),
+            _ => {}
+        }
+    }
+    panic!("the answer ended early");
+}
+
+/// How far log probabilities may lie apart when the same tokens are computed in other batches, or taken from a cache.
+const CLOSE: f32 = 0.15;
+
+/// The largest difference between the log probabilities of tokens that both name; infinite if they name none in common.
+fn distance(a: &BTreeMap<Token, f32>, b: &BTreeMap<Token, f32>) -> f32 {
+    let shared = a
+        .iter()
+        .filter_map(|(token, logprob)| Some((logprob - b.get(token)?).abs()));
+    shared.max_by(f32::total_cmp).unwrap_or(f32::INFINITY)
+}
+
+#[tokio::test]
+async fn adapters_change_the_answer_and_share_no_prefix_with_others() {
+    let turn = "<|im_start|>user\nplease tell me what is hearth and what does hearth do for me?<|im_end|>\n";
+    let text = format!("{}<|im_start|>assistant\n", turn.repeat(3));
+    let plain = || Request {
+        prompt: Prompt::Text(text.clone()),
+        logprobs: Some(5),
+        ..greedy(Vec::new(), 1)
+    };
+    let adapted = |name: &str, scale: f32| {
+        let path = ember().with_file_name(format!("ember-{name}.gguf"));
+        Request {
+            adapters: vec![AdapterUse { path, scale }],
+            ..plain()
+        }
+    };
+    let sets = || [plain(), adapted("shout", 2.0), adapted("commit", 2.0)];
+    // What each set answers on an engine that never saw another one.
+    let mut alone = Vec::new();
+    for request in sets() {
+        alone.push(first_step(&engine(options()), request).await.0);
+    }
+    let apart = [(0, 1), (1, 2), (0, 2)].map(|(a, b)| distance(&alone[a], &alone[b]));
+    assert!(
+        apart.iter().all(|distance| *distance > 4.0 * CLOSE),
+        "the adapters do nothing: {apart:?}"
+    );
+
+    let together = engine(options());
+    for (request, expected) in sets().into_iter().zip(&alone) {
+        let (likely, cached) = first_step(&together, request).await;
+        assert_eq!(cached, 0, "the KV of another adapter set was reused");
+        assert!(
+            distance(&likely, expected) < CLOSE,
+            "{likely:?} {expected:?}"
+        );
+    }
+    // Each finds its own prefix again, also when all run at once.
+    let mut running = Vec::new();
+    for request in sets() {
+        running.push(together.generate(None, request).await.unwrap());
+    }
+    for (generation, expected) in running.into_iter().zip(&alone) {
+        let (likely, cached) = first_of(generation).await;
+        assert!(cached > 16, "{cached}");
+        assert!(
+            distance(&likely, expected) < CLOSE,
+            "{likely:?} {expected:?}"
+        );
+    }
+    // A scale of nothing is no adapter; a file that is not there is refused with its name.
+    let (likely, cached) = first_step(&together, adapted("shout", 0.0)).await;
+    assert!(cached > 16, "{cached}");
+    assert!(
+        distance(&likely, &alone[0]) < CLOSE,
+        "{likely:?} {:?}",
+        alone[0]
+    );
+    let error = together
+        .generate(None, adapted("missing", 1.0))
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(&error, EngineError::Invalid { field: "adapters", message } if message.contains("ember-missing.gguf")),
+        "{error}"
+    );
 }

@@ -121,8 +121,9 @@ fn ask_node(door: &mut TcpStream, length: u32) -> Result<Duration, String> {
         "messages": [{"role": "user", "content": "a word"}], "max_tokens": length, "temperature": 0, "stream": true
     });
     let body = body.to_string();
+    let address = door.peer_addr().map_err(|error| error.to_string())?;
     let request = format!(
-        "POST /v1/chat/completions HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+        "POST /v1/chat/completions HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\n\
          content-length: {}\r\n\r\n{body}",
         body.len()
     );
@@ -137,12 +138,12 @@ fn ask_node(door: &mut TcpStream, length: u32) -> Result<Duration, String> {
             return Err("the node closed the connection".to_owned());
         }
         answer.extend_from_slice(&buffer[..length]);
+        // What is refused has no chunks whose end could be waited for.
+        if !answer.starts_with(b"HTTP/1.1 200") {
+            return Err(String::from_utf8_lossy(&answer).into_owned());
+        }
     }
-    let took = start.elapsed();
-    match answer.starts_with(b"HTTP/1.1 200") {
-        true => Ok(took),
-        false => Err(String::from_utf8_lossy(&answer).into_owned()),
-    }
+    Ok(start.elapsed())
 }
 
 /// In seconds.
