@@ -29,8 +29,9 @@ const PROMPTS: [usize; 4] = [1, 7, 64, 201];
 const LENGTH: usize = 8;
 /// Two tokens whose log probabilities differ by less may change places through the order of additions alone.
 const NEAR_TIE: f32 = 0.02;
-/// How far the log probability of the same token may differ between two codes.
-const TOLERANCE: f32 = 0.01;
+/// How far the log probability of the same token may differ between two codes, which add in other orders (0.036 was
+/// seen between AVX2 and AVX-512 on Q4_K). Wrong code is off by whole units.
+const TOLERANCE: f32 = 0.06;
 
 /// A generated token, its log probability and its lead over the second most likely one.
 #[derive(Debug, Clone, PartialEq)]
@@ -195,5 +196,7 @@ async fn generate(engine: &Engine, model: &str, length: usize) -> Vec<Step> {
         }
     }
     assert_eq!(steps.len(), LENGTH);
+    // The next prompt starts in an empty cache: where its cells lie changes the order of additions.
+    assert!(engine.unload(model).await);
     steps
 }
