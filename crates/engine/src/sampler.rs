@@ -166,7 +166,8 @@ impl Sampler {
                 // −100 bans and 100 forces, whatever the logits' scale.
                 *logit = match *bias {
                     bias if bias <= -100.0 => f32::NEG_INFINITY,
-                    bias if bias >= 100.0 => logit.max(0.0) + 1e6,
+                    // Far above every logit, and small enough for the order among forced tokens to survive in an f32.
+                    bias if bias >= 100.0 => *logit + 1e3,
                     bias => *logit + bias,
                 };
             }
@@ -514,6 +515,15 @@ mod tests {
         };
         assert_eq!(biased(vec![(0, -100.0)]), Some(1));
         assert_eq!(biased(vec![(2, 100.0)]), Some(2));
+        assert_eq!(biased(vec![(0, -100.0), (1, 100.0), (2, 100.0)]), Some(1));
+        let choice = Sampling {
+            logit_bias: vec![(0, 100.0), (1, 100.0)],
+            ..greedy.clone()
+        };
+        assert_eq!(
+            Sampler::new(&choice, 0).sample(&[-5.0, -1.0], None),
+            Some(1)
+        );
         assert_eq!(biased(vec![(1, 0.2)]), Some(1));
         for penalised in [
             Sampling {

@@ -205,14 +205,30 @@ fn invalid(message: String) -> EngineError {
     }
 }
 
-/// `{% generation %}` marks assistant text for training and means nothing here.
+/// `{% generation %}` marks assistant text for training and means nothing here. It becomes a condition that always
+/// holds, so that what it does to the blanks around it stays.
 fn without_generation_tags(source: &str) -> String {
-    let mut out = source.to_owned();
-    for tag in ["generation", "endgeneration"] {
-        for (open, close) in [("{%", "%}"), ("{%-", "%}"), ("{%", "-%}"), ("{%-", "-%}")] {
-            out = out.replace(&format!("{open} {tag} {close}"), "");
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(at) = rest.find("{%") {
+        let (before, tag) = rest.split_at(at);
+        out.push_str(before);
+        let Some(end) = tag.find("%}") else {
+            rest = tag;
+            break;
+        };
+        let (tag, after) = tag.split_at(end);
+        let word = tag
+            .trim_start_matches("{%")
+            .trim_matches(['-', '+', ' ', '\n', '\t']);
+        match word {
+            "generation" => out.push_str(&tag.replacen("generation", "if true", 1)),
+            "endgeneration" => out.push_str(&tag.replacen("endgeneration", "endif", 1)),
+            _ => out.push_str(tag),
         }
+        rest = after;
     }
+    out.push_str(rest);
     out
 }
 

@@ -226,6 +226,10 @@ fn parts_reach_templates_that_want_strings_and_those_that_want_parts() {
 
 #[test]
 fn generation_tags_mean_nothing_here() {
+    let lines = "A\n{%- generation -%}\nx\n{%- endgeneration -%}\nBy";
+    assert_eq!(render(lines, json!([])), "AxBy");
+    let trimmed = "A\n  {% generation %}\nx\n  {% endgeneration %}\nBy";
+    assert_eq!(render(trimmed, json!([])), "A\nx\nBy");
     let template =
         "{% for m in messages %}{% generation %}{{ m.content }}{% endgeneration %}{% endfor %}";
     assert_eq!(

@@ -123,6 +123,8 @@ async function ask() {
   let request;
   try { request = body(); } catch { return; }
   keep("hearth.talk", talk);
+  // A new chat may begin before this answer has ended; it must not end up there.
+  const mine = talk;
   const turn = addTurn("assistant", "");
   const bubble = turn.querySelector(".bubble");
   bubble.append(make("span", "busy-dot"));
@@ -153,6 +155,7 @@ async function ask() {
   }
   log.setAttribute("aria-busy", "false");
   setRunning(null);
+  if (talk !== mine) return;
   if (text) {
     talk.push({ role: "assistant", content: text });
     keep("hearth.talk", talk);
