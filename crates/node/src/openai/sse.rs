@@ -89,6 +89,12 @@ impl<C: Chunks> Streaming<C> {
                 Ok(event) => {
                     let mut event = event;
                     let mut over = false;
+                    if event.is_none() {
+                        // The model's thread ended without a word.
+                        fail(EngineError::Unloaded, &mut out);
+                        self.ended = true;
+                        break;
+                    }
                     loop {
                         match event {
                             Some(Ok(event)) => {
