@@ -11,83 +11,9 @@ use tokio::sync::watch;
 
 use crate::llama::{self, Header};
 use crate::loaded::{Loaded, Plan};
+use crate::options::{EngineOptions, machine_memory};
 use crate::runner::Command;
 use crate::{Catalogue, EngineError, Generation, ModelSource, Request};
-
-/// Types a KV cache's halves (keys/values) can have.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum KvType {
-    /// 16-bit floats.
-    #[default]
-    F16,
-    /// 8-bit blocks for both.
-    Q8_0,
-    /// 8-bit keys, 4-bit values.
-    Q8_0Q4_0,
-    /// 4-bit keys, 8-bit values.
-    Q4_0Q8_0,
-}
-
-/// How each model is run.
-#[derive(Debug, Clone)]
-pub struct ModelOptions {
-    /// Tokens one sequence (prompt and answer) may have; `None` is the model's own length, at most 8,192.
-    pub context: Option<u32>,
-    /// Sequences decoded at once, 1 to 64.
-    pub slots: u32,
-    /// Compute threads; `None` is one per physical core.
-    pub threads: Option<u32>,
-    /// Layers on the GPU; `None` decides from its free memory.
-    pub gpu_layers: Option<u32>,
-    /// KV cache types.
-    pub kv: KvType,
-    /// RAM for parked prefixes in bytes, per model; `None` is an eighth of the machine's, at most 8 GiB.
-    pub park_bytes: Option<u64>,
-}
-
-impl Default for ModelOptions {
-    fn default() -> Self {
-        Self {
-            context: None,
-            slots: 4,
-            threads: None,
-            gpu_layers: None,
-            kv: KvType::F16,
-            park_bytes: None,
-        }
-    }
-}
-
-/// How the engine shares the machine between models.
-#[derive(Debug, Clone)]
-pub struct EngineOptions {
-    /// How each model is run.
-    pub model: ModelOptions,
-    /// Bytes all loaded models may take; `None` is three quarters of the machine's memory.
-    pub memory_budget: Option<u64>,
-    /// An idle model other than the default one is unloaded after this; `None` keeps it.
-    pub keep_alive: Option<Duration>,
-    /// Requests that may wait per model.
-    pub queue_limit: usize,
-    /// How long a request waits for its model to load before it is told to come back.
-    pub load_wait: Duration,
-    /// CPU code to run instead of the best for this machine (`haswell`, `baseline`, …). It is the whole process's, so
-    /// the first engine decides; a name that cannot be used is ignored with a warning that lists those that can.
-    pub cpu: Option<String>,
-}
-
-impl Default for EngineOptions {
-    fn default() -> Self {
-        Self {
-            model: ModelOptions::default(),
-            memory_budget: None,
-            keep_alive: Some(Duration::from_secs(30 * 60)),
-            queue_limit: 64,
-            load_wait: Duration::from_secs(2),
-            cpu: None,
-        }
-    }
-}
 
 /// The machine's models. Cheap to clone; dropping the last clone stops every model's thread.
 #[derive(Clone)]
@@ -538,17 +464,4 @@ fn status_of(source: &ModelSource, entry: Option<&Entry>) -> ModelStatus {
         Some(State::Gone) | None => {}
     }
     status
-}
-
-/// Physical memory in bytes.
-pub(crate) fn machine_memory() -> u64 {
-    let system = sysinfo::System::new_with_specifics(
-        sysinfo::RefreshKind::nothing()
-            .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),
-    );
-    // Inside a container the limit is what counts.
-    let limit = system
-        .cgroup_limits()
-        .map_or(u64::MAX, |limits| limits.total_memory);
-    system.total_memory().min(limit)
 }

@@ -20,6 +20,7 @@ pub mod grammar;
 mod kv;
 mod llama;
 mod loaded;
+mod options;
 mod prefix;
 mod runner;
 pub mod sampler;
@@ -29,12 +30,13 @@ pub mod template;
 pub mod text;
 
 pub use catalogue::{Catalogue, ModelSource};
-pub use engine::{Engine, EngineOptions, KvType, ModelOptions};
+pub use engine::Engine;
 pub use error::EngineError;
 pub use generation::{
     AdapterUse, Event, FinishReason, Generation, Prompt, Request, TokenLogprob, TopLogprob, Usage,
 };
 pub use grammar::Constraint;
+pub use options::{EngineOptions, KvType, ModelOptions};
 pub use sampler::Sampling;
 
 /// A token id of a model's vocabulary.

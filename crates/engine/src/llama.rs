@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use llama_cpp_sys_2 as sys;
 
 use crate::Token;
-use crate::engine::KvType;
+use crate::options::KvType;
 
 /// A sequence id in a context's KV cache.
 pub(crate) type SeqId = i32;

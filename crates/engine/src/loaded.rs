@@ -10,11 +10,11 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use crate::counters::Counters;
-use crate::engine::{ModelOptions, machine_memory};
 use crate::generation::{AdapterUse, EventReceiver, Prompt, Request};
 use crate::grammar::{Grammar, GrammarFactory, Vocabulary};
 use crate::kv::KvCache;
 use crate::llama::{Adapter, Context, ContextOptions, Header, Model};
+use crate::options::{ModelOptions, machine_memory};
 use crate::runner::{Command, Runner};
 use crate::sampler::Sampler;
 use crate::task::{AdapterSet, Job, Task};

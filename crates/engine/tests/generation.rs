@@ -2,7 +2,6 @@
 #![allow(clippy::unwrap_used)]
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use hearth_engine::{
@@ -10,25 +9,7 @@ use hearth_engine::{
     ModelOptions, Prompt, Request, Sampling, Token, Usage,
 };
 use hearth_protocol::status::{ModelLoad, ModelState};
-
-fn ember() -> PathBuf {
-    match option_env!("HEARTH_TEST_MODEL") {
-        Some(path) => path.into(),
-        None => PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../models/ember/ember.gguf"),
-    }
-}
-
-fn options() -> EngineOptions {
-    EngineOptions {
-        model: ModelOptions {
-            context: Some(1024),
-            threads: Some(1),
-            ..ModelOptions::default()
-        },
-        load_wait: Duration::from_secs(60),
-        ..EngineOptions::default()
-    }
-}
+use hearth_testkit::node::{ember, options};
 
 fn engine(options: EngineOptions) -> Engine {
     let mut catalogue = Catalogue::new(None);
