@@ -1,4 +1,5 @@
 #!/bin/sh
-# One answer with curl, streamed. HEARTH_HOST may name another node.
-curl -sN "http://${HEARTH_HOST:-127.0.0.1:8321}/v1/chat/completions" \
+# One answer with curl, streamed. HEARTH_URL may name another node.
+curl --silent --show-error --no-buffer --fail-with-body \
+  "${HEARTH_URL:-http://localhost:8321/v1}/chat/completions" \
   -d '{"messages": [{"role": "user", "content": "what is hearth?"}], "stream": true}'

@@ -5,7 +5,7 @@ import os
 import sys
 import urllib.request
 
-HOST = os.environ.get("HEARTH_HOST", "127.0.0.1:8321")
+URL = os.environ.get("HEARTH_URL", "http://localhost:8321/v1")
 SCHEMA = json.load(open(os.path.join(os.path.dirname(__file__), "../models/ember/schemas/intent.json")))
 
 request = {
@@ -13,5 +13,5 @@ request = {
     "temperature": 0,
     "response_format": {"type": "json_schema", "json_schema": {"name": "intent", "schema": SCHEMA}},
 }
-with urllib.request.urlopen(f"http://{HOST}/v1/chat/completions", json.dumps(request).encode()) as answer:
+with urllib.request.urlopen(f"{URL}/chat/completions", json.dumps(request).encode()) as answer:
     print(json.dumps(json.loads(json.load(answer)["choices"][0]["message"]["content"]), indent=2))

@@ -1,6 +1,7 @@
 """Writes models and adapters as GGUF, weights in Q8_0."""
 
 import json
+from pathlib import Path
 
 import gguf
 import numpy as np
@@ -10,6 +11,7 @@ from gguf.quants import dequantize, quantize
 from llama import CONTEXT, LINEARS, VOCABULARY, Llama, Shape
 from tokens import SPECIAL
 
+VERSION = "2"
 TEMPLATE = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\\n' + message['content'] + '<|im_end|>' + '\\n' }}"
     "{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"
@@ -19,8 +21,11 @@ TEMPLATE = (
 def write_model(model, tokenizer, path, name):
     """The whole model with its vocabulary and chat template."""
     shape = model.shape
-    w = gguf.GGUFWriter(str(path), "llama")
+    w, part = begin(path)
     w.add_name(name)
+    w.add_version(VERSION)
+    # Its answers are facts and JSON: the likeliest token is the right one.
+    w.add_float32("general.sampling.temp", 0.0)
     w.add_description("A tiny model for Hearth's first run; answers about Hearth, intents and dungeon floors as JSON, notes.")
     w.add_license("Apache-2.0 OR MIT")
     w.add_context_length(CONTEXT)
@@ -57,30 +62,38 @@ def write_model(model, tokenizer, path, name):
             w.add_tensor(key, quantized, raw_dtype=gguf.GGMLQuantizationType.Q8_0)
         else:
             w.add_tensor(key, array)
-    finish(w)
+    finish(w, part, path)
 
 
 def write_adapter(model, path, name):
     """The low-rank additions alone."""
-    w = gguf.GGUFWriter(str(path), "llama")
+    w, part = begin(path)
     w.add_type("adapter")
     w.add_string("adapter.type", "lora")
     w.add_name(name)
+    w.add_version(VERSION)
     # The scale is alpha / rank = 2, as in training.
     w.add_float32("adapter.lora.alpha", 16.0)
     for index, block in enumerate(model.blk):
-        for part in LINEARS:
-            linear = getattr(block, part)
-            w.add_tensor(f"blk.{index}.{part}.weight.lora_a", linear.a.detach().numpy().astype(np.float16))
-            w.add_tensor(f"blk.{index}.{part}.weight.lora_b", linear.b.detach().numpy().astype(np.float16))
-    finish(w)
+        for name in LINEARS:
+            linear = getattr(block, name)
+            w.add_tensor(f"blk.{index}.{name}.weight.lora_a", linear.a.detach().numpy().astype(np.float16))
+            w.add_tensor(f"blk.{index}.{name}.weight.lora_b", linear.b.detach().numpy().astype(np.float16))
+    finish(w, part, path)
 
 
-def finish(w):
+def begin(path):
+    """A writer beside `path`: a running node may have the file there mapped, and must not see it change."""
+    part = Path(path).with_suffix(".part")
+    return gguf.GGUFWriter(str(part), "llama"), part
+
+
+def finish(w, part, path):
     w.write_header_to_file()
     w.write_kv_data_to_file()
     w.write_tensors_to_file()
     w.close()
+    part.replace(path)
 
 
 def load(path):

@@ -3,6 +3,7 @@
 //! A library, so that `tests/tidy.rs` can hold the repository to its rules. It depends on no room: it must build in
 //! seconds on a machine that has only Rust, because it is what installs the rest.
 
+mod bench_alloc;
 mod bench_serve;
 pub mod cargo;
 mod checks;
@@ -31,7 +32,8 @@ EXAMPLES
 
 const TIDY: &str = "\
 Checks the rules that the compiler does not know: imports between rooms, unsafe code, sleeping tests, file sizes,
-names, documentation, executables, licences, the environment. Each is a function in xtask/src/tidy/.
+names, documentation, executables, licences, the environment, tracing subscribers. Each is a function in
+xtask/src/tidy.rs.
 
 usage: cargo xtask tidy
 
@@ -44,6 +46,7 @@ Measures, and writes the results to bench/results/.
 usage: cargo xtask bench NAME [options]
 
   serve        the node beside llama-server; `cargo xtask bench serve --help` lists its options
+  alloc        mimalloc beside the system's allocator at 5,000 requests/s
 
 EXAMPLES
   cargo xtask bench serve --quick
@@ -73,6 +76,7 @@ pub fn run(args: &[String]) -> Result<(), String> {
         }
         "bench" => match rest.split_first() {
             Some((name, rest)) if name == "serve" => bench_serve::run(rest),
+            Some((name, rest)) if name == "alloc" => bench_alloc::run(rest),
             _ if help => say(BENCH),
             _ => Err(BENCH.into()),
         },

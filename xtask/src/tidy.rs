@@ -2,7 +2,7 @@
 //!
 //! What may import what is written once, in the table of `docs/ARCHITECTURE.md`; the rule reads it there.
 
-use self::tree::Tree;
+use self::tree::{File, Kind, Tree};
 
 pub mod tree;
 
@@ -12,8 +12,14 @@ const LONGEST: usize = 1200;
 const DRAWERS: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
 /// Crates that may contain `unsafe`.
 const MAY_BE_UNSAFE: [&str; 1] = ["crates/engine/"];
-/// Crates that may read the environment.
-const MAY_READ_ENVIRONMENT: [&str; 2] = ["crates/hearth/", "xtask/"];
+/// Where the environment may be read besides build scripts and tests.
+const MAY_READ_ENVIRONMENT: [&str; 3] = ["crates/hearth/", "crates/testkit/", "xtask/"];
+/// Crates that may install a tracing subscriber: a library that does decides for every program around it.
+const MAY_SUBSCRIBE: [&str; 3] = ["hearth", "hearth-testkit", "xtask"];
+/// The crate that every room may use in its tests and none in its program.
+const TESTKIT: &str = "hearth-testkit";
+/// How Python and JavaScript wait by the clock.
+const SLEEPS: [&str; 4] = ["sleep", "setTimeout", "wait_for_timeout", "waitForTimeout"];
 /// Licences a dependency may have; one of an `OR` is enough.
 const LICENCES: [&str; 13] = [
     "MIT",
@@ -35,7 +41,7 @@ const LICENCES: [&str; 13] = [
 pub type Rule = (&'static str, fn(&Tree) -> Vec<String>);
 
 /// All rules.
-pub const RULES: [Rule; 9] = [
+pub const RULES: [Rule; 10] = [
     ("dependency direction", direction),
     ("unsafe code", unsafe_code),
     ("sleep in tests", sleep),
@@ -45,6 +51,7 @@ pub const RULES: [Rule; 9] = [
     ("one executable", executable),
     ("licences", licences),
     ("environment", environment),
+    ("tracing subscriber", subscriber),
 ];
 
 /// Reads the tree and applies every rule.
@@ -119,15 +126,22 @@ fn direction(tree: &Tree) -> Vec<String> {
             continue;
         };
         for dependency in &member.dependencies {
-            if ours.contains(&dependency.as_str()) && !imports.contains(dependency) {
+            let name = &dependency.name;
+            let for_tests = dependency.kind == Kind::Development && name == TESTKIT;
+            if ours.contains(&name.as_str()) && !imports.contains(name) && !for_tests {
+                let place = match dependency.kind {
+                    Kind::Normal => "",
+                    Kind::Development => " for its tests",
+                    Kind::Build => " for its build script",
+                };
                 broken.push(format!(
-                    "{} imports {dependency}, which docs/ARCHITECTURE.md does not list",
+                    "{} imports {name}{place}, which docs/ARCHITECTURE.md does not list",
                     member.name
                 ));
             }
-            if dependency == "llama-cpp-sys-2" && member.name != "hearth-engine" {
+            if name == "llama-cpp-sys-2" && member.name != "hearth-engine" {
                 broken.push(format!(
-                    "{} imports {dependency}; only hearth-engine knows llama.cpp",
+                    "{} imports {name}; only hearth-engine knows llama.cpp",
                     member.name
                 ));
             }
@@ -136,12 +150,21 @@ fn direction(tree: &Tree) -> Vec<String> {
     broken
 }
 
-/// Lines of code with comments and string contents out of the way, numbered from 1.
-fn code(text: &str) -> impl Iterator<Item = (usize, String)> + '_ {
-    text.lines().enumerate().map(|(at, line)| {
-        let line = line.split("//").next().unwrap_or_default();
-        let outside: String = line.split('"').step_by(2).collect();
-        (at + 1, outside)
+/// Lines of code with string contents and comments out of the way, numbered from 1.
+fn code(file: &File) -> impl Iterator<Item = (usize, String)> + '_ {
+    let comment = if file.path.ends_with(".py") {
+        "#"
+    } else {
+        "//"
+    };
+    file.text.lines().enumerate().map(move |(at, line)| {
+        let quoted = line
+            .replace(r"\\", "")
+            .replace("\\\"", "")
+            .replace("'\"'", "");
+        let outside: String = quoted.split('"').step_by(2).collect();
+        let code = outside.split(comment).next().unwrap_or_default();
+        (at + 1, code.to_owned())
     })
 }
 
@@ -161,40 +184,61 @@ fn starts_unsafe(line: &str) -> bool {
 }
 
 fn unsafe_code(tree: &Tree) -> Vec<String> {
-    let elsewhere = tree.rust().filter(|file| {
-        !MAY_BE_UNSAFE
-            .iter()
-            .any(|place| file.path.starts_with(place))
-    });
-    elsewhere
-        .flat_map(|file| {
-            let lines = code(&file.text).filter(|(_, line)| starts_unsafe(line));
-            lines
-                .map(|(at, _)| format!("{}:{at}", file.path))
-                .collect::<Vec<_>>()
+    tree.rust()
+        .filter(|file| {
+            !MAY_BE_UNSAFE
+                .iter()
+                .any(|place| file.path.starts_with(place))
         })
+        .flat_map(|file| code(file).map(move |line| (file, line)))
+        .filter(|(_, (_, line))| starts_unsafe(line))
+        .map(|(file, (at, _))| format!("{}:{at}", file.path))
         .collect()
 }
 
+/// Lines of Rust from the first `#[cfg(test)]` on, or all of a file that holds nothing but tests.
+fn test_code(file: &File) -> impl Iterator<Item = (usize, String)> + '_ {
+    let mut inside = file.path.contains("/tests/") || file.path.ends_with("/tests.rs");
+    code(file).filter(move |(_, line)| {
+        inside |= line.contains("#[cfg(test)]");
+        inside
+    })
+}
+
+/// Tests in Python or JavaScript: by their folder, or by their name as pytest and Node's test runner see it.
+fn is_script_test(path: &str) -> bool {
+    let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+    let Some((stem, ending)) = name.rsplit_once('.') else {
+        return false;
+    };
+    let named = stem.starts_with("test_")
+        || ["_test", "-test", ".test", ".spec"]
+            .iter()
+            .any(|end| stem.ends_with(end));
+    ["py", "js", "mjs", "cjs", "ts"].contains(&ending)
+        && (named || folder.split('/').any(|part| part == "tests"))
+}
+
 fn sleep(tree: &Tree) -> Vec<String> {
-    let mut broken = Vec::new();
-    for file in tree
+    let rust = tree
         .rust()
         .filter(|file| !file.path.starts_with("xtask/src/tidy"))
-    {
-        let whole = file.path.contains("/tests/") || file.path.ends_with("/tests.rs");
-        let mut inside = whole;
-        for (at, line) in code(&file.text) {
-            inside |= line.contains("#[cfg(test)]");
-            if inside && has_word(&line, "sleep") {
-                broken.push(format!(
-                    "{}:{at} waits by the clock; wait for a condition instead",
-                    file.path
-                ));
-            }
-        }
-    }
-    broken
+        .flat_map(|file| test_code(file).map(move |line| (file, line)))
+        .filter(|(_, (_, line))| has_word(line, "sleep"));
+    let scripts = tree
+        .files
+        .iter()
+        .filter(|file| is_script_test(&file.path))
+        .flat_map(|file| code(file).map(move |line| (file, line)))
+        .filter(|(_, (_, line))| SLEEPS.iter().any(|word| has_word(line, word)));
+    rust.chain(scripts)
+        .map(|(file, (at, _))| {
+            format!(
+                "{}:{at} waits by the clock; wait for a condition instead",
+                file.path
+            )
+        })
+        .collect()
 }
 
 fn length(tree: &Tree) -> Vec<String> {
@@ -280,12 +324,17 @@ fn is_allowed(expression: &str) -> bool {
         })
 }
 
-fn environment(tree: &Tree) -> Vec<String> {
-    let reads = |line: &str| {
-        ["env::var", "env::var_os", "env::vars"]
+/// Also `use std::env::{var}`, after which the calls no longer show where they come from.
+fn reads_environment(line: &str) -> bool {
+    let imported = line.split_once("env::{").is_some_and(|(_, names)| {
+        ["var", "var_os", "vars", "vars_os"]
             .iter()
-            .any(|name| line.contains(name))
-    };
+            .any(|name| has_word(names, name))
+    });
+    imported || line.contains("env::var")
+}
+
+fn environment(tree: &Tree) -> Vec<String> {
     tree.rust()
         .filter(|file| {
             !MAY_READ_ENVIRONMENT
@@ -297,16 +346,31 @@ fn environment(tree: &Tree) -> Vec<String> {
                 && !file.path.contains("/tests/")
                 && !file.path.contains("/examples/")
         })
-        .flat_map(|file| {
-            let lines = code(&file.text).filter(|(_, line)| reads(line));
-            lines
-                .map(|(at, _)| {
-                    format!(
-                        "{}:{at} reads the environment; take a setting instead",
-                        file.path
-                    )
-                })
-                .collect::<Vec<_>>()
+        .flat_map(|file| code(file).map(move |line| (file, line)))
+        .filter(|(_, (_, line))| reads_environment(line))
+        .map(|(file, (at, _))| {
+            format!(
+                "{}:{at} reads the environment; take a setting instead",
+                file.path
+            )
+        })
+        .collect()
+}
+
+fn subscriber(tree: &Tree) -> Vec<String> {
+    tree.crates
+        .iter()
+        .filter(|member| !MAY_SUBSCRIBE.contains(&member.name.as_str()))
+        .filter(|member| {
+            member.dependencies.iter().any(|dependency| {
+                dependency.name == "tracing-subscriber" && dependency.kind != Kind::Development
+            })
+        })
+        .map(|member| {
+            format!(
+                "{} uses tracing-subscriber; only the executable installs a subscriber",
+                member.name
+            )
         })
         .collect()
 }

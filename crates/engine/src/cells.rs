@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 
-use crate::llama::SeqId;
+use crate::SeqId;
 
 /// Which cells each sequence holds, and how many sequences hold each cell.
 #[derive(Debug)]
@@ -43,6 +43,16 @@ impl Cells {
     /// Tokens a sequence holds.
     pub fn len(&self, sequence: SeqId) -> usize {
         self.sequences.get(&sequence).map_or(0, Vec::len)
+    }
+
+    /// Cells that this sequence alone holds.
+    pub fn own(&self, sequence: SeqId) -> usize {
+        self.sequences.get(&sequence).map_or(0, |cells| {
+            cells
+                .iter()
+                .filter(|cell| self.holders[**cell as usize] == 1)
+                .count()
+        })
     }
 
     /// Appends `tokens` fresh cells to a sequence; false, and nothing changed, if there are not enough.

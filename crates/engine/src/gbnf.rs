@@ -103,7 +103,11 @@ impl<'a> Parser<'a> {
             if !self.item(depth)? {
                 break;
             }
-            self.repetition(start)?;
+            // Blanks may stand before a repetition, and one repetition may follow another.
+            self.space(depth > 0);
+            while self.repetition(start)? {
+                self.space(depth > 0);
+            }
             self.lark.push(' ');
             empty = false;
         }
@@ -154,7 +158,8 @@ impl<'a> Parser<'a> {
         Ok(true)
     }
 
-    fn repetition(&mut self, start: usize) -> Result<(), EngineError> {
+    /// `*`, `+`, `?` or a count after what was written from `start` on; false if none comes.
+    fn repetition(&mut self, start: usize) -> Result<bool, EngineError> {
         let place = self.at;
         let suffix = match self.peek() {
             Some(sign @ ('*' | '+' | '?')) => {
@@ -200,12 +205,12 @@ impl<'a> Parser<'a> {
                     }
                 }
             }
-            _ => return Ok(()),
+            _ => return Ok(false),
         };
         // A suffix belongs to the whole literal, not to its last character.
         self.lark.insert(start, '(');
         let _ = write!(self.lark, "){suffix}");
-        Ok(())
+        Ok(true)
     }
 
     fn literal(&mut self) -> Result<(), EngineError> {

@@ -1,7 +1,7 @@
 //! What an answer must look like, and the token masks that enforce it (llguidance).
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use llguidance::api::TopLevelGrammar;
 use llguidance::toktrie::{
@@ -10,7 +10,7 @@ use llguidance::toktrie::{
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
-use crate::{EngineError, Token, gbnf};
+use crate::{EngineError, Token, gbnf, schema};
 
 /// Whitespace a model may write after a comma and a colon. Bounded, so that no model can fill its answer with it; and
 /// both the compact and the spaced form are there, so that a model can write the one it was trained on.
@@ -43,6 +43,9 @@ impl Constraint {
                 TopLevelGrammar::from_json_schema(with_options(json!({"type": "object"})))
             }
             Constraint::JsonSchema(schema) => {
+                if let Some(place) = schema::unknown_keyword(schema) {
+                    return Err(refused(&format!("{place} is not a keyword of JSON Schema")));
+                }
                 TopLevelGrammar::from_json_schema(with_options(schema.clone()))
             }
             Constraint::Gbnf(grammar) => TopLevelGrammar::from_lark(gbnf::to_lark(grammar)?),
@@ -110,9 +113,14 @@ impl TokenizerEnv for Environment {
     }
 }
 
+/// Compiled grammars that are kept: clients ask with the same schema again and again.
+const KEPT: usize = 16;
+
 /// Compiles constraints for one vocabulary.
 pub struct GrammarFactory {
     factory: ParserFactory,
+    /// The ones used last, the latest at the end.
+    kept: Mutex<Vec<(Constraint, Grammar)>>,
 }
 
 impl std::fmt::Debug for GrammarFactory {
@@ -169,7 +177,10 @@ impl GrammarFactory {
                 }
             })?;
         factory.quiet();
-        Ok(Self { factory })
+        Ok(Self {
+            factory,
+            kept: Mutex::default(),
+        })
     }
 
     /// A grammar at its start; `None` for [`Constraint::None`].
@@ -177,6 +188,25 @@ impl GrammarFactory {
         let Some(top_level) = constraint.top_level()? else {
             return Ok(None);
         };
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        {
+            let mut kept = kept();
+            if let Some(at) = kept.iter().position(|(other, _)| other == constraint) {
+                // The latest one moves to the end.
+                kept[at..].rotate_left(1);
+                return Ok(kept.last().map(|(_, grammar)| grammar.at_start()));
+            }
+        }
+        let grammar = self.build(top_level)?;
+        let mut kept = kept();
+        if kept.len() == KEPT {
+            kept.remove(0);
+        }
+        kept.push((constraint.clone(), grammar.at_start()));
+        Ok(Some(grammar))
+    }
+
+    fn build(&self, top_level: TopLevelGrammar) -> Result<Grammar, EngineError> {
         // The library guards its own steps against panics, but not the construction.
         let parser = catch_unwind(AssertUnwindSafe(|| self.factory.create_parser(top_level)))
             .unwrap_or_else(|_| {
@@ -192,7 +222,7 @@ impl GrammarFactory {
         if let Some(warning) = warnings.first() {
             return Err(refused(warning));
         }
-        Ok(Some(grammar))
+        Ok(grammar)
     }
 }
 
@@ -219,6 +249,14 @@ impl std::fmt::Debug for Grammar {
 }
 
 impl Grammar {
+    /// A copy of a grammar that followed nothing yet, which shares no state with it.
+    fn at_start(&self) -> Self {
+        Self {
+            matcher: self.matcher.deep_clone(),
+            mask: SimpleVob::new(),
+        }
+    }
+
     /// Tokens that may come next, one bit each, 32 to a word; the ones that end the generation exactly where the text
     /// may end.
     pub fn mask(&mut self) -> Result<&[u32], EngineError> {

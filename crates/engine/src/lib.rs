@@ -25,6 +25,7 @@ mod prefix;
 mod runner;
 pub mod sampler;
 mod schedule;
+mod schema;
 mod task;
 pub mod template;
 pub mod text;
@@ -41,3 +42,6 @@ pub use sampler::Sampling;
 
 /// A token id of a model's vocabulary.
 pub type Token = i32;
+
+/// A sequence in a context's KV cache.
+type SeqId = i32;

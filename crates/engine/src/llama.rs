@@ -13,11 +13,8 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use llama_cpp_sys_2 as sys;
 
-use crate::Token;
 use crate::options::KvType;
-
-/// A sequence id in a context's KV cache.
-pub(crate) type SeqId = i32;
+use crate::{Sampling, SeqId, Token};
 
 /// Process-wide set-up: picks the CPU code and routes llama.cpp's log to `tracing`. Cheap after the first call.
 pub(crate) fn initialise() -> &'static str {
@@ -77,6 +74,8 @@ pub(crate) struct Header {
     pub kv_elements: u64,
     /// Size of all files of the model in bytes.
     pub bytes: u64,
+    /// What the file recommends for requests that do not say (`general.sampling.*`).
+    pub sampling: Sampling,
 }
 
 impl Header {
@@ -113,6 +112,22 @@ impl Header {
         let kv_heads = number("attention.head_count_kv").unwrap_or(heads);
         let key = number("attention.key_length").unwrap_or(width / heads);
         let value = number("attention.value_length").unwrap_or(width / heads);
+        let share = |name: &str| gguf.float(&format!("general.sampling.{name}"));
+        let count = |name: &str| gguf.number(&format!("general.sampling.{name}"));
+        let recommended = Sampling {
+            temperature: share("temp"),
+            top_k: count("top_k"),
+            top_p: share("top_p"),
+            min_p: share("min_p"),
+            repeat_penalty: share("penalty_repeat"),
+            penalty_window: count("penalty_last_n"),
+            ..Sampling::default()
+        };
+        // A file may say anything; what no request may say is not taken from it either.
+        let sampling = match recommended.validate(usize::MAX) {
+            Ok(()) => recommended,
+            Err(_) => Sampling::default(),
+        };
         let splits = gguf.number("split.count").unwrap_or(1).max(1);
         Ok(Self {
             layers,
@@ -122,6 +137,7 @@ impl Header {
                 * (u64::from(key) + u64::from(value)),
             // Parts of a split model are of about one size.
             bytes: bytes * u64::from(splits),
+            sampling,
             architecture,
         })
     }
@@ -157,6 +173,15 @@ impl Gguf {
                     .to_string_lossy()
                     .into_owned()
             })
+        }
+    }
+
+    fn float(&self, key: &str) -> Option<f32> {
+        let id = self.find(key)?;
+        // SAFETY: the id is valid, and the type is checked before the value is read.
+        unsafe {
+            (sys::gguf_get_kv_type(self.0.as_ptr(), id) == sys::GGUF_TYPE_FLOAT32)
+                .then(|| sys::gguf_get_val_f32(self.0.as_ptr(), id))
         }
     }
 
@@ -500,24 +525,24 @@ impl Context {
         unsafe { sys::llama_memory_seq_rm(self.memory, sequence, -1, -1) };
     }
 
-    /// A copy of a sequence's KV in RAM.
-    pub fn save(&mut self, sequence: SeqId) -> Option<Vec<u8>> {
-        // SAFETY: the id is valid; the buffer is as large as llama.cpp said it must be, and only the part that was
-        // written is made visible.
-        unsafe {
-            let size = sys::llama_state_seq_get_size(self.context.as_ptr(), sequence);
-            let mut bytes: Vec<u8> = Vec::with_capacity(size);
-            let written = sys::llama_state_seq_get_data(
+    /// Bytes that [`Context::save`] needs for a sequence now; 0 for one that cannot be saved.
+    pub fn saved_size(&mut self, sequence: SeqId) -> usize {
+        // SAFETY: the id is below the context's `n_seq_max`.
+        unsafe { sys::llama_state_seq_get_size(self.context.as_ptr(), sequence) }
+    }
+
+    /// Copies a sequence's KV into `bytes`, which has the size that was just asked for.
+    pub fn save(&mut self, sequence: SeqId, bytes: &mut [u8]) -> bool {
+        // SAFETY: the id is valid, and llama.cpp writes at most the length given, or nothing and returns 0.
+        let written = unsafe {
+            sys::llama_state_seq_get_data(
                 self.context.as_ptr(),
                 bytes.as_mut_ptr(),
-                size,
+                bytes.len(),
                 sequence,
-            );
-            (written > 0 && written <= size).then(|| {
-                bytes.set_len(written);
-                bytes
-            })
-        }
+            )
+        };
+        written == bytes.len()
     }
 
     /// Puts a saved KV back under `sequence`; false if there was no room for it.

@@ -218,7 +218,7 @@ impl Loaded {
             completion_tokens: AtomicU32::new(0),
             unfinished: AtomicU32::new(request.n),
         });
-        let mut sampling = request.sampling.clone();
+        let mut sampling = request.sampling.clone().or(&self.header.sampling);
         if request.ignore_eos {
             sampling
                 .logit_bias
@@ -423,6 +423,7 @@ mod tests {
             context: 40960,
             kv_elements: 28 * 8 * 256,
             bytes: 600 << 20,
+            sampling: Default::default(),
         }
     }
 

@@ -14,14 +14,19 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::counters::Counters;
 use crate::kv::{KvCache, shared_prefix};
-use crate::llama::{Batch, Context, DecodeError, SeqId};
+use crate::llama::{Batch, Context, DecodeError};
 use crate::prefix::AdapterKey;
 use crate::schedule::{self, Share};
 use crate::task::{Next, Task};
-use crate::{EngineError, Token};
+use crate::{EngineError, SeqId, Token};
 
 /// A prefix that a neighbour is computing must save at least this much to be waited for, in tokens.
 const WORTH_WAITING: usize = 32;
+/// How long nothing must run before idle prefixes are copied to RAM: who got an answer often asks on at once.
+const SETTLE: Duration = Duration::from_millis(100);
+/// A prompt with this many tokens to compute waits for idle prefixes to be parked: each of its tokens would be
+/// compared with theirs, which takes longer than the copy.
+const LONG_PROMPT: usize = 256;
 
 /// What the engine asks of a runner.
 #[derive(Debug)]
@@ -100,12 +105,14 @@ impl Runner {
                 if self.unloading {
                     return;
                 }
-                // Work that comes in ends the copying.
-                while commands.is_empty() && self.kv.copy_one(&mut self.context) {
-                    self.publish();
-                }
-                match receive(&mut commands, keep_alive) {
+                let settling = self.kv.has_uncopied();
+                let patience = if settling { Some(SETTLE) } else { keep_alive };
+                match receive(&mut commands, patience) {
                     Some(command) => self.take(command),
+                    None if settling && !commands.is_closed() => {
+                        self.kv.copy_one(&mut self.context);
+                        continue;
+                    }
                     None => {
                         // Work that arrives between the time-out and the close is not lost: it is refused below.
                         commands.close();
@@ -128,6 +135,7 @@ impl Runner {
             }
             self.reap();
             self.admit();
+            self.park();
             self.step();
             self.publish();
         }
@@ -262,6 +270,21 @@ impl Runner {
             && best >= self.kv.cached(task.adapters.key, wanted) + WORTH_WAITING
     }
 
+    /// Parks idle prefixes where that is cheaper than reading over them: all before a long prompt, one between two
+    /// tokens of running answers. A short prompt goes first.
+    fn park(&mut self) {
+        let pending = || self.slots.iter().flatten().map(Slot::pending);
+        let long = pending().max().is_some_and(|tokens| tokens >= LONG_PROMPT);
+        let short = pending().any(|tokens| (2..LONG_PROMPT).contains(&tokens));
+        let streams = pending().any(|tokens| tokens == 1);
+        if long && !streams {
+            while self.kv.park_uncopied(&mut self.context) {}
+        } else if long || !short {
+            // A copy is a stall for the running streams, so they get a token between two of them.
+            self.kv.park_uncopied(&mut self.context);
+        }
+    }
+
     /// Slots that compute in this step: all of one adapter set, because llama.cpp applies adapters to a whole batch.
     fn pending(&mut self) -> Vec<Share> {
         let mut order: Vec<(u64, usize, AdapterKey)> = self
@@ -347,7 +370,8 @@ impl Runner {
             }
             self.kv.append(slot.sequence, share.tokens);
         }
-        if self.batch.len() == 0 {
+        let tokens = self.batch.len();
+        if tokens == 0 {
             return;
         }
         let started = Instant::now();
@@ -365,12 +389,8 @@ impl Runner {
             })
             .map(|share| share.tokens)
             .sum();
-        self.counters.record(
-            prompts,
-            self.batch.len() - prompts,
-            outputs.len(),
-            started.elapsed(),
-        );
+        self.counters
+            .record(prompts, tokens - prompts, outputs.len(), started.elapsed());
         for share in &shares {
             if let Some(slot) = &mut self.slots[share.slot] {
                 slot.computed += share.tokens;

@@ -6,49 +6,43 @@ use rand_pcg::Pcg64Mcg;
 use crate::{EngineError, Token};
 
 /// How tokens are chosen. Stages run in this order: constraint mask, logit bias, penalties, top-k, min-p, top-p,
-/// temperature, draw.
-#[derive(Debug, Clone, PartialEq)]
+/// temperature, draw. What is `None` is what the model's file recommends, else what is said here.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Sampling {
-    /// 0 is greedy; 0 to 2.
-    pub temperature: f32,
-    /// Keep the k most likely tokens; 0 keeps all.
-    pub top_k: u32,
-    /// Keep the smallest set whose probability reaches this, in (0, 1].
-    pub top_p: f32,
-    /// Drop tokens less likely than this share of the most likely one, 0 to 1.
-    pub min_p: f32,
-    /// Divides (multiplies, when negative) the logits of tokens seen in the window; 1 is off.
-    pub repeat_penalty: f32,
+    /// 0 is greedy; 0 to 2. Else 0.8.
+    pub temperature: Option<f32>,
+    /// Keep the k most likely tokens; 0 keeps all. Else 40.
+    pub top_k: Option<u32>,
+    /// Keep the smallest set whose probability reaches this, 0 to 1; 0 keeps the most likely token alone. Else 0.95.
+    pub top_p: Option<f32>,
+    /// Drop tokens less likely than this share of the most likely one, 0 to 1. Else 0.05.
+    pub min_p: Option<f32>,
+    /// Divides (multiplies, when negative) the logits of tokens seen in the window; 1 is off. Else 1.
+    pub repeat_penalty: Option<f32>,
+    /// Tokens the repeat penalty looks back on. Else 64.
+    pub penalty_window: Option<u32>,
     /// Subtracted once per earlier occurrence in the answer, −2 to 2.
     pub frequency_penalty: f32,
     /// Subtracted once if the token occurred in the answer, −2 to 2.
     pub presence_penalty: f32,
-    /// Tokens the penalties look back on.
-    pub penalty_window: u32,
     /// Added to the logits of these tokens, −100 to 100.
     pub logit_bias: Vec<(Token, f32)>,
     /// Same seed, same text; `None` draws one.
     pub seed: Option<u64>,
 }
 
-impl Default for Sampling {
-    fn default() -> Self {
-        Self {
-            temperature: 0.8,
-            top_k: 40,
-            top_p: 0.95,
-            min_p: 0.05,
-            repeat_penalty: 1.0,
-            frequency_penalty: 0.0,
-            presence_penalty: 0.0,
-            penalty_window: 64,
-            logit_bias: Vec::new(),
-            seed: None,
-        }
-    }
-}
-
 impl Sampling {
+    /// This, and where it says nothing, what `other` says.
+    pub(crate) fn or(mut self, other: &Sampling) -> Self {
+        self.temperature = self.temperature.or(other.temperature);
+        self.top_k = self.top_k.or(other.top_k);
+        self.top_p = self.top_p.or(other.top_p);
+        self.min_p = self.min_p.or(other.min_p);
+        self.repeat_penalty = self.repeat_penalty.or(other.repeat_penalty);
+        self.penalty_window = self.penalty_window.or(other.penalty_window);
+        self
+    }
+
     /// Refuses values outside the ranges documented above and biases on tokens that do not exist.
     pub fn validate(&self, vocabulary: usize) -> Result<(), EngineError> {
         let range = |field: &'static str, value: f32, low: f32, high: f32| {
@@ -59,10 +53,15 @@ impl Sampling {
                 Err(EngineError::Invalid { field, message })
             }
         };
-        range("temperature", self.temperature, 0.0, 2.0)?;
-        range("top_p", self.top_p, 0.0, 1.0)?;
-        range("min_p", self.min_p, 0.0, 1.0)?;
-        range("repeat_penalty", self.repeat_penalty, 0.1, 10.0)?;
+        range("temperature", self.temperature.unwrap_or(1.0), 0.0, 2.0)?;
+        range("top_p", self.top_p.unwrap_or(1.0), 0.0, 1.0)?;
+        range("min_p", self.min_p.unwrap_or(1.0), 0.0, 1.0)?;
+        range(
+            "repeat_penalty",
+            self.repeat_penalty.unwrap_or(1.0),
+            0.1,
+            10.0,
+        )?;
         range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)?;
         range("presence_penalty", self.presence_penalty, -2.0, 2.0)?;
         for (token, bias) in &self.logit_bias {
@@ -93,6 +92,12 @@ struct Candidate {
 #[derive(Debug, Clone)]
 pub struct Sampler {
     sampling: Sampling,
+    temperature: f32,
+    top_k: usize,
+    top_p: f32,
+    min_p: f32,
+    repeat_penalty: f32,
+    penalty_window: usize,
     random: Pcg64Mcg,
     /// Prompt and answer, as far as the repeat penalty looks back.
     window: std::collections::VecDeque<Token>,
@@ -108,6 +113,12 @@ impl Sampler {
     pub fn new(sampling: &Sampling, seed: u64) -> Self {
         Self {
             sampling: sampling.clone(),
+            temperature: sampling.temperature.unwrap_or(0.8),
+            top_k: sampling.top_k.unwrap_or(40) as usize,
+            top_p: sampling.top_p.unwrap_or(0.95),
+            min_p: sampling.min_p.unwrap_or(0.05),
+            repeat_penalty: sampling.repeat_penalty.unwrap_or(1.0),
+            penalty_window: sampling.penalty_window.unwrap_or(64) as usize,
             random: Pcg64Mcg::seed_from_u64(seed),
             window: Default::default(),
             counts: Default::default(),
@@ -119,9 +130,7 @@ impl Sampler {
 
     /// Lets the repeat penalty know the prompt.
     pub fn observe_prompt(&mut self, tokens: &[Token]) {
-        let seen = tokens
-            .len()
-            .saturating_sub(self.sampling.penalty_window as usize);
+        let seen = tokens.len().saturating_sub(self.penalty_window);
         self.window = tokens[seen..].iter().copied().collect();
     }
 
@@ -129,7 +138,7 @@ impl Sampler {
     pub fn accept(&mut self, token: Token) {
         *self.counts.entry(token).or_default() += 1;
         self.window.push_back(token);
-        if self.window.len() > self.sampling.penalty_window as usize {
+        if self.window.len() > self.penalty_window {
             self.window.pop_front();
         }
     }
@@ -153,7 +162,7 @@ impl Sampler {
     fn changes_logits(&self) -> bool {
         let sampling = &self.sampling;
         !sampling.logit_bias.is_empty()
-            || (sampling.repeat_penalty != 1.0 && !self.window.is_empty())
+            || (self.repeat_penalty != 1.0 && !self.window.is_empty())
             || ((sampling.frequency_penalty != 0.0 || sampling.presence_penalty != 0.0)
                 && !self.counts.is_empty())
     }
@@ -172,11 +181,11 @@ impl Sampler {
                 };
             }
         }
-        if self.sampling.repeat_penalty != 1.0 {
+        if self.repeat_penalty != 1.0 {
             let seen: std::collections::BTreeSet<Token> = self.window.iter().copied().collect();
             for token in seen {
                 if let Some(logit) = logits.get_mut(token as usize) {
-                    let penalty = self.sampling.repeat_penalty;
+                    let penalty = self.repeat_penalty;
                     *logit = if *logit > 0.0 {
                         *logit / penalty
                     } else {
@@ -194,7 +203,7 @@ impl Sampler {
     }
 
     fn draw(&mut self, logits: &[f32], mask: Option<&[u32]>) -> Option<Token> {
-        if self.sampling.temperature == 0.0 {
+        if self.temperature == 0.0 {
             return greedy(logits, mask);
         }
         self.collect(logits, mask);
@@ -211,8 +220,8 @@ impl Sampler {
         };
         let top = logits[best as usize];
         // p < min_p · p_max is the same as logit < logit_max + ln(min_p).
-        let floor = if self.sampling.min_p > 0.0 {
-            top + self.sampling.min_p.ln()
+        let floor = if self.min_p > 0.0 {
+            top + self.min_p.ln()
         } else {
             f32::NEG_INFINITY
         };
@@ -222,19 +231,20 @@ impl Sampler {
             if logit >= floor && logit > f32::NEG_INFINITY {
                 candidates.push(Candidate {
                     token: token as Token,
-                    logit,
+                    // Differences of infinities are not numbers.
+                    logit: logit.min(f32::MAX),
                 });
             }
         });
     }
 
     fn keep_most_likely(&mut self) {
-        let most = self.sampling.top_k as usize;
+        let most = self.top_k;
         if most > 0 && most < self.candidates.len() {
             self.candidates.select_nth_unstable_by(most - 1, likelier);
             self.candidates.truncate(most);
         }
-        if self.sampling.top_p < 1.0 {
+        if self.top_p < 1.0 {
             // Tokens of equal logit are ordered by id, so that the same seed gives the same text.
             self.candidates.sort_unstable_by(likelier);
             self.weights.clear();
@@ -251,7 +261,7 @@ impl Sampler {
             let mut sum = 0.0;
             let enough = self.weights.iter().position(|weight| {
                 sum += weight;
-                sum >= self.sampling.top_p * total
+                sum >= self.top_p * total
             });
             self.candidates
                 .truncate(enough.map_or(self.candidates.len(), |last| last + 1));
@@ -267,7 +277,7 @@ impl Sampler {
             .iter()
             .map(|candidate| candidate.logit)
             .fold(f32::NEG_INFINITY, f32::max);
-        let scale = 1.0 / self.sampling.temperature;
+        let scale = 1.0 / self.temperature;
         self.weights.clear();
         self.weights.extend(
             self.candidates
@@ -349,16 +359,23 @@ fn maximum(values: &[f32]) -> f32 {
     rest.iter().copied().fold(top, f32::max)
 }
 
+/// Log probability of what cannot come: JSON has no infinity, and OpenAI's API writes this.
+const IMPOSSIBLE: f32 = -9999.0;
+
 /// Log probability of `chosen` and of the `top` most likely tokens, from the model's own logits (no temperature, no
-/// mask), most likely first.
+/// mask), most likely first. Always finite, at least −9999.
 pub fn logprobs(logits: &[f32], chosen: Token, top: usize) -> (f32, Vec<(Token, f32)>) {
-    let largest = maximum(logits);
+    let largest = maximum(logits).min(f32::MAX);
     let sum: f64 = logits
         .iter()
         .filter(|logit| !logit.is_nan())
-        .map(|logit| f64::from((logit - largest).exp()))
+        .map(|logit| f64::from((logit.min(f32::MAX) - largest).exp()))
         .sum();
     let normaliser = largest + sum.ln() as f32;
+    let logprob = |logit: f32| match logit.min(f32::MAX) - normaliser {
+        number if number >= IMPOSSIBLE => number,
+        _ => IMPOSSIBLE,
+    };
     let mut best: Vec<Candidate> = Vec::with_capacity(top + 1);
     for (token, logit) in logits.iter().enumerate() {
         if best.len() == top && best.last().is_none_or(|last| *logit <= last.logit)
@@ -378,11 +395,11 @@ pub fn logprobs(logits: &[f32], chosen: Token, top: usize) -> (f32, Vec<(Token, 
     }
     let named = best
         .into_iter()
-        .map(|candidate| (candidate.token, candidate.logit - normaliser))
+        .map(|candidate| (candidate.token, logprob(candidate.logit)))
         .collect();
     let own = logits
         .get(chosen as usize)
-        .map_or(f32::NEG_INFINITY, |logit| logit - normaliser);
+        .map_or(IMPOSSIBLE, |logit| logprob(*logit));
     (own, named)
 }
 
@@ -393,10 +410,10 @@ mod tests {
 
     fn plain() -> Sampling {
         Sampling {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
+            temperature: Some(1.0),
+            top_k: Some(0),
+            top_p: Some(1.0),
+            min_p: Some(0.0),
             ..Sampling::default()
         }
     }
@@ -432,7 +449,7 @@ mod tests {
         let logits = [1.0, 0.0];
         let cold = draws(
             &Sampling {
-                temperature: 0.5,
+                temperature: Some(0.5),
                 ..plain()
             },
             &logits,
@@ -441,7 +458,7 @@ mod tests {
         )[0];
         let warm = draws(
             &Sampling {
-                temperature: 2.0,
+                temperature: Some(2.0),
                 ..plain()
             },
             &logits,
@@ -467,28 +484,28 @@ mod tests {
         };
         assert_eq!(
             kept(Sampling {
-                top_k: 2,
+                top_k: Some(2),
                 ..plain()
             }),
             [0, 1]
         );
         assert_eq!(
             kept(Sampling {
-                top_p: 0.65,
+                top_p: Some(0.65),
                 ..plain()
             }),
             [0, 1]
         );
         assert_eq!(
             kept(Sampling {
-                top_p: 0.75,
+                top_p: Some(0.75),
                 ..plain()
             }),
             [0, 1, 2]
         );
         assert_eq!(
             kept(Sampling {
-                min_p: 0.4,
+                min_p: Some(0.4),
                 ..plain()
             }),
             [0, 1, 2]
@@ -500,7 +517,7 @@ mod tests {
     fn bias_and_penalties_do_what_openai_documents() {
         let logits = [2.0, 1.9, 0.0];
         let greedy = Sampling {
-            temperature: 0.0,
+            temperature: Some(0.0),
             ..plain()
         };
         let biased = |bias| {
@@ -535,7 +552,7 @@ mod tests {
                 ..greedy.clone()
             },
             Sampling {
-                repeat_penalty: 1.2,
+                repeat_penalty: Some(1.2),
                 ..greedy.clone()
             },
         ] {
@@ -551,7 +568,7 @@ mod tests {
         for temperature in [0.0, 1.0] {
             let mut sampler = Sampler::new(
                 &Sampling {
-                    temperature,
+                    temperature: Some(temperature),
                     ..plain()
                 },
                 0,
@@ -559,6 +576,7 @@ mod tests {
             assert_eq!(sampler.sample(&[f32::NAN, f32::NAN], None), None);
             assert_eq!(sampler.sample(&[1.0, 2.0], Some(&[0])), None);
             assert_eq!(sampler.sample(&[f32::NAN, -1.0], None), Some(1));
+            assert_eq!(sampler.sample(&[1.0, f32::INFINITY, 2.0], None), Some(1));
         }
     }
 
@@ -575,6 +593,13 @@ mod tests {
             Some(own)
         );
         assert_eq!(logprobs(&logits, 3, 5).1, top[..5]);
+        // What cannot be written as JSON does not come out.
+        let (own, top) = logprobs(&[f32::INFINITY, f32::NEG_INFINITY, 0.0], 1, 3);
+        assert!(
+            own == IMPOSSIBLE
+                && top[0] == (0, 0.0)
+                && top.iter().all(|(_, logprob)| logprob.is_finite())
+        );
     }
 
     #[test]
@@ -583,28 +608,28 @@ mod tests {
             (
                 "temperature",
                 Sampling {
-                    temperature: 2.1,
+                    temperature: Some(2.1),
                     ..plain()
                 },
             ),
             (
                 "temperature",
                 Sampling {
-                    temperature: f32::NAN,
+                    temperature: Some(f32::NAN),
                     ..plain()
                 },
             ),
             (
                 "top_p",
                 Sampling {
-                    top_p: -0.1,
+                    top_p: Some(-0.1),
                     ..plain()
                 },
             ),
             (
                 "min_p",
                 Sampling {
-                    min_p: 1.1,
+                    min_p: Some(1.1),
                     ..plain()
                 },
             ),
@@ -647,7 +672,10 @@ mod tests {
             words in prop::collection::vec(any::<u32>(), 10),
             temperature in 0f32..2.0, top_k in 0u32..50, top_p in 0f32..1.0, min_p in 0f32..1.0, seed: u64,
         ) {
-            let sampling = Sampling { temperature, top_k, top_p, min_p, ..Sampling::default() };
+            let sampling = Sampling {
+                temperature: Some(temperature), top_k: Some(top_k), top_p: Some(top_p), min_p: Some(min_p),
+                ..Sampling::default()
+            };
             let token = Sampler::new(&sampling, seed).sample(&logits, Some(&words));
             prop_assert_eq!(token, Sampler::new(&sampling, seed).sample(&logits, Some(&words)));
             let allowed = |token: usize| words[token / 32] >> (token % 32) & 1 == 1;

@@ -28,7 +28,7 @@ fn prompt(topic: usize, length: usize) -> Vec<Token> {
 fn greedy(prompt: Vec<Token>, max_tokens: u32) -> Request {
     Request {
         sampling: Sampling {
-            temperature: 0.0,
+            temperature: Some(0.0),
             ..Sampling::default()
         },
         max_tokens: Some(max_tokens),
@@ -83,15 +83,42 @@ async fn until(engine: &Engine, what: &str, met: impl Fn(&Engine) -> bool) {
     panic!("{what}: {:?}", engine.status());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_request_does_not_say_about_sampling_the_model_s_file_says() {
+    let engine = engine(options());
+    let ask = async |temperature: Option<f32>| {
+        let mut texts = std::collections::BTreeSet::new();
+        for seed in 0..6 {
+            let request = Request {
+                sampling: Sampling {
+                    temperature,
+                    top_k: Some(0),
+                    top_p: Some(1.0),
+                    min_p: Some(0.0),
+                    seed: Some(seed),
+                    ..Sampling::default()
+                },
+                ..greedy(prompt(3, 20), 8)
+            };
+            let answer = collect(engine.generate(None, request).await.unwrap(), 1).await;
+            texts.extend(answer.unwrap().texts);
+        }
+        texts.len()
+    };
+    // Ember's file says temperature 0.
+    assert_eq!(ask(None).await, 1);
+    assert!(ask(Some(2.0)).await > 1);
+}
+
 #[tokio::test]
 async fn a_seed_fixes_the_text_and_another_one_changes_it() {
     let engine = engine(options());
     let seeded = |seed| Request {
         sampling: Sampling {
-            temperature: 1.5,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
+            temperature: Some(1.5),
+            top_k: Some(0),
+            top_p: Some(1.0),
+            min_p: Some(0.0),
             seed: Some(seed),
             ..Sampling::default()
         },

@@ -172,6 +172,7 @@ fn what_cannot_be_enforced_is_refused() {
         json!({"type": "object", "dependentRequired": {"a": ["b"]}}),
         json!({"if": {"type": "string"}, "then": {"minLength": 2}}),
         json!({"type": "nonsense"}),
+        json!({"type": "object", "properties": {"a": {"type": "string", "maxlength": 3}}}),
         json!({"type": "array", "uniqueItems": true, "x-guidance": {"lenient": true}}),
         json!({"$ref": "#/$defs/missing"}),
         json!({"type": "string", "pattern": "("}),
@@ -203,6 +204,20 @@ fn what_cannot_be_enforced_is_refused() {
             "{constraint:?}"
         );
     }
+}
+
+#[test]
+fn a_grammar_compiled_before_starts_afresh() {
+    let bench = Bench::new();
+    let schema = |n: u64| Constraint::JsonSchema(json!({"const": n}));
+    let mut first = bench.compile(&schema(12));
+    first.accept(Token::from(b'1')).unwrap();
+    // The first one goes on undisturbed while others of its kind begin, and more kinds than are kept come and go.
+    for n in (0..40).chain([12, 12]) {
+        assert_eq!(bench.walk(&schema(n), 1), n.to_string());
+    }
+    first.accept(Token::from(b'2')).unwrap();
+    assert!(first.is_complete());
 }
 
 #[test]
@@ -299,6 +314,9 @@ fn gbnf_grammars_mean_what_they_mean_in_llama_cpp() {
     assert!(follows(r#"root ::= [a-z]+ "end""#, "bookend"));
     assert!(follows(r#"root ::= "" | "x" root"#, "xxx"));
     assert!(follows("root ::= \"\\u00e9\" .", "éb"));
+    // Blanks before a repetition, as llama.cpp reads them, and one repetition after another.
+    assert!(follows("root ::= \"ab\" * [0-9] {2,3}", "abab123"));
+    assert!(follows("root ::= ( \"a\"\n + ) \"b\"*?", "aa") && !follows("root ::= \"a\" +", "b"));
 }
 
 #[test]

@@ -178,7 +178,7 @@ async fn generate(engine: &Engine, model: &str, length: usize) -> Vec<Step> {
         .collect();
     let mut request = Request::new(Prompt::Tokens(prompt));
     request.sampling = Sampling {
-        temperature: 0.0,
+        temperature: Some(0.0),
         ..Sampling::default()
     };
     request.max_tokens = Some(LENGTH as u32);

@@ -284,12 +284,11 @@ async fn ask_engine(
     screen: &Screen,
     mut on_text: impl FnMut(&str),
 ) -> Outcome<Answer> {
-    let usual = Sampling::default();
     let request = Request {
         sampling: Sampling {
-            temperature: question.temperature.unwrap_or(usual.temperature),
+            temperature: question.temperature,
             seed: question.seed,
-            ..usual
+            ..Sampling::default()
         },
         constraint: question
             .schema

@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
+use std::time::Duration;
 
 use hearth_engine::{Catalogue, Engine};
 use hearth_node::{Node, NodeOptions};
@@ -20,6 +21,8 @@ use crate::record::NodeRecord;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// Largest request body; room for a long conversation with documents in it.
 const BODY_LIMIT: usize = 32 << 20;
+/// How long a connection may take to send the head of its next request: longer than clients keep idle ones.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The models this machine has: the embedded one, and the models folder.
 pub fn catalogue(config: &Config) -> Outcome<Catalogue> {
@@ -126,6 +129,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
     let options = NodeOptions {
         version: VERSION,
         body_limit: BODY_LIMIT,
+        head_timeout: HEAD_TIMEOUT,
     };
     let node = match Node::bind(address, engine.clone(), options).await {
         Ok(node) => node,

@@ -11,6 +11,7 @@ mod config;
 mod daemon;
 mod ember;
 mod failure;
+mod flags;
 mod logging;
 mod record;
 mod screen;
@@ -19,10 +20,14 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     let cli = cli::Cli::parse();
     let screen = screen::Screen::of_process(cli.global.json);
-    match commands::dispatch(cli, screen) {
+    match cli::dispatch(cli, screen) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             screen.clear();

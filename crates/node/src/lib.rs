@@ -5,6 +5,7 @@
 //! the terminal: the binary hands it an engine and an address.
 
 mod access;
+mod door;
 mod failure;
 mod health;
 mod metrics;
@@ -30,8 +31,6 @@ use tracing::Instrument;
 
 use crate::state::Shared;
 
-/// How long running answers may go on after the node was asked to stop.
-const GRACE: Duration = Duration::from_secs(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// What a node needs besides its engine.
@@ -41,6 +40,8 @@ pub struct NodeOptions {
     pub version: &'static str,
     /// Largest request body in bytes.
     pub body_limit: usize,
+    /// How long a connection may take to send the head of its next request, idle time included.
+    pub head_timeout: Duration,
 }
 
 /// A bound node that is not serving yet.
@@ -78,28 +79,15 @@ impl Node {
     ) -> std::io::Result<()> {
         let address = self.address()?;
         let node: Shared = Arc::new(state::Node::new(self.engine, self.options, address));
-        let router = router(Arc::clone(&node)).into_make_service_with_connect_info::<SocketAddr>();
-        let (stopping, stopped) = tokio::sync::oneshot::channel();
-        let asked = async move {
+        let routes = router(Arc::clone(&node));
+        let asked = async {
             tokio::select! {
                 () = stop => {}
                 () = node.stop.notified() => {}
             }
-            let _ = stopping.send(());
         };
-        let listener = axum::serve::ListenerExt::tap_io(self.listener, |stream| {
-            // Tokens are small writes; waiting to fill a packet would delay each.
-            let _ = stream.set_nodelay(true);
-        });
-        let serving = axum::serve(listener, router)
-            .with_graceful_shutdown(asked)
-            .into_future();
-        let mut serving = std::pin::pin!(serving);
-        tokio::select! {
-            ended = &mut serving => return ended,
-            _ = stopped => {}
-        }
-        tokio::time::timeout(GRACE, serving).await.unwrap_or(Ok(()))
+        door::serve(self.listener, routes, node.options.head_timeout, asked).await;
+        Ok(())
     }
 }
 
@@ -108,7 +96,7 @@ fn router(node: Shared) -> Router {
         .route("/", get(page::home))
         .route("/assets/{name}", get(page::asset))
         .route("/health", get(health::health))
-        .route("/metrics", get(metrics::metrics))
+        .route("/metrics", get(native::metrics))
         .route("/openapi.json", get(openapi::describe))
         .route("/status", get(native::status))
         .route("/shutdown", post(native::shutdown))
@@ -139,7 +127,13 @@ async fn observe(State(node): State<Shared>, request: Request, next: Next) -> Re
         Some(id) => id.to_owned(),
         None => hearth_protocol::id::with_prefix("req", rand::random()),
     };
-    let span = tracing::info_span!("request", id, method = %request.method(), route);
+    let span = tracing::info_span!(
+        "request",
+        id,
+        method = %request.method(),
+        route,
+        model = tracing::field::Empty
+    );
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
     span.in_scope(|| {

@@ -1,20 +1,15 @@
-//! `/metrics` in Prometheus' text format; names start with `hearth_`.
+//! The node's counters in Prometheus' text format; names start with `hearth_`.
 
 use std::fmt::Write;
 use std::time::Duration;
 
-use axum::extract::State;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
-use hearth_protocol::status::{ModelLoad, ModelState};
+use hearth_protocol::status::{ModelLoad, ModelState, NodeStatus};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
-
-use crate::state::Shared;
 
 /// Labels of a finished request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -102,112 +97,108 @@ impl Metrics {
     }
 }
 
-/// Metrics of the node and of every loaded model.
-#[utoipa::path(get, path = "/metrics", tag = "node", responses((status = 200, description = "OpenMetrics text")))]
-pub(crate) async fn metrics(State(node): State<Shared>) -> Response {
-    let mut text = String::new();
-    // Writing to a string cannot fail.
-    let _ = encode(&mut text, &node.metrics.registry);
-    let status = node.status();
-    let body = text.trim_end().trim_end_matches("# EOF").to_owned();
-    let mut text = body;
-    gauge(
-        &mut text,
-        "uptime_seconds",
-        "Seconds since the node started",
-        [(String::new(), status.uptime_seconds as f64)],
-    );
-    if let Some(bytes) = status.memory_bytes {
+/// Type of the text that [`Metrics::text`] gives.
+pub(crate) const METRICS_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+impl Metrics {
+    /// These counters, and what `status` says of the node and of every loaded model, as OpenMetrics text.
+    pub fn text(&self, status: &NodeStatus) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = encode(&mut text, &self.registry);
+        let body = text.trim_end().trim_end_matches("# EOF").to_owned();
+        let mut text = body;
         gauge(
             &mut text,
-            "resident_memory_bytes",
-            "Resident memory of the process",
-            [(String::new(), bytes as f64)],
+            "uptime_seconds",
+            "Seconds since the node started",
+            [(String::new(), status.uptime_seconds as f64)],
         );
+        if let Some(bytes) = status.memory_bytes {
+            gauge(
+                &mut text,
+                "resident_memory_bytes",
+                "Resident memory of the process",
+                [(String::new(), bytes as f64)],
+            );
+        }
+        let label = |name: &str| {
+            format!(
+                "{{model=\"{}\"}}",
+                name.replace('\\', "\\\\")
+                    .replace('"', "\\\"")
+                    .replace('\n', "\\n")
+            )
+        };
+        let ready = status.models.iter().map(|model| {
+            (
+                label(&model.name),
+                if model.state == ModelState::Ready {
+                    1.0
+                } else {
+                    0.0
+                },
+            )
+        });
+        gauge(
+            &mut text,
+            "model_ready",
+            "Whether the model is loaded",
+            ready,
+        );
+        type Read = fn(&ModelLoad) -> f64;
+        let readings: [(&str, &str, Read); 12] = [
+            ("slots", "Slots", |load| load.slots.into()),
+            ("slots_busy", "Slots in use", |load| load.slots_busy.into()),
+            ("queued_requests", "Requests waiting for a slot", |load| {
+                load.queued.into()
+            }),
+            ("kv_cells", "KV cells", |load| load.kv_cells.into()),
+            ("kv_cells_used", "KV cells in use", |load| {
+                load.kv_used.into()
+            }),
+            ("parked_bytes", "Prefixes parked in RAM", |load| {
+                load.parked_bytes as f64
+            }),
+            (
+                "prefill_tokens",
+                "Prompt tokens computed since the model was loaded",
+                |load| load.prefill_tokens as f64,
+            ),
+            (
+                "cached_tokens",
+                "Prompt tokens taken from the cache",
+                |load| load.cached_tokens as f64,
+            ),
+            (
+                "decode_tokens",
+                "Tokens generated since the model was loaded",
+                |load| load.decode_tokens as f64,
+            ),
+            (
+                "cancelled_requests",
+                "Requests whose client went away",
+                |load| load.cancelled as f64,
+            ),
+            ("decode_tokens_per_second", "Decode speed lately", |load| {
+                load.decode_tokens_per_second.into()
+            }),
+            (
+                "prefill_tokens_per_second",
+                "Prefill speed lately",
+                |load| load.prefill_tokens_per_second.into(),
+            ),
+        ];
+        for (name, help, read) in readings {
+            let values = status
+                .models
+                .iter()
+                .filter_map(|model| Some((label(&model.name), read(model.load.as_ref()?))));
+            gauge(&mut text, name, help, values);
+        }
+        text.push_str("# EOF\n");
+        text
     }
-    let label = |name: &str| {
-        format!(
-            "{{model=\"{}\"}}",
-            name.replace('\\', "\\\\")
-                .replace('"', "\\\"")
-                .replace('\n', "\\n")
-        )
-    };
-    let ready = status.models.iter().map(|model| {
-        (
-            label(&model.name),
-            if model.state == ModelState::Ready {
-                1.0
-            } else {
-                0.0
-            },
-        )
-    });
-    gauge(
-        &mut text,
-        "model_ready",
-        "Whether the model is loaded",
-        ready,
-    );
-    type Read = fn(&ModelLoad) -> f64;
-    let readings: [(&str, &str, Read); 12] = [
-        ("slots", "Slots", |load| load.slots.into()),
-        ("slots_busy", "Slots in use", |load| load.slots_busy.into()),
-        ("queued_requests", "Requests waiting for a slot", |load| {
-            load.queued.into()
-        }),
-        ("kv_cells", "KV cells", |load| load.kv_cells.into()),
-        ("kv_cells_used", "KV cells in use", |load| {
-            load.kv_used.into()
-        }),
-        ("parked_bytes", "Prefixes parked in RAM", |load| {
-            load.parked_bytes as f64
-        }),
-        (
-            "prefill_tokens",
-            "Prompt tokens computed since the model was loaded",
-            |load| load.prefill_tokens as f64,
-        ),
-        (
-            "cached_tokens",
-            "Prompt tokens taken from the cache",
-            |load| load.cached_tokens as f64,
-        ),
-        (
-            "decode_tokens",
-            "Tokens generated since the model was loaded",
-            |load| load.decode_tokens as f64,
-        ),
-        (
-            "cancelled_requests",
-            "Requests whose client went away",
-            |load| load.cancelled as f64,
-        ),
-        ("decode_tokens_per_second", "Decode speed lately", |load| {
-            load.decode_tokens_per_second.into()
-        }),
-        (
-            "prefill_tokens_per_second",
-            "Prefill speed lately",
-            |load| load.prefill_tokens_per_second.into(),
-        ),
-    ];
-    for (name, help, read) in readings {
-        let values = status
-            .models
-            .iter()
-            .filter_map(|model| Some((label(&model.name), read(model.load.as_ref()?))));
-        gauge(&mut text, name, help, values);
-    }
-    text.push_str("# EOF\n");
-    (
-        [(
-            CONTENT_TYPE,
-            "application/openmetrics-text; version=1.0.0; charset=utf-8",
-        )],
-        text,
-    )
-        .into_response()
 }
 
 fn gauge(

@@ -3,8 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::IntoResponse;
 use hearth_protocol::status::NodeStatus;
 
+use crate::metrics::METRICS_TYPE;
 use crate::state::Shared;
 
 /// What the node is doing.
@@ -18,4 +21,13 @@ pub(crate) async fn status(State(node): State<Shared>) -> Json<NodeStatus> {
 pub(crate) async fn shutdown(State(node): State<Shared>) -> StatusCode {
     node.stop.notify_one();
     StatusCode::ACCEPTED
+}
+
+/// Metrics of the node and of every loaded model.
+#[utoipa::path(get, path = "/metrics", tag = "node", responses((status = 200, description = "OpenMetrics text")))]
+pub(crate) async fn metrics(State(node): State<Shared>) -> impl IntoResponse {
+    (
+        [(CONTENT_TYPE, METRICS_TYPE)],
+        node.metrics.text(&node.status()),
+    )
 }

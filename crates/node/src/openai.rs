@@ -5,7 +5,8 @@ pub(crate) mod completions;
 pub(crate) mod models;
 mod sse;
 
-use std::time::Instant;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -17,11 +18,13 @@ use hearth_protocol::chat::{self as wire, SamplingFields};
 use hearth_protocol::error::ApiError;
 
 use crate::failure::Failure;
-use crate::state::{Node, unix_time};
+use crate::state::{Node, Shared, unix_time};
 
 /// A body too large is still read, up to this many times the limit, so that the client has sent it all when the
 /// answer comes; many clients report a broken pipe instead of an answer that comes before they are done.
 const PATIENCE: usize = 16;
+/// How long a client may send nothing in the middle of its body.
+const PAUSE: Duration = Duration::from_secs(30);
 
 /// The body's bytes, or why they did not come in whole.
 async fn received(node: &Node, body: Body) -> Result<Vec<u8>, Failure> {
@@ -35,7 +38,12 @@ async fn received(node: &Node, body: Body) -> Result<Vec<u8>, Failure> {
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     let mut length = 0;
-    while let Some(piece) = stream.next().await {
+    loop {
+        let Ok(piece) = tokio::time::timeout(PAUSE, stream.next()).await else {
+            let message = format!("the body stopped coming in for {PAUSE:?}; send it whole");
+            return Err(refused(StatusCode::REQUEST_TIMEOUT, message));
+        };
+        let Some(piece) = piece else { break };
         let piece = piece.map_err(|error| {
             refused(
                 StatusCode::BAD_REQUEST,
@@ -57,23 +65,20 @@ async fn received(node: &Node, body: Body) -> Result<Vec<u8>, Failure> {
     Ok(bytes)
 }
 
-/// The engine's sampling for a request's fields; what was left out takes the engine's default.
+/// The engine's sampling for a request's fields.
 fn sampling(fields: &SamplingFields) -> Result<Sampling, ApiError> {
-    let default = Sampling::default();
     Ok(Sampling {
-        temperature: fields.temperature.unwrap_or(default.temperature),
-        top_k: fields.top_k.unwrap_or(default.top_k),
-        top_p: fields.top_p.unwrap_or(default.top_p),
-        min_p: fields.min_p.unwrap_or(default.min_p),
-        repeat_penalty: fields.repeat_penalty.unwrap_or(default.repeat_penalty),
-        frequency_penalty: fields
-            .frequency_penalty
-            .unwrap_or(default.frequency_penalty),
-        presence_penalty: fields.presence_penalty.unwrap_or(default.presence_penalty),
+        temperature: fields.temperature,
+        top_k: fields.top_k,
+        top_p: fields.top_p,
+        min_p: fields.min_p,
+        repeat_penalty: fields.repeat_penalty,
+        penalty_window: None,
+        frequency_penalty: fields.frequency_penalty.unwrap_or(0.0),
+        presence_penalty: fields.presence_penalty.unwrap_or(0.0),
         logit_bias: fields.biases()?,
         // A negative seed is a seed too.
         seed: fields.seed.map(|seed| seed as u64),
-        ..default
     })
 }
 
@@ -92,6 +97,7 @@ struct Head {
 
 impl Head {
     fn new(node: &Node, prefix: &str, model: &str) -> Self {
+        tracing::Span::current().record("model", model);
         Self {
             id: hearth_protocol::id::with_prefix(prefix, rand::random()),
             created: unix_time(),
@@ -123,41 +129,32 @@ fn logprob(token: &TokenLogprob) -> wire::TokenLogProb {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     wire::TokenLogProb {
         token: text(&token.chosen.bytes),
-        logprob: finite(token.chosen.logprob),
+        logprob: token.chosen.logprob,
         bytes: token.chosen.bytes.clone(),
         top_logprobs: token
             .top
             .iter()
             .map(|top| wire::TopLogProb {
                 token: text(&top.bytes),
-                logprob: finite(top.logprob),
+                logprob: top.logprob,
                 bytes: top.bytes.clone(),
             })
             .collect(),
     }
 }
 
-/// JSON has no infinity; OpenAI uses this number for impossible tokens.
-fn finite(logprob: f32) -> f32 {
-    if logprob.is_finite() {
-        logprob
-    } else {
-        -9999.0
-    }
-}
-
 /// A generation that is measured while it is read.
-struct Watched<'a> {
-    node: &'a Node,
+struct Watched {
+    node: Shared,
     generation: Generation,
     begun: Instant,
     first: bool,
 }
 
-impl<'a> Watched<'a> {
-    fn new(node: &'a Node, generation: Generation, begun: Instant) -> Self {
+impl Watched {
+    fn new(node: &Shared, generation: Generation, begun: Instant) -> Self {
         Self {
-            node,
+            node: Arc::clone(node),
             generation,
             begun,
             first: true,

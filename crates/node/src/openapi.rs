@@ -17,7 +17,7 @@ use utoipa::OpenApi;
         crate::openai::models::list,
         crate::openai::models::one,
         crate::health::health,
-        crate::metrics::metrics,
+        crate::native::metrics,
         crate::native::status,
         crate::native::shutdown,
         crate::page::home,

@@ -6,7 +6,8 @@ use std::net::TcpStream;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hearth_testkit::node::{TestNode, options, wait_until};
+use hearth_node::NodeOptions;
+use hearth_testkit::node::{TestNode, node_options, options, wait_until};
 use proptest::prelude::*;
 use proptest::test_runner::{Config, TestRunner};
 use serde_json::{Value, json};
@@ -179,6 +180,35 @@ fn bytes_that_are_no_request_do_not_stop_the_node() {
         let _ = stream.write_all(bytes);
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let _ = stream.read_to_end(&mut Vec::new());
+    }
+    assert_eq!(node.get("/health").status, 200);
+}
+
+#[test]
+fn a_client_that_never_finishes_its_head_is_cut_off_and_others_are_served() {
+    let node = TestNode::with(
+        options(),
+        NodeOptions {
+            head_timeout: Duration::from_millis(300),
+            ..node_options()
+        },
+    );
+    let slow: Vec<TcpStream> = (0..50)
+        .map(|_| {
+            let mut stream = TcpStream::connect(node.address()).unwrap();
+            stream
+                .write_all(b"POST /v1/chat/completions HTTP/1.1\r\nHo")
+                .unwrap();
+            stream
+        })
+        .collect();
+    assert_eq!(node.get("/health").status, 200);
+    for mut stream in slow {
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        // An answer (408) or none: what counts is the end.
+        stream.read_to_end(&mut Vec::new()).unwrap();
     }
     assert_eq!(node.get("/health").status, 200);
 }

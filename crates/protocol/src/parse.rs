@@ -1,6 +1,6 @@
 //! From bytes to a typed body, with errors that name the field.
 
-use serde::de::DeserializeOwned;
+use serde::de::{DeserializeOwned, IgnoredAny};
 
 use crate::error::ApiError;
 
@@ -16,13 +16,19 @@ pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let reason = error.into_inner();
-        if reason.is_data() {
-            let param = (path != ".").then_some(path);
-            let place = param
-                .as_ref()
-                .map(|path| format!("{path}: "))
-                .unwrap_or_default();
-            ApiError::invalid(param, format!("{place}{}", without_position(&reason)))
+        // serde_json calls `5` bad syntax where it wants a variant's name.
+        let odd_variant = reason.is_syntax() && serde_json::from_str::<IgnoredAny>(text).is_ok();
+        if reason.is_data() || odd_variant {
+            let text = match odd_variant {
+                true => "expected a string".to_owned(),
+                false => without_position(&reason),
+            };
+            let param = place(&path, field_of(&text));
+            let message = match &param {
+                Some(param) => format!("{param}: {text}"),
+                None => text,
+            };
+            ApiError::invalid(param, message)
         } else {
             ApiError::invalid(None, format!("the body is not valid JSON: {reason}"))
         }
@@ -31,6 +37,23 @@ pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
         .end()
         .map_err(|error| ApiError::invalid(None, format!("the body is not valid JSON: {error}")))?;
     Ok(value)
+}
+
+/// The field that a reason is about when the reader stands at the object around it.
+fn field_of(reason: &str) -> Option<&str> {
+    let named = ["missing field `", "duplicate field `"]
+        .iter()
+        .find_map(|start| reason.strip_prefix(start))?;
+    named.strip_suffix('`')
+}
+
+/// `path` (`.` at the top) and a field in it.
+fn place(path: &str, field: Option<&str>) -> Option<String> {
+    match (path, field) {
+        (".", field) => field.map(ToOwned::to_owned),
+        (path, Some(field)) => Some(format!("{path}.{field}")),
+        (path, None) => Some(path.to_owned()),
+    }
 }
 
 /// serde_json appends ` at line L column C`, which means little in a body written by a program.

@@ -9,8 +9,10 @@ use hearth_engine::{
     Catalogue, Engine, EngineOptions, Event, ModelOptions, Prompt, Request, Sampling,
 };
 
-const SAMPLES: usize = 5;
+const SAMPLES: usize = 3;
 const SLOTS: u32 = 4;
+/// Lengths of prompts whose one step is timed.
+const LENGTHS: [usize; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 15, 16, 20, 32, 64, 128];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -61,8 +63,8 @@ async fn measure(engine: &Engine) -> Result<(), String> {
         start.elapsed().as_secs_f64() * 1e3
     );
     let mut seed = 0;
-    let (mut decode, mut together, mut prefill, mut warm) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut decode, mut together, mut prefill, mut warm, mut deep) =
+        (Vec::new(), Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for _ in 0..SAMPLES {
         seed += 10;
         decode.push(answer(engine, tokens(seed, 24), 128).await?.decode_rate());
@@ -85,14 +87,30 @@ async fn measure(engine: &Engine) -> Result<(), String> {
         prefill.push(1000.0 / cold.first.as_secs_f64());
         let again: Vec<i32> = prefix.into_iter().chain(tokens(seed + 9, 12)).collect();
         warm.push(answer(engine, again, 1).await?.first.as_secs_f64() * 1e3);
+        deep.push(
+            answer(engine, tokens(seed + 8, 2000), 48)
+                .await?
+                .decode_rate(),
+        );
     }
     println!("decode, 1 stream        {:8.1} tok/s", median(decode));
     println!(
         "decode, {SLOTS} streams       {:8.1} tok/s",
         median(together)
     );
+    println!("decode, 2,000 deep      {:8.1} tok/s", median(deep));
     println!("prefill, 1,000 tokens   {:8.1} tok/s", median(prefill));
     println!("first token, warm       {:8.2} ms", median(warm));
+    // What a step costs by the tokens in it: the weights are read once for all of them.
+    for length in LENGTHS {
+        let mut cost = Vec::new();
+        for _ in 0..SAMPLES {
+            seed += 1;
+            let first = answer(engine, tokens(seed, length), 1).await?.first;
+            cost.push(first.as_secs_f64() * 1e3);
+        }
+        println!("step of {length:3} tokens      {:8.2} ms", median(cost));
+    }
     Ok(())
 }
 
@@ -111,7 +129,7 @@ impl Times {
 async fn answer(engine: &Engine, prompt: Vec<i32>, length: u32) -> Result<Times, String> {
     let mut request = Request::new(Prompt::Tokens(prompt));
     request.sampling = Sampling {
-        temperature: 0.0,
+        temperature: Some(0.0),
         ..Sampling::default()
     };
     request.max_tokens = Some(length);

@@ -56,6 +56,7 @@ async fn run(path: String) -> Result<(), String> {
     let options = NodeOptions {
         version: "bench",
         body_limit: 1 << 20,
+        head_timeout: std::time::Duration::from_secs(30),
     };
     let door = SocketAddr::from(([127, 0, 0, 1], 0));
     let node = Node::bind(door, engine.clone(), options)
@@ -100,7 +101,7 @@ async fn ask_engine(engine: &Engine, length: u32) -> Result<Duration, String> {
         variables: serde_json::Map::new(),
     });
     request.sampling = Sampling {
-        temperature: 0.0,
+        temperature: Some(0.0),
         ..Sampling::default()
     };
     request.max_tokens = Some(length);

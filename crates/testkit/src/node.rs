@@ -29,6 +29,15 @@ pub fn options() -> EngineOptions {
     }
 }
 
+/// The door's limits in tests: bodies of 1 MiB, half a minute for a request's head.
+pub fn node_options() -> NodeOptions {
+    NodeOptions {
+        version: "0.0.0",
+        body_limit: 1 << 20,
+        head_timeout: Duration::from_secs(30),
+    }
+}
+
 /// A running node; dropping it stops it.
 pub struct TestNode {
     address: SocketAddr,
@@ -43,6 +52,14 @@ impl TestNode {
     /// # Panics
     /// If it cannot start; a test cannot go on then.
     pub fn start(options: EngineOptions) -> Self {
+        Self::with(options, node_options())
+    }
+
+    /// As [`TestNode::start`], with other limits of the door.
+    ///
+    /// # Panics
+    /// If it cannot start; a test cannot go on then.
+    pub fn with(options: EngineOptions, node: NodeOptions) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, address) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -54,11 +71,7 @@ impl TestNode {
                 let mut catalogue = Catalogue::new(None);
                 catalogue.register("ember", ember());
                 let engine = Engine::new(options, catalogue);
-                let options = NodeOptions {
-                    version: "0.0.0",
-                    body_limit: 1 << 20,
-                };
-                let node = Node::bind(([127, 0, 0, 1], 0).into(), engine, options)
+                let node = Node::bind(([127, 0, 0, 1], 0).into(), engine, node)
                     .await
                     .expect("a free port");
                 ready

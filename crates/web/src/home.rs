@@ -1,5 +1,7 @@
 //! The page at `/`: chat, status, and how to reach the node from other tools.
 
+use std::net::SocketAddr;
+
 use hearth_protocol::status::NodeStatus;
 use maud::{DOCTYPE, Markup, html};
 
@@ -8,6 +10,7 @@ use crate::status;
 
 /// The chat and status page.
 pub fn home(status: &NodeStatus) -> String {
+    let base = base(&status.address);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -26,10 +29,11 @@ pub fn home(status: &NodeStatus) -> String {
                 header {
                     h1 { img src=(address("hearth.svg")) alt="" width="28" height="28"; "Hearth" }
                     div.tools {
-                        select #model aria-label="Model" {
+                        select #model aria-label="Model" autocomplete="off" {
                             @for model in &status.models {
                                 option value=(model.name) selected[model.name == status.default_model] { (model.name) }
                             }
+                            @if status.models.is_empty() { option value="" { "no model" } }
                         }
                         button #new type="button" { "New chat" }
                         button #theme type="button" aria-label="Theme: as the system" title="Theme" { "◐" }
@@ -37,8 +41,9 @@ pub fn home(status: &NodeStatus) -> String {
                 }
                 (status::strip(status))
                 main {
-                    noscript { p.note { "The chat needs JavaScript. In a terminal, " code { "hearth chat" } " works without." } }
-                    div #log role="log" aria-label="Conversation" aria-live="polite" tabindex="0" {
+                    noscript { (without_script(&base)) }
+                    // The answer is said once, when it is whole; a live log would read every token.
+                    div #log role="log" aria-label="Conversation" aria-live="off" tabindex="0" {
                         div.welcome #welcome {
                             p { "This model runs on your machine. Nothing you write leaves it." }
                             ul.examples {
@@ -46,15 +51,20 @@ pub fn home(status: &NodeStatus) -> String {
                             }
                         }
                     }
+                    p.hidden #said role="status" {}
                     form #form {
                         label.hidden for="prompt" { "Message" }
-                        textarea #prompt rows="1" placeholder="Ask something" autocomplete="off" enterkeyhint="send" autofocus {}
+                        textarea #prompt rows="1" placeholder="Ask something" autocomplete="off"
+                            enterkeyhint="send" autofocus {}
                         button #send type="submit" { "Send" }
                         button #stop type="button" hidden { "Stop" }
                     }
-                    p.hint { kbd { "Enter" } " sends, " kbd { "Shift" } "+" kbd { "Enter" } " starts a line, " kbd { "Esc" } " stops, " kbd { "↑" } " edits the last message" }
+                    p.hint {
+                        kbd { "Enter" } " sends, " kbd { "Shift" } "+" kbd { "Enter" } " starts a line, "
+                        kbd { "Esc" } " stops, " kbd { "↑" } " edits the last message"
+                    }
                     (settings())
-                    (elsewhere(status))
+                    (elsewhere(status, &base))
                 }
             }
         }
@@ -77,29 +87,65 @@ fn settings() -> Markup {
                 label { "System prompt" textarea #system rows="2" {} }
                 label { "Temperature" input #temperature type="number" min="0" max="2" step="0.1" placeholder="0.8"; }
                 label { "Most tokens" input #max-tokens type="number" min="1" step="1" placeholder="to the end"; }
-                label { "JSON Schema for the answer" textarea #schema rows="3" spellcheck="false" placeholder="{\"type\": \"object\", …}" {} }
+                label {
+                    "JSON Schema for the answer"
+                    textarea #schema rows="3" spellcheck="false" placeholder="{\"type\": \"object\", …}"
+                        aria-describedby="schema-error" {}
+                }
                 p #schema-error role="alert" {}
             }
         }
     }
 }
 
-fn elsewhere(status: &NodeStatus) -> Markup {
-    let base = format!("http://{}/v1", status.address);
-    let curl = format!(
+/// Where other tools reach the node from this machine.
+fn base(address: &str) -> String {
+    // A node that listens on every address is reached by none of that name.
+    let host = match address.parse::<SocketAddr>() {
+        Ok(address) if address.ip().is_unspecified() => format!("localhost:{}", address.port()),
+        _ => address.into(),
+    };
+    format!("http://{host}/v1")
+}
+
+fn curl(base: &str) -> String {
+    format!(
         "curl {base}/chat/completions \\\n  -d '{{\"messages\": [{{\"role\": \"user\", \"content\": \"Hi\"}}]}}'"
-    );
+    )
+}
+
+fn without_script(base: &str) -> Markup {
+    html! {
+        div.note {
+            p {
+                "The chat needs JavaScript. Without it this page shows the status above, as it was when the page was "
+                "loaded: " a href="/" { "load it again" } "."
+            }
+            p { "In a terminal, " code { "hearth chat" } " talks to the node, and so does any HTTP client:" }
+            pre { code { (curl(base)) } }
+        }
+    }
+}
+
+fn elsewhere(status: &NodeStatus, base: &str) -> Markup {
     let python = format!(
-        "from openai import OpenAI\n\nclient = OpenAI(base_url=\"{base}\", api_key=\"none\")\nanswer = client.chat.completions.create(\n    model=\"{}\", messages=[{{\"role\": \"user\", \"content\": \"Hi\"}}])\nprint(answer.choices[0].message.content)",
+        "from openai import OpenAI\n\n\
+         client = OpenAI(base_url=\"{base}\", api_key=\"none\")\n\
+         answer = client.chat.completions.create(\n    \
+             model=\"{}\", messages=[{{\"role\": \"user\", \"content\": \"Hi\"}}])\n\
+         print(answer.choices[0].message.content)",
         status.default_model
     );
     html! {
         details {
             summary { "Use it from your tools" }
             p { "Base URL: " code { (base) } ". Any API key works." }
-            (snippet("curl", &curl))
+            (snippet("curl", &curl(base)))
             (snippet("Python", &python))
-            p.links { a href="/openapi.json" { "API description" } " · " a href="/health" { "health" } " · " a href="/metrics" { "metrics" } " · version " (status.version) }
+            p.links {
+                a href="/openapi.json" { "API description" } " · " a href="/health" { "health" } " · "
+                a href="/metrics" { "metrics" } " · version " (status.version)
+            }
         }
     }
 }
@@ -107,7 +153,7 @@ fn elsewhere(status: &NodeStatus) -> Markup {
 fn snippet(name: &str, text: &str) -> Markup {
     html! {
         figure {
-            figcaption { (name) button.copy type="button" { "Copy" } }
+            figcaption { (name) button.copy type="button" aria-label={ "Copy " (name) } { "Copy" } }
             pre { code { (text) } }
         }
     }

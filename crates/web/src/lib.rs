@@ -6,6 +6,7 @@
 mod asset;
 mod home;
 mod status;
+mod units;
 
 pub use asset::{Asset, asset};
 pub use home::home;

@@ -1,7 +1,9 @@
 //! The status strip: what the node is doing, drawn small.
 
-use hearth_protocol::status::{ModelState, ModelStatus, NodeStatus};
+use hearth_protocol::status::{ModelLoad, ModelState, ModelStatus, NodeStatus};
 use maud::{Markup, html};
+
+use crate::units::{duration, percent, size, speed};
 
 /// The strip; the script replaces its numbers while the page is open.
 pub(crate) fn strip(status: &NodeStatus) -> Markup {
@@ -13,11 +15,17 @@ pub(crate) fn strip(status: &NodeStatus) -> Markup {
     html! {
         section.status #status aria-label="Status of this node" {
             dl {
-                @match model {
-                    Some(model) => (cells(model)),
-                    None => div { dt { "Model" } dd { "none; put a GGUF file into the models folder" } },
+                div.model {
+                    dt { "Model" }
+                    dd {
+                        span #model-name { (model.map_or(NONE, |model| &model.name)) } " "
+                        span.state #model-state data-state=(model.map_or("idle", |model| state(model.state))) {
+                            (model.map(words).unwrap_or_default())
+                        }
+                    }
                 }
-                div { dt { "Memory" } dd #memory { (status.memory_bytes.map_or("–".into(), size)) } }
+                (cells(model.and_then(|model| model.load)))
+                div { dt { "Memory" } dd #memory { (status.memory_bytes.map_or(UNKNOWN.into(), size)) } }
                 div { dt { "CPU code" } dd { (status.cpu) } }
                 div { dt { "Up" } dd #uptime { (duration(status.uptime_seconds)) } }
             }
@@ -25,18 +33,38 @@ pub(crate) fn strip(status: &NodeStatus) -> Markup {
     }
 }
 
-fn cells(model: &ModelStatus) -> Markup {
-    let load = model.load.unwrap_or_default();
+const NONE: &str = "none; put a GGUF file into the models folder";
+const UNKNOWN: &str = "–";
+
+/// The live counters; dashes while the model is not loaded.
+fn cells(load: Option<ModelLoad>) -> Markup {
+    let queued = match load {
+        None => UNKNOWN.into(),
+        Some(load) if load.queued > 0 => format!("{} waiting", load.queued),
+        Some(_) => String::new(),
+    };
+    let cells = load.map_or(UNKNOWN.into(), |load| {
+        format!("{} / {}", load.kv_used, load.kv_cells)
+    });
+    let load = load.unwrap_or_default();
     html! {
-        div { dt { "Model" } dd { span #model-name { (model.name) } " " span.state #model-state data-state=(state(model.state)) { (words(model)) } } }
-        div { dt { "Slots" } dd {
-            span.slots #slots role="img" aria-label={ (load.slots_busy) " of " (load.slots) " slots busy" } {
-                @for slot in 0..load.slots { i.busy[slot < load.slots_busy] {} }
+        div {
+            dt { "Slots" }
+            dd {
+                span.slots #slots role="img" aria-label={ (load.slots_busy) " of " (load.slots) " slots busy" } {
+                    @for slot in 0..load.slots { i.busy[slot < load.slots_busy] {} }
+                }
+                " " span #queued { (queued) }
             }
-            " " span #queued { @if load.queued > 0 { (load.queued) " waiting" } }
-        } }
-        div { dt { "KV cache" } dd { meter #kv min="0" max=(load.kv_cells.max(1)) value=(load.kv_used) aria-label="KV cells in use" {} " " span #kv-text { (load.kv_used) " / " (load.kv_cells) } } }
-        div { dt { "Speed" } dd #speed { (format!("{:.0} tokens/s", load.decode_tokens_per_second)) } }
+        }
+        div {
+            dt { "KV tokens" }
+            dd {
+                meter #kv min="0" max=(load.kv_cells.max(1)) value=(load.kv_used) aria-label="KV cells in use" {}
+                " " span #kv-text { (cells) }
+            }
+        }
+        div { dt { "Speed" } dd #speed { (speed(f64::from(load.decode_tokens_per_second))) } }
     }
 }
 
@@ -51,20 +79,9 @@ fn state(state: ModelState) -> &'static str {
 
 fn words(model: &ModelStatus) -> String {
     match (model.state, model.progress) {
-        (ModelState::Loading, Some(progress)) => format!("loading {:.0} %", progress * 100.0),
+        (ModelState::Loading, progress) => {
+            format!("loading {}", percent(progress.unwrap_or(0.0).into()))
+        }
         (other, _) => state(other).into(),
-    }
-}
-
-fn size(bytes: u64) -> String {
-    format!("{} MiB", bytes >> 20)
-}
-
-fn duration(seconds: u64) -> String {
-    match seconds {
-        0..60 => format!("{seconds} s"),
-        60..3600 => format!("{} min", seconds / 60),
-        3600..86400 => format!("{} h {} min", seconds / 3600, seconds / 60 % 60),
-        _ => format!("{} d {} h", seconds / 86400, seconds / 3600 % 24),
     }
 }

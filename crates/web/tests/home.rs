@@ -56,6 +56,115 @@ fn the_status_is_there_without_a_script() {
     assert_eq!(page.matches("class=\"busy\"").count(), 1);
 }
 
+/// The text of the element with this id; one without children.
+fn text<'a>(page: &'a str, id: &str) -> &'a str {
+    let element = page
+        .split(&format!("id=\"{id}\""))
+        .nth(1)
+        .unwrap_or_default();
+    let inside = element.split_once('>').map_or("", |(_, inside)| inside);
+    inside.split('<').next().unwrap_or_default()
+}
+
+#[test]
+fn numbers_have_sensible_units() {
+    for line in include_str!("units.txt")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+    {
+        let (unit, rest) = line.split_once(' ').expect("a unit");
+        let (number, words) = rest.split_once(" = ").expect("words");
+        let number: f64 = number.parse().expect("a number");
+        let mut status = status("ember");
+        let model = &mut status.models[0];
+        let (id, words) = match unit {
+            "duration" => {
+                status.uptime_seconds = number as u64;
+                ("uptime", words.to_owned())
+            }
+            "size" => {
+                status.memory_bytes = Some(number as u64);
+                ("memory", words.to_owned())
+            }
+            "speed" => {
+                model
+                    .load
+                    .as_mut()
+                    .expect("loaded")
+                    .decode_tokens_per_second = number as f32;
+                ("speed", words.to_owned())
+            }
+            "percent" => {
+                model.progress = Some(number as f32);
+                ("model-state", format!("loading {words}"))
+            }
+            other => panic!("{other}"),
+        };
+        assert_eq!(text(&hearth_web::home(&status), id), words, "{line}");
+    }
+}
+
+#[test]
+fn what_is_not_known_is_a_dash() {
+    let mut status = status("ember");
+    status.memory_bytes = None;
+    status.models[0].load = None;
+    status.models[0].state = ModelState::Idle;
+    let page = hearth_web::home(&status);
+    for id in ["memory", "queued", "kv-text", "speed"] {
+        assert_eq!(text(&page, id), "–", "{id}");
+    }
+    assert_eq!(text(&page, "model-state"), "idle");
+}
+
+#[test]
+fn a_node_without_models_says_what_to_do() {
+    let mut status = status("ember");
+    status.models.clear();
+    let page = hearth_web::home(&status);
+    assert_eq!(
+        text(&page, "model-name"),
+        "none; put a GGUF file into the models folder"
+    );
+    assert!(page.contains("<option value=\"\">no model</option>"));
+    // The script fills these when a model comes.
+    for id in ["model-state", "slots", "queued", "kv", "kv-text", "speed"] {
+        assert!(page.contains(&format!("id=\"{id}\"")), "{id}");
+    }
+}
+
+#[test]
+fn without_a_script_there_is_a_line_for_the_terminal() {
+    let mut status = status("ember");
+    let hint = |page: &str| {
+        let inside = page.split("<noscript>").nth(1).unwrap_or_default();
+        inside
+            .split("</noscript>")
+            .next()
+            .unwrap_or_default()
+            .to_owned()
+    };
+    let page = hearth_web::home(&status);
+    for words in [
+        "curl http://127.0.0.1:8321/v1/chat/completions",
+        "hearth chat",
+        "status",
+    ] {
+        assert!(hint(&page).contains(words), "{words}: {}", hint(&page));
+    }
+    // An address that means every address is none that a client can use.
+    for address in ["0.0.0.0:8321", "[::]:8321"] {
+        status.address = address.into();
+        let page = hearth_web::home(&status);
+        assert!(
+            hint(&page).contains("curl http://localhost:8321/v1"),
+            "{}",
+            hint(&page)
+        );
+        assert!(!page.contains(address));
+    }
+}
+
 #[test]
 fn every_asset_exists_and_nothing_comes_from_elsewhere() {
     let page = hearth_web::home(&status("ember"));

@@ -24,12 +24,32 @@ pub struct Tree {
 pub struct Crate {
     /// Package name.
     pub name: String,
-    /// Names of the packages it uses in its program (not in its tests).
-    pub dependencies: Vec<String>,
+    /// Packages it uses.
+    pub dependencies: Vec<Dependency>,
     /// Executables it builds.
     pub executables: Vec<String>,
     /// Its manifest.
     pub manifest: String,
+}
+
+/// A package that a crate uses.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Dependency {
+    /// Package name, whatever the crate calls it.
+    pub name: String,
+    /// What it is used for.
+    pub kind: Kind,
+}
+
+/// What a dependency is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// The program or library itself.
+    Normal,
+    /// Tests, examples and benchmarks.
+    Development,
+    /// The build script.
+    Build,
 }
 
 /// A file.
@@ -67,10 +87,7 @@ impl Tree {
             let manifest = PathBuf::from(text_of(&package["manifest_path"]));
             tree.crates.push(Crate {
                 name,
-                dependencies: each(&package["dependencies"])
-                    .filter(|dependency| dependency["kind"].is_null())
-                    .map(|dependency| text_of(&dependency["name"]))
-                    .collect(),
+                dependencies: each(&package["dependencies"]).map(dependency).collect(),
                 executables: each(&package["targets"])
                     .filter(|target| each(&target["kind"]).any(|kind| kind == "bin"))
                     .map(|target| text_of(&target["name"]))
@@ -97,6 +114,17 @@ impl Tree {
     /// Rust source files.
     pub fn rust(&self) -> impl Iterator<Item = &File> {
         self.files.iter().filter(|file| file.path.ends_with(".rs"))
+    }
+}
+
+fn dependency(entry: &Value) -> Dependency {
+    Dependency {
+        name: text_of(&entry["name"]),
+        kind: match entry["kind"].as_str() {
+            Some("dev") => Kind::Development,
+            Some("build") => Kind::Build,
+            _ => Kind::Normal,
+        },
     }
 }
 

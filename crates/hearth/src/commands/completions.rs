@@ -1,9 +1,8 @@
 //! `hearth completions`: so that the shell knows the commands.
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use crate::cli::Cli;
 use crate::failure::Outcome;
 use crate::screen::print;
 
@@ -19,10 +18,10 @@ pub struct CompletionsArgs {
     pub shell: Shell,
 }
 
-/// Prints the script.
-pub fn run(args: &CompletionsArgs) -> Outcome {
+/// Prints the script for this command line.
+pub fn run(args: &CompletionsArgs, command_line: &mut Command) -> Outcome {
     let mut script = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "hearth", &mut script);
+    clap_complete::generate(args.shell, command_line, "hearth", &mut script);
     print(&String::from_utf8_lossy(&script));
     Ok(())
 }

@@ -3,9 +3,9 @@
 use clap::Args;
 
 use super::Context;
-use crate::cli::Tuning;
 use crate::daemon::{self, Unstarted};
 use crate::failure::Outcome;
+use crate::flags::Tuning;
 use crate::screen::println;
 
 /// Flags of `hearth serve`.

@@ -1,20 +1,22 @@
 //! `hearth up`: from nothing to a first answer, and what to try next.
 
-use std::fs::OpenOptions;
-use std::path::{Path, PathBuf};
+mod log;
+
+use std::fs::File;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
 
+use self::log::Log;
 use super::Context;
 use crate::answer::{self, Answer, Question, Speaker};
-use crate::cli::Tuning;
 use crate::client::Client;
 use crate::config::HostPort;
 use crate::daemon::{self, Unstarted};
-use crate::failure::{ANOTHER_HOME, Failure, Outcome};
+use crate::failure::{Failure, Outcome};
+use crate::flags::Tuning;
 use crate::record::NodeRecord;
 use crate::screen::{Screen, print, println};
 
@@ -167,8 +169,8 @@ async fn detached(context: &Context) -> Outcome {
     if let Ok((client, status)) = daemon::running(config).await {
         return already(context, client, status.pid).await;
     }
-    let log = config.home.join("logs").join("node.log");
-    let mut child = spawn(context, &log)?;
+    let (log, file) = Log::open(&config.home)?;
+    let mut child = spawn(context, file)?;
     let started = Instant::now();
     let record = loop {
         if let Some(record) =
@@ -184,11 +186,11 @@ async fn detached(context: &Context) -> Outcome {
                     "the node did not open its door within {} s",
                     DOOR_LIMIT.as_secs()
                 ))
-                .fix(format!("see {}", log.display())));
+                .fix(format!("see {}", log.path().display())));
             }
             _ => {
                 screen.clear();
-                return Err(last_words(&log));
+                return Err(log.last_words());
             }
         }
         screen.progress("starting the node");
@@ -201,25 +203,16 @@ async fn detached(context: &Context) -> Outcome {
         println(&screen.dim(&format!(
             "the node stays in the background (pid {}); log: {}",
             record.pid,
-            log.display()
+            log.path().display()
         )));
     }
     introduced
 }
 
-fn spawn(context: &Context, log: &Path) -> Outcome<Child> {
-    let folder = log.parent().unwrap_or(log);
-    std::fs::create_dir_all(folder)
-        .map_err(|error| Failure::file("create the folder", folder, &error, ANOTHER_HOME))?;
-    let file = OpenOptions::new()
-        .create(true)
-        .write(true)
-        .truncate(true)
-        .open(log)
-        .map_err(|error| Failure::file("write", log, &error, ANOTHER_HOME))?;
-    let errors = file
+fn spawn(context: &Context, log: File) -> Outcome<Child> {
+    let errors = log
         .try_clone()
-        .map_err(|error| Failure::file("write", log, &error, ANOTHER_HOME))?;
+        .map_err(|error| Failure::new(format!("cannot share the node's log: {error}")))?;
     let program = std::env::current_exe().map_err(|error| {
         Failure::new(format!("cannot find this executable to start it: {error}"))
     })?;
@@ -238,7 +231,7 @@ fn spawn(context: &Context, log: &Path) -> Outcome<Child> {
     command
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
-        .stdout(file)
+        .stdout(log)
         .stderr(errors);
     #[cfg(unix)]
     {
@@ -256,22 +249,4 @@ fn spawn(context: &Context, log: &Path) -> Outcome<Child> {
     command
         .spawn()
         .map_err(|error| Failure::new(format!("cannot start the node: {error}")))
-}
-
-/// Why a node that ended at once did so, as it said itself.
-fn last_words(log: &PathBuf) -> Failure {
-    let text = std::fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().collect();
-    let at = lines.iter().rposition(|line| line.starts_with("error: "));
-    let Some(at) = at else {
-        return Failure::new("the node ended at once").fix(format!("see {}", log.display()));
-    };
-    let failure = Failure::new(lines[at].trim_start_matches("error: "));
-    match lines
-        .get(at + 1)
-        .and_then(|line| line.trim_start().strip_prefix("fix: "))
-    {
-        Some(fix) => failure.fix(fix),
-        None => failure.fix(format!("see {}", log.display())),
-    }
 }

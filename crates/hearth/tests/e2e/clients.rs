@@ -1,4 +1,4 @@
-//! Real client libraries against the real executable.
+//! Real client libraries against the real executable, and the examples, which are what people copy.
 //!
 //! `cargo xtask test` installs the packages under the build folder; without them these tests fail and say so.
 
@@ -63,4 +63,54 @@ fn the_javascript_package_openai_works() {
         .arg(format!("http://{}/v1", node.address))
         .arg(installed("node"));
     passes(script, 7);
+}
+
+/// How an example is run; its packages are those of the tests.
+fn runner(example: &Path) -> Command {
+    match example.extension().and_then(|ending| ending.to_str()) {
+        Some("sh") => {
+            let mut command = Command::new("sh");
+            command.arg(example);
+            command
+        }
+        Some("py") => {
+            let mut command = Command::new(installed("python/bin/python"));
+            command.arg(example);
+            command
+        }
+        Some("mjs") => {
+            // Node.js looks for packages beside the script and above it.
+            let folder = installed("node").join("examples");
+            let copy = folder.join(example.file_name().unwrap());
+            std::fs::create_dir_all(&folder).unwrap();
+            std::fs::copy(example, &copy).unwrap();
+            let mut command = Command::new("node");
+            command.arg(copy);
+            command
+        }
+        _ => panic!("nobody knows how to run {}", example.display()),
+    }
+}
+
+#[test]
+fn every_example_works() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples");
+    let mut seen = 0;
+    for example in std::fs::read_dir(folder).unwrap() {
+        let mut command = runner(&example.unwrap().path());
+        let output = command
+            .env("HEARTH_URL", format!("http://{}/v1", node.address))
+            .output()
+            .unwrap();
+        let (out, err) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert!(output.status.success(), "{command:?}\n{out}\n{err}");
+        assert!(!out.trim().is_empty(), "{command:?} says nothing\n{err}");
+        seen += 1;
+    }
+    assert!(seen >= 4, "only {seen} examples were seen");
 }

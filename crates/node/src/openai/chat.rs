@@ -39,7 +39,7 @@ pub(crate) async fn chat(State(node): State<Shared>, body: Body) -> Result<Respo
     let logprobs = request.logprobs == Some(true);
     if request.stream == Some(true) {
         let chunks = ChatChunks::new(&head, &request);
-        return Ok(sse::respond(node, vec![generation], begun, chunks));
+        return Ok(sse::respond(&node, vec![generation], begun, chunks));
     }
     let watched = Watched::new(&node, generation, begun);
     let whole = collect(watched, head, request.n.unwrap_or(1), logprobs).await?;
@@ -81,7 +81,7 @@ fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
 }
 
 async fn collect(
-    mut watched: Watched<'_>,
+    mut watched: Watched,
     head: Head,
     n: u32,
     logprobs: bool,

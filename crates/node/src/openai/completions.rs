@@ -6,7 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use hearth_engine::{Event, Prompt, Request, TokenLogprob, Usage};
+use hearth_engine::{EngineError, Event, Prompt, Request, TokenLogprob, Usage};
 use hearth_protocol::completion::{
     Completion, CompletionChoice, CompletionLogProbs, CompletionRequest, OnePrompt,
 };
@@ -14,7 +14,7 @@ use hearth_protocol::error::{ApiError, ErrorBody};
 use hearth_protocol::parse;
 
 use super::sse::{self, Chunks};
-use super::{Head, Watched, finite, gbnf, reason, received, sampling, usage};
+use super::{Head, Watched, gbnf, reason, received, sampling, usage};
 use crate::failure::Failure;
 use crate::state::Shared;
 
@@ -53,14 +53,16 @@ pub(crate) async fn completions(
     let head = Head::new(&node, "cmpl", &model);
     let mut writer = Writer::new(head, &request);
     if request.stream == Some(true) {
-        return Ok(sse::respond(node, generations, begun, writer));
+        return Ok(sse::respond(&node, generations, begun, writer));
     }
     let mut choices: Vec<CompletionChoice> = Vec::new();
     for (prompt, generation) in generations.into_iter().enumerate() {
         let mut watched = Watched::new(&node, generation, begun);
         choices.extend(writer.empty_choices(prompt));
-        while let Some(event) = watched.next().await {
-            if let Some(piece) = writer.piece(prompt, &event?) {
+        loop {
+            // A model's thread that ends without a word sends no event.
+            let event = watched.next().await.ok_or(EngineError::Unloaded)??;
+            if let Some(piece) = writer.piece(prompt, &event) {
                 let choice = &mut choices[piece.index as usize];
                 choice.text.push_str(&piece.text);
                 choice.finish_reason = piece.finish_reason.or(choice.finish_reason.take());
@@ -71,12 +73,15 @@ pub(crate) async fn completions(
                     all.text_offset.extend(new.text_offset);
                 }
             }
+            if matches!(event, Event::Done(_)) {
+                break;
+            }
         }
     }
     Ok(Json(writer.completion(choices, Some(usage(writer.used)))).into_response())
 }
 
-fn in_prompt(error: hearth_engine::EngineError) -> Failure {
+fn in_prompt(error: EngineError) -> Failure {
     let mut failure = Failure::from(error);
     if failure.error.param.as_deref() == Some("messages") {
         failure.error.param = Some("prompt".into());
@@ -197,11 +202,11 @@ impl Writer {
             all.text_offset.push(self.lengths[index]);
             self.lengths[index] += piece.chars().count();
             all.tokens.push(piece);
-            all.token_logprobs.push(finite(token.chosen.logprob));
+            all.token_logprobs.push(token.chosen.logprob);
             let top = token
                 .top
                 .iter()
-                .map(|top| (text(&top.bytes), finite(top.logprob).into()));
+                .map(|top| (text(&top.bytes), top.logprob.into()));
             all.top_logprobs.push(top.collect());
         }
         all

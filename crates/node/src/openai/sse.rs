@@ -4,6 +4,7 @@
 //! seconds keeps proxies from cutting the connection. When the client goes away the body is dropped, with it the
 //! generation, and the engine frees the slot.
 
+use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use axum::body::{Body, Bytes};
@@ -29,29 +30,24 @@ pub(super) trait Chunks: Send + 'static {
 }
 
 struct Streaming<C> {
-    node: Shared,
-    /// Generations still to read, the current one first.
-    rest: std::collections::VecDeque<Generation>,
+    /// Answers still to read, the current one first.
+    rest: VecDeque<Watched>,
     prompt: usize,
-    begun: Instant,
-    first: bool,
     chunks: C,
     ended: bool,
 }
 
 /// The answer of one or several generations, one after the other.
 pub(super) fn respond<C: Chunks>(
-    node: Shared,
+    node: &Shared,
     generations: Vec<Generation>,
     begun: Instant,
     chunks: C,
 ) -> Response {
+    let watched = |generation| Watched::new(node, generation, begun);
     let state = Streaming {
-        node,
-        rest: generations.into(),
+        rest: generations.into_iter().map(watched).collect(),
         prompt: 0,
-        begun,
-        first: true,
         chunks,
         ended: false,
     };
@@ -69,70 +65,44 @@ pub(super) fn respond<C: Chunks>(
 impl<C: Chunks> Streaming<C> {
     /// The next piece of the body; `None` after the last.
     async fn write(&mut self) -> Option<String> {
-        if self.ended {
-            return None;
-        }
         let mut out = String::new();
         while out.is_empty() && !self.ended {
-            let Some(generation) = self.rest.pop_front() else {
-                self.finish(&mut out);
+            let Some(answer) = self.rest.front_mut() else {
+                self.chunks.end(&mut out);
+                out.push_str("data: [DONE]\n\n");
+                self.ended = true;
                 break;
             };
-            let mut watched = Watched {
-                node: &self.node,
-                generation,
-                begun: self.begun,
-                first: self.first,
+            let mut event = match tokio::time::timeout(QUIET, answer.next()).await {
+                Err(_) => {
+                    out.push_str(": waiting\n\n");
+                    break;
+                }
+                // The model's thread ended without a word.
+                Ok(None) => Some(Err(EngineError::Unloaded)),
+                Ok(event) => event,
             };
-            match tokio::time::timeout(QUIET, watched.next()).await {
-                Err(_) => out.push_str(": waiting\n\n"),
-                Ok(event) => {
-                    let mut event = event;
-                    let mut over = false;
-                    if event.is_none() {
-                        // The model's thread ended without a word.
-                        fail(EngineError::Unloaded, &mut out);
+            // What is there already goes out in the same write.
+            while let Some(next) = event {
+                match next {
+                    Ok(next) => {
+                        self.chunks.event(self.prompt, &next, &mut out);
+                        if matches!(next, Event::Done(_)) {
+                            self.prompt += 1;
+                            self.rest.pop_front();
+                            break;
+                        }
+                    }
+                    Err(error) => {
+                        fail(error, &mut out);
                         self.ended = true;
                         break;
                     }
-                    loop {
-                        match event {
-                            Some(Ok(event)) => {
-                                over |= matches!(event, Event::Done(_));
-                                self.chunks.event(self.prompt, &event, &mut out);
-                            }
-                            Some(Err(error)) => {
-                                fail(error, &mut out);
-                                self.ended = true;
-                            }
-                            None => break,
-                        }
-                        event = watched.try_next();
-                    }
-                    if over {
-                        self.prompt += 1;
-                        self.first = watched.first;
-                        if self.rest.is_empty() {
-                            self.finish(&mut out);
-                        }
-                        continue;
-                    }
-                    if self.ended {
-                        break;
-                    }
                 }
+                event = answer.try_next();
             }
-            self.first = watched.first;
-            let Watched { generation, .. } = watched;
-            self.rest.push_front(generation);
         }
-        Some(out)
-    }
-
-    fn finish(&mut self, out: &mut String) {
-        self.chunks.end(out);
-        out.push_str("data: [DONE]\n\n");
-        self.ended = true;
+        (!out.is_empty()).then_some(out)
     }
 }
 

@@ -5,7 +5,11 @@
 const $ = (id) => document.getElementById(id);
 const log = $("log"), form = $("form"), box = $("prompt"), stopButton = $("stop"), sendButton = $("send");
 const KEPT = ["system", "temperature", "max-tokens", "schema"];
+const TRIES = 5, LONGEST_WAIT = 60;
+const ENDS = { stopped: "stopped", cut: "cut off before its end" };
+// Messages { role, content, end }; `end` is a key of ENDS where an answer is not whole.
 let talk = read("hearth.talk", []);
+if (!Array.isArray(talk)) talk = [];
 let running = null;
 
 function read(key, otherwise) {
@@ -20,6 +24,9 @@ function make(tag, className, text) {
   if (text !== undefined) element.textContent = text;
   return element;
 }
+
+// For screen readers, which do not follow the log while it is written.
+function say(text) { $("said").textContent = text; }
 
 // --- a small, safe part of Markdown: fences, lists, paragraphs, code and bold
 
@@ -41,7 +48,7 @@ function markdown(parent, text) {
     }
     for (const paragraph of piece.split(/\n{2,}/)) {
       if (!paragraph.trim()) continue;
-      const lines = paragraph.split("\n");
+      const lines = paragraph.replace(/^\n+|\s+$/g, "").split("\n");
       const bullet = /^\s*([-*]|\d+\.)\s+/;
       if (lines.every((line) => bullet.test(line) || !line.trim())) {
         const list = make(/^\s*\d/.test(lines[0]) ? "ol" : "ul");
@@ -91,15 +98,24 @@ function show() {
   log.querySelectorAll(".turn").forEach((turn) => turn.remove());
   $("welcome").hidden = talk.length > 0;
   for (const message of talk) addTurn(message.role, message.content);
-  const last = log.lastElementChild;
-  if (talk.at(-1)?.role === "assistant") about(last, "", ["Regenerate", regenerate]);
-  toEnd();
+  const last = talk.at(-1);
+  if (last) offerAgain(log.lastElementChild, last.role === "assistant" ? ENDS[last.end] ?? "" : "not answered");
+  if (last) toEnd(); else log.scrollTop = 0;
+}
+function offerAgain(turn, text) {
+  about(turn, text, [turn.matches(".assistant") ? "Regenerate" : "Try again", regenerate]);
 }
 
 // --- asking
 
 function body() {
-  const messages = $("system").value.trim() ? [{ role: "system", content: $("system").value.trim() }, ...talk] : talk;
+  const messages = [];
+  if ($("system").value.trim()) messages.push({ role: "system", content: $("system").value.trim() });
+  for (const { role, content } of talk) {
+    // After a question without an answer; many chat templates refuse two turns of one side.
+    if (messages.at(-1)?.role === role) messages.at(-1).content += "\n\n" + content;
+    else messages.push({ role, content });
+  }
   const request = { messages, stream: true, stream_options: { include_usage: true } };
   if ($("model").value) request.model = $("model").value;
   if ($("temperature").value !== "") request.temperature = Number($("temperature").value);
@@ -125,19 +141,23 @@ async function ask() {
   keep("hearth.talk", talk);
   // A new chat may begin before this answer has ended; it must not end up there.
   const mine = talk;
+  log.querySelectorAll(".turn.error, .user .about, .about button").forEach((old) => old.remove());
+  say("");
   const turn = addTurn("assistant", "");
   const bubble = turn.querySelector(".bubble");
   bubble.append(make("span", "busy-dot"));
   log.setAttribute("aria-busy", "true");
-  setRunning(new AbortController());
+  const controller = new AbortController(), signal = controller.signal;
+  setRunning(controller);
   toEnd();
-  let text = "", usage = null, first = 0;
+  let text = "", usage = null, finish = null, first = 0, end = "", wrong = "";
   const begun = performance.now();
   try {
-    const response = await reach(request, turn);
+    const response = await reach(request, turn, signal);
     for await (const event of events(response)) {
       if (event.error) throw new Error(event.error.message);
-      if (event.usage) usage = event.usage;
+      usage = event.usage ?? usage;
+      finish = event.choices?.[0]?.finish_reason ?? finish;
       const piece = event.choices?.[0]?.delta?.content;
       if (!piece) continue;
       first ||= performance.now();
@@ -147,63 +167,82 @@ async function ask() {
       if (follow) toEnd();
     }
   } catch (error) {
-    if (error.name !== "AbortError") {
-      if (!text) turn.remove();
-      const wrong = addTurn("error", error.message);
-      about(wrong, "", ["Try again", () => { wrong.remove(); if (text) { talk.pop(); turn.remove(); } ask(); }]);
-    }
+    end = signal.aborted ? "stopped" : "cut";
+    if (!signal.aborted) wrong = error.message;
   }
   log.setAttribute("aria-busy", "false");
   setRunning(null);
   if (talk !== mine) return;
+  const follow = atEnd();
+  let last = turn, words;
   if (text) {
-    talk.push({ role: "assistant", content: text });
+    talk.push(end ? { role: "assistant", content: text, end } : { role: "assistant", content: text });
     keep("hearth.talk", talk);
-    const seconds = (performance.now() - (first || begun)) / 1000;
-    const count = usage ? usage.completion_tokens : 0;
-    const speed = count > 1 && seconds > 0 ? `${count} tokens, ${Math.round((count - 1) / seconds)} per second` : usage ? "" : "stopped";
-    about(turn, speed, ["Regenerate", regenerate]);
-  } else if (turn.isConnected) {
+    words = ENDS[end] ?? figures(usage, finish, (performance.now() - (first || begun)) / 1000);
+    about(turn, words);
+  } else {
     turn.remove();
+    words = wrong ? "" : ENDS[end] ?? "the answer is empty";
+    last = log.lastElementChild;
+    if (!wrong) about(last, words);
   }
-  if (atEnd()) toEnd();
-  box.focus();
+  if (wrong) last = addTurn("error", wrong);
+  offerAgain(last, wrong ? "" : words);
+  say([bubble.innerText, words, wrong && "Error: " + wrong].filter(Boolean).join("\n"));
+  if (follow) toEnd();
+  if (document.activeElement === document.body) box.focus();
+}
+const LOST = "The connection to the node was lost before the answer ended.";
+const GONE = "The node does not answer. `hearth status` in a terminal says whether it runs.";
+
+function figures(usage, finish, seconds) {
+  const parts = [];
+  const count = usage?.completion_tokens ?? 0;
+  if (count > 1 && seconds > 0) parts.push(`${count} tokens`, speed((count - 1) / seconds));
+  if (finish === "length") parts.push("ended by the limit of tokens");
+  return parts.join(" · ");
 }
 
-// Sends the request; while the model loads, waits as long as the node says and tries again.
-async function reach(request, turn) {
-  for (;;) {
+// Sends the request. While the model loads, waits as long as the node says; when the node is busy, a few times.
+async function reach(request, turn, signal) {
+  for (let tried = 1; ; ) {
     const response = await fetch("/v1/chat/completions", {
       method: "POST",
       headers: { "Content-Type": "application/json" },
       body: JSON.stringify(request),
-      signal: running.signal,
-    });
+      signal,
+    }).catch((error) => { throw signal.aborted ? error : new Error(GONE); });
     if (response.ok) return response;
     const error = (await response.json().catch(() => null))?.error;
-    if (response.status !== 503 || error?.state !== "loading") {
-      throw new Error(error?.message ?? `The node answered with status ${response.status}.`);
-    }
-    let left = Number(response.headers.get("Retry-After")) || 1;
+    const message = error?.message ?? `The node answered with status ${response.status}.`;
+    const loading = error?.state === "loading";
+    const later = [429, 503].includes(response.status) && response.headers.has("Retry-After");
+    if (!loading && (!later || tried > TRIES)) throw new Error(message);
+    const what = loading ? `The model is loading (${percent(error.progress ?? 0)})` : message.replace(/\.$/, "");
+    const which = loading ? "" : ` (${tried++} of ${TRIES})`;
+    say(`${what}. Trying again${which}.`);
+    let left = Math.min(Number(response.headers.get("Retry-After")) || 1, LONGEST_WAIT);
     for (; left > 0; left--) {
-      about(turn, `The model is loading (${Math.round((error.progress ?? 0) * 100)} %); trying again in ${left} s.`);
-      await pause(1000, running.signal);
+      about(turn, `${what} · trying again in ${duration(left)}${which} · Esc stops`);
+      await pause(1000, signal);
     }
     turn.querySelector(".about")?.remove();
   }
 }
 function pause(milliseconds, signal) {
   return new Promise((done, fail) => {
-    const timer = setTimeout(done, milliseconds);
-    signal.addEventListener("abort", () => { clearTimeout(timer); fail(new DOMException("", "AbortError")); });
+    const stop = () => { clearTimeout(timer); fail(signal.reason); };
+    const timer = setTimeout(() => { signal.removeEventListener("abort", stop); done(); }, milliseconds);
+    if (signal.aborted) stop(); else signal.addEventListener("abort", stop);
   });
 }
 async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   for (;;) {
-    const { value, done } = await reader.read();
-    if (done) return;
+    const { value, done } = await reader.read().catch(() => ({ done: true }));
+    // Only `[DONE]` is the end; a proxy or a dying node may close the stream in good order.
+    if (done) throw new Error(LOST);
     rest += value;
     const lines = rest.split("\n");
     rest = lines.pop();
@@ -217,11 +256,16 @@ async function* events(response) {
 
 function setRunning(controller) {
   running = controller;
+  const focused = [sendButton, stopButton].includes(document.activeElement);
   stopButton.hidden = !controller;
   sendButton.hidden = !!controller;
+  // A button that is hidden while it has the focus takes the focus with it.
+  if (focused) (controller ? stopButton : box).focus();
 }
 function send(text) {
   if (running || !text.trim()) return;
+  try { readSchema(); } catch { $("schema").focus(); return; }
+  keepFocus();
   talk.push({ role: "user", content: text.trim() });
   addTurn("user", text.trim());
   box.value = "";
@@ -230,10 +274,13 @@ function send(text) {
 }
 function regenerate() {
   if (running) return;
+  keepFocus();
   if (talk.at(-1)?.role === "assistant") talk.pop();
   show();
   ask();
 }
+// The buttons inside the log go away when they are used, and the focus would go with them.
+function keepFocus() { if (log.contains(document.activeElement)) box.focus(); }
 function fit() {
   box.style.height = "auto";
   box.style.height = Math.min(box.scrollHeight + 2, 192) + "px";
@@ -256,17 +303,49 @@ box.addEventListener("keydown", (event) => {
     fit();
   }
 });
-document.addEventListener("keydown", (event) => { if (event.key === "Escape") running?.abort(); });
-$("welcome").addEventListener("click", (event) => { if (event.target.tagName === "BUTTON") send(event.target.textContent); });
-$("new").addEventListener("click", () => { running?.abort(); talk = []; keep("hearth.talk", talk); show(); box.focus(); });
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape" && !event.isComposing) running?.abort();
+});
+$("welcome").addEventListener("click", (event) => {
+  if (event.target.tagName === "BUTTON") send(event.target.textContent);
+});
+$("new").addEventListener("click", () => {
+  running?.abort();
+  talk = [];
+  keep("hearth.talk", talk);
+  say("");
+  show();
+  box.focus();
+});
 
 for (const id of KEPT) {
   $(id).value = read("hearth." + id, "");
-  $(id).addEventListener("change", () => { keep("hearth." + id, $(id).value); if (id === "schema") try { readSchema(); } catch { /* said below the field */ } });
+  $(id).addEventListener("change", () => keep("hearth." + id, $(id).value));
+}
+$("schema").addEventListener("change", () => { try { readSchema(); } catch { /* said below the field */ } });
+
+// --- copying
+
+// Browsers give `navigator.clipboard` to https and localhost alone.
+async function copy(text) {
+  try { await navigator.clipboard.writeText(text); return true; } catch { /* the old way */ }
+  const focused = document.activeElement;
+  const area = make("textarea", "hidden");
+  area.value = text;
+  area.readOnly = true;
+  document.body.append(area);
+  area.select();
+  const done = document.execCommand("copy");
+  area.remove();
+  focused?.focus();
+  return done;
 }
 document.querySelectorAll(".copy").forEach((button) => button.addEventListener("click", async () => {
-  await navigator.clipboard.writeText(button.closest("figure").querySelector("code").textContent);
-  button.textContent = "Copied";
+  const code = button.closest("figure").querySelector("code");
+  const done = await copy(code.textContent);
+  if (!done) getSelection().selectAllChildren(code);
+  button.textContent = done ? "Copied" : "Selected";
+  say(done ? "Copied" : "Selected; copy it with the keyboard");
   setTimeout(() => { button.textContent = "Copy"; }, 1500);
 }));
 
@@ -285,37 +364,87 @@ $("theme").addEventListener("click", () => {
 });
 theme(THEMES[read("hearth.theme", "auto")] ? read("hearth.theme", "auto") : "auto");
 
+// --- numbers in words, the same as in units.rs
+
+function duration(seconds) {
+  const minutes = Math.floor(seconds / 60), hours = Math.floor(seconds / 3600), days = Math.floor(seconds / 86400);
+  if (!minutes) return `${seconds} s`;
+  if (!hours) return `${minutes} min`;
+  return days ? two(days, "d", hours % 24, "h") : two(hours, "h", minutes % 60, "min");
+}
+function two(large, unit, small, smallUnit) { return `${large} ${unit}` + (small ? ` ${small} ${smallUnit}` : ""); }
+function size(bytes) {
+  const mebibytes = Math.floor(bytes / 2 ** 20);
+  return mebibytes < 1024 ? `${mebibytes} MiB` : `${(Math.round(mebibytes / 102.4) / 10).toFixed(1)} GiB`;
+}
+function speed(rate) {
+  if (rate <= 0) return "–";
+  return `${rate < 9.95 ? (Math.round(rate * 10) / 10).toFixed(1) : Math.round(rate)} tokens/s`;
+}
+function percent(fraction) { return `${Math.round(fraction * 100)} %`; }
+
+// --- the models to choose from
+
+const choice = $("model");
+const known = () => [...choice.options].map((option) => option.value);
+let chosen = read("hearth.model", "");
+if (!known().includes(chosen)) chosen = "";
+if (chosen) choice.value = chosen;
+choice.addEventListener("change", () => {
+  chosen = choice.value;
+  keep("hearth.model", chosen);
+  look();
+});
+function offer(names, otherwise) {
+  // What somebody chose stays chosen, even while its file is away; the node's answer says so.
+  const all = chosen && !names.includes(chosen) ? [...names, chosen] : names.length ? names : [""];
+  const labels = all.map((name) => names.includes(name) ? name : name ? `${name} (not there)` : "no model");
+  if (labels.join("\n") !== [...choice.options].map((option) => option.text).join("\n")) {
+    choice.replaceChildren(...all.map((name, at) => new Option(labels[at], name)));
+  }
+  const wanted = chosen || (names.includes(otherwise) ? otherwise : all[0]);
+  if (choice.value !== wanted) choice.value = wanted;
+}
+
 // --- live status, while somebody looks
 
-function put(id, text) { const element = $(id); if (element && element.textContent !== text) element.textContent = text; }
+let looking = false;
+async function get(path) {
+  const response = await fetch(path, { signal: AbortSignal.timeout(10_000) });
+  if (!response.ok) throw new Error(path);
+  return response.json();
+}
 async function look() {
-  if (document.hidden) return;
-  let status;
-  try { status = await (await fetch("/status")).json(); } catch {
-    put("model-state", "node gone");
-    $("model-state")?.setAttribute("data-state", "failed");
-    return;
+  if (document.hidden || looking) return;
+  looking = true;
+  const seen = await Promise.all([get("/status"), get("/v1/models")]).catch(() => null);
+  looking = false;
+  if (seen) {
+    offer(seen[1].data.map((model) => model.id), seen[0].default_model);
+    draw(seen[0]);
+  } else {
+    put("model-state", "the node does not answer");
+    $("model-state").dataset.state = "failed";
   }
-  const name = $("model").value || status.default_model;
-  const model = status.models.find((other) => other.name === name) ?? status.models[0];
-  put("memory", status.memory_bytes ? `${Math.round(status.memory_bytes / 2 ** 20)} MiB` : "–");
-  const up = status.uptime_seconds;
-  put("uptime", up < 60 ? `${up} s` : up < 3600 ? `${Math.floor(up / 60)} min` : `${Math.floor(up / 3600)} h ${Math.floor(up / 60) % 60} min`);
-  if (!model) return;
-  put("model-name", model.name);
-  put("model-state", model.state === "loading" ? `loading ${Math.round((model.progress ?? 0) * 100)} %` : model.state);
-  $("model-state")?.setAttribute("data-state", model.state);
-  const load = model.load;
-  if (!load) return;
-  put("speed", `${Math.round(load.decode_tokens_per_second)} tokens/s`);
-  put("queued", load.queued ? `${load.queued} waiting` : "");
-  put("kv-text", `${load.kv_used} / ${load.kv_cells}`);
-  $("kv").max = Math.max(1, load.kv_cells);
-  $("kv").value = load.kv_used;
-  const slots = $("slots");
-  if (slots.children.length !== load.slots) slots.replaceChildren(...Array.from({ length: load.slots }, () => make("i")));
-  [...slots.children].forEach((slot, at) => slot.classList.toggle("busy", at < load.slots_busy));
-  slots.setAttribute("aria-label", `${load.slots_busy} of ${load.slots} slots busy`);
+}
+function put(id, text) { if ($(id).textContent !== text) $(id).textContent = text; }
+function draw(status) {
+  const model = status.models.find((other) => other.name === choice.value) ?? status.models[0];
+  const state = model?.state ?? "idle", load = model?.load;
+  put("memory", status.memory_bytes == null ? "–" : size(status.memory_bytes));
+  put("uptime", duration(status.uptime_seconds));
+  put("model-name", model?.name ?? "none; put a GGUF file into the models folder");
+  put("model-state", !model ? "" : state === "loading" ? `loading ${percent(model.progress ?? 0)}` : state);
+  $("model-state").dataset.state = state;
+  put("speed", speed(load?.decode_tokens_per_second ?? 0));
+  put("queued", !load ? "–" : load.queued ? `${load.queued} waiting` : "");
+  put("kv-text", load ? `${load.kv_used} / ${load.kv_cells}` : "–");
+  $("kv").max = Math.max(1, load?.kv_cells ?? 0);
+  $("kv").value = load?.kv_used ?? 0;
+  const slots = $("slots"), count = load?.slots ?? 0, busy = load?.slots_busy ?? 0;
+  if (slots.children.length !== count) slots.replaceChildren(...Array.from({ length: count }, () => make("i")));
+  [...slots.children].forEach((slot, at) => slot.classList.toggle("busy", at < busy));
+  slots.setAttribute("aria-label", `${busy} of ${count} slots busy`);
 }
 setInterval(look, 2000);
 document.addEventListener("visibilitychange", look);

@@ -1,0 +1,125 @@
+//! Flags that several commands share, and the settings they set.
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args};
+
+use crate::config::Key;
+
+/// Flags of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Global {
+    /// Print JSON instead of words
+    #[arg(long, global = true, help_heading = "Everywhere")]
+    pub json: bool,
+    /// Address of the node [default: 127.0.0.1:8321]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        value_name = "HOST:PORT"
+    )]
+    pub host: Option<String>,
+    /// Folder of everything Hearth keeps
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Everywhere",
+        value_name = "FOLDER"
+    )]
+    pub home: Option<String>,
+    /// Configuration file
+    #[arg(long, global = true, help_heading = "Everywhere", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Log more; twice for everything
+    #[arg(short, long, global = true, help_heading = "Everywhere", action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+impl Global {
+    /// As a configuration layer.
+    pub fn layer(&self) -> Vec<(Key, String)> {
+        said([(Key::Host, &self.host), (Key::Home, &self.home)])
+    }
+}
+
+/// How a node and its models run; the same names exist in the configuration file and the environment.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Settings")]
+pub struct Tuning {
+    /// Model that answers when a request names none: a name or a .gguf file
+    #[arg(long, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Folder whose .gguf files can be named
+    #[arg(long, value_name = "FOLDER")]
+    pub models_dir: Option<String>,
+    /// Tokens one request may have, or `auto`
+    #[arg(long, value_name = "TOKENS")]
+    pub context: Option<String>,
+    /// Requests answered at once by one model, 1 to 64
+    #[arg(long, value_name = "N")]
+    pub slots: Option<String>,
+    /// Compute threads, or `auto`
+    #[arg(long, value_name = "N")]
+    pub threads: Option<String>,
+    /// Layers on the GPU, or `auto`
+    #[arg(long, value_name = "N")]
+    pub gpu_layers: Option<String>,
+    /// KV cache types: f16, q8_0, q8_0/q4_0 or q4_0/q8_0
+    #[arg(long, value_name = "TYPE")]
+    pub kv: Option<String>,
+    /// RAM for parked prefixes per model, or `auto`
+    #[arg(long, value_name = "SIZE")]
+    pub park_memory: Option<String>,
+    /// Memory all loaded models may take, or `auto`
+    #[arg(long, value_name = "SIZE")]
+    pub memory_budget: Option<String>,
+    /// Unload a model idle for so long, or `never`
+    #[arg(long, value_name = "TIME")]
+    pub keep_alive: Option<String>,
+    /// Requests that may wait per model
+    #[arg(long, value_name = "N")]
+    pub queue_limit: Option<String>,
+    /// How long a request waits for its model to load
+    #[arg(long, value_name = "TIME")]
+    pub load_wait: Option<String>,
+    /// CPU code to run instead of the best for this machine
+    #[arg(long, value_name = "NAME")]
+    pub cpu: Option<String>,
+    /// off, error, warn, info, debug or trace
+    #[arg(long, value_name = "LEVEL")]
+    pub log_level: Option<String>,
+    /// text or json
+    #[arg(long, value_name = "FORMAT")]
+    pub log_format: Option<String>,
+}
+
+impl Tuning {
+    /// As a configuration layer.
+    pub fn layer(&self) -> Vec<(Key, String)> {
+        said([
+            (Key::Model, &self.model),
+            (Key::ModelsDir, &self.models_dir),
+            (Key::Context, &self.context),
+            (Key::Slots, &self.slots),
+            (Key::Threads, &self.threads),
+            (Key::GpuLayers, &self.gpu_layers),
+            (Key::Kv, &self.kv),
+            (Key::ParkMemory, &self.park_memory),
+            (Key::MemoryBudget, &self.memory_budget),
+            (Key::KeepAlive, &self.keep_alive),
+            (Key::QueueLimit, &self.queue_limit),
+            (Key::LoadWait, &self.load_wait),
+            (Key::Cpu, &self.cpu),
+            (Key::LogLevel, &self.log_level),
+            (Key::LogFormat, &self.log_format),
+        ])
+    }
+}
+
+fn said<const N: usize>(flags: [(Key, &Option<String>); N]) -> Vec<(Key, String)> {
+    flags
+        .into_iter()
+        .filter_map(|(key, text)| Some((key, text.clone()?)))
+        .collect()
+}
