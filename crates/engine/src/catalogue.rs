@@ -84,14 +84,23 @@ impl Catalogue {
         let wanted = name.or(self.default.as_deref()).unwrap_or_default();
         let path = Path::new(wanted);
         let named = models.iter().find(|source| source.name == wanted);
-        // A known file is one model, whether it is asked for by name or by path.
-        if let Some(source) = named.or_else(|| models.iter().find(|source| source.path == path)) {
+        if let Some(source) = named {
             return Ok(source.clone());
         }
-        if path.is_absolute() && is_gguf(path) && path.is_file() {
-            return Ok(ModelSource {
-                name: wanted.to_owned(),
-                path: path.to_owned(),
+        // A file is one model, by whatever name or path it is asked for.
+        if path.is_absolute()
+            && is_gguf(path)
+            && path.is_file()
+            && let Ok(real) = path.canonicalize()
+        {
+            let same =
+                |source: &&ModelSource| source.path.canonicalize().is_ok_and(|it| it == real);
+            return Ok(match models.iter().find(same) {
+                Some(source) => source.clone(),
+                None => ModelSource {
+                    name: real.display().to_string(),
+                    path: real,
+                },
             });
         }
         let known: Vec<&str> = models.iter().map(|source| source.name.as_str()).collect();

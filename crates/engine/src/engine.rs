@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use hearth_protocol::status::{ModelState, ModelStatus};
 use tokio::sync::watch;
 
+use crate::kv::ParkRoom;
 use crate::llama::{self, Header};
 use crate::loaded::{Loaded, Plan};
 use crate::options::{EngineOptions, machine_memory};
@@ -27,6 +28,9 @@ struct Inner {
     budget: u64,
     started: Instant,
     models: Mutex<HashMap<String, Arc<Entry>>>,
+    /// Held while a model's place in the budget is found.
+    loading: Mutex<()>,
+    parking: Arc<ParkRoom>,
 }
 
 /// A model that was asked for at least once.
@@ -59,12 +63,20 @@ impl Engine {
         let budget = options
             .memory_budget
             .unwrap_or_else(|| machine_memory() / 4 * 3);
+        let parking = ParkRoom::new(
+            options
+                .model
+                .park_bytes
+                .unwrap_or_else(|| (machine_memory() / 8).min(8 << 30)),
+        );
         let inner = Inner {
             options,
             catalogue,
             budget,
             started: Instant::now(),
             models: Mutex::new(HashMap::new()),
+            loading: Mutex::new(()),
+            parking: Arc::new(parking),
         };
         Self {
             inner: Arc::new(inner),
@@ -87,36 +99,32 @@ impl Engine {
         let source = self.inner.catalogue.resolve(model)?;
         let request = Arc::new(request);
         loop {
-            let loaded = self
+            let (entry, loaded) = self
                 .ready(&source, Some(self.inner.options.load_wait))
                 .await?;
+            loaded.check(&request)?;
+            // Before the work of preparing, so that the model does not count as idle meanwhile.
+            let place = loaded.reserve(request.n, self.inner.options.queue_limit)?;
             let preparing = Arc::clone(&loaded);
             let asked = Arc::clone(&request);
-            let prepared = tokio::task::spawn_blocking(move || preparing.prepare(&asked)).await;
-            let (tasks, events) = prepared.map_err(|error| EngineError::Compute {
-                reason: error.to_string(),
-            })??;
-            if !loaded.reserve(tasks.len(), self.inner.options.queue_limit) {
-                return Err(EngineError::QueueFull {
-                    name: source.name,
-                    limit: self.inner.options.queue_limit,
-                });
-            }
+            let (tasks, events) = deep(move || preparing.prepare(&asked)).await??;
             // A thread that ended just now (keep-alive, eviction) refuses; the model is then loaded again.
             if loaded.send(Command::Run(tasks)).is_ok() {
+                place.keep();
                 return Ok(Generation {
                     model: source.name,
                     events,
                 });
             }
-            self.inner.wait_gone(&source.name).await;
+            drop(place);
+            entry.gone().await;
         }
     }
 
     /// Loads a model and waits until it is ready, however long it takes.
     pub async fn load(&self, model: Option<&str>) -> Result<(), EngineError> {
         let source = self.inner.catalogue.resolve(model)?;
-        self.ready(&source, None).await.map(|_| ())
+        self.ready(&source, None).await.map(drop)
     }
 
     /// Unloads a model as soon as its running requests ended; what waits for a slot is refused. False if it was not
@@ -128,7 +136,7 @@ impl Engine {
         if !entry.unload() {
             return false;
         }
-        self.inner.wait_gone(model).await;
+        entry.gone().await;
         true
     }
 
@@ -168,7 +176,7 @@ impl Engine {
         &self,
         source: &ModelSource,
         patience: Option<Duration>,
-    ) -> Result<Arc<Loaded>, EngineError> {
+    ) -> Result<(Arc<Entry>, Arc<Loaded>), EngineError> {
         let entry = self.inner.entry(source);
         entry.last_used.store(
             self.inner.started.elapsed().as_millis() as u64,
@@ -184,7 +192,7 @@ impl Engine {
             None => settled.await.map(|state| state.clone()),
         };
         match outcome {
-            Ok(State::Ready(loaded)) => Ok(loaded),
+            Ok(State::Ready(loaded)) => Ok((entry, loaded)),
             Ok(State::Failed(error)) => Err(error),
             Ok(State::Loading { progress, since }) => {
                 let eta = remaining(progress, since);
@@ -239,18 +247,9 @@ impl Inner {
         entry
     }
 
-    async fn wait_gone(&self, name: &str) {
-        let Some(entry) = self.lock().get(name).cloned() else {
-            return;
-        };
-        let mut state = entry.state.subscribe();
-        let _ = state
-            .wait_for(|state| matches!(state, State::Failed(_) | State::Gone))
-            .await;
-    }
-
-    /// Makes `bytes` fit beside the other models by unloading idle ones, least recently used first. Blocks.
-    fn make_room(&self, newcomer: &str, bytes: u64) -> Result<u64, String> {
+    /// Makes `bytes` fit beside the other models by unloading idle ones, least recently used first, and returns how
+    /// many bytes the newcomer may take. Blocks. The caller holds `loading`, so that what is found free stays free.
+    fn make_room(&self, newcomer: &str, bytes: u64) -> Result<u64, EngineError> {
         loop {
             let others: Vec<Arc<Entry>> = self
                 .lock()
@@ -262,7 +261,7 @@ impl Inner {
                 .iter()
                 .map(|entry| entry.bytes.load(Ordering::Relaxed))
                 .sum();
-            if taken + bytes <= self.budget {
+            if taken.saturating_add(bytes) <= self.budget {
                 return Ok(self.budget - taken);
             }
             let idle = others
@@ -270,23 +269,48 @@ impl Inner {
                 .filter(|entry| matches!(&*entry.state.borrow(), State::Ready(loaded) if !loaded.is_busy()))
                 .min_by_key(|entry| entry.last_used.load(Ordering::Relaxed));
             let Some(victim) = idle else {
-                return Err(format!(
-                    "it needs {} MiB, and of the {} MiB that models may take, {} MiB are in use by busy models; \
-                     wait for them or raise the memory budget",
-                    bytes >> 20,
-                    self.budget >> 20,
-                    taken >> 20
-                ));
+                return Err(EngineError::NoRoom {
+                    name: newcomer.to_owned(),
+                    needed_mib: bytes >> 20,
+                    budget_mib: self.budget >> 20,
+                    busy_mib: taken >> 20,
+                });
             };
             tracing::info!(
                 model = victim.source.name,
                 "unloading an idle model to make room"
             );
-            if victim.unload() {
-                victim.join();
-            }
+            // False for one that is about to end by itself.
+            victim.unload();
+            block_on(victim.gone());
         }
     }
+}
+
+/// Stack of a thread that prepares a request. For some vocabularies llama.cpp divides text into words with a regular
+/// expression that calls itself for each letter of a word and takes some 200 bytes for it. Only touched pages count.
+const DEEP: usize = 512 << 20;
+
+/// Runs `work` on a thread of its own with a stack for text of any shape.
+async fn deep<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, EngineError> {
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    let failed = |reason: String| EngineError::Compute { reason };
+    std::thread::Builder::new()
+        .name("prepare".into())
+        .stack_size(DEEP)
+        .spawn(move || done.send(work()))
+        .map_err(|error| failed(error.to_string()))?;
+    outcome
+        .await
+        .map_err(|_| failed("preparing the request failed; see the log".into()))
+}
+
+/// Waits on a thread that serves nobody else.
+fn block_on<T>(future: impl Future<Output = T>) -> Option<T> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().ok()?;
+    Some(runtime.block_on(future))
 }
 
 impl Drop for Inner {
@@ -307,10 +331,19 @@ impl Drop for Inner {
 impl Entry {
     fn fail(&self, reason: String) {
         let name = self.source.name.clone();
-        tracing::warn!(model = name, reason, "model could not be loaded");
+        self.fail_with(EngineError::LoadFailed { name, reason });
+    }
+
+    fn fail_with(&self, error: EngineError) {
+        tracing::warn!(%error, "model could not be loaded");
         self.bytes.store(0, Ordering::Relaxed);
-        self.state
-            .send_replace(State::Failed(EngineError::LoadFailed { name, reason }));
+        self.state.send_replace(State::Failed(error));
+    }
+
+    /// Resolves when the model is not there any more.
+    async fn gone(&self) {
+        let over = |state: &State| matches!(state, State::Failed(_) | State::Gone);
+        let _ = self.state.subscribe().wait_for(over).await;
     }
 
     /// Asks the model's thread to end; false if there is none.
@@ -340,8 +373,20 @@ impl Entry {
     }
 }
 
+/// Tells those who wait for a model when its thread panicked.
+struct Guard<'a>(&'a Entry);
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.fail("its thread failed; see the log".into());
+        }
+    }
+}
+
 /// The life of a model's thread: load, work, go.
 fn live(engine: &Weak<Inner>, entry: &Entry) {
+    let _guard = Guard(entry);
     let Some((loaded, runner, commands, keep_alive)) = come_up(engine, entry) else {
         return;
     };
@@ -372,7 +417,7 @@ fn come_up(engine: &Weak<Inner>, entry: &Entry) -> Option<Up> {
             return None;
         }
     };
-    let (options, plan, keep_alive) = {
+    let (options, plan, parking, keep_alive) = {
         let engine = engine.upgrade()?;
         let options = engine.options.model.clone();
         // The least that must fit: the weights and one context.
@@ -386,27 +431,32 @@ fn come_up(engine: &Weak<Inner>, entry: &Entry) -> Option<Up> {
             ));
             return None;
         }
+        let _loading = engine
+            .loading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let room = match engine.make_room(&entry.source.name, least) {
             Ok(room) => room,
-            Err(reason) => {
-                entry.fail(reason);
+            Err(error) => {
+                entry.fail_with(error);
                 return None;
             }
         };
         let plan = Plan::new(&header, &options, room, llama::gpu_free_bytes());
+        entry.bytes.store(plan.bytes, Ordering::Relaxed);
         let is_default = engine.catalogue.default_name() == Some(entry.source.name.as_str());
         (
             options,
             plan,
+            Arc::clone(&engine.parking),
             engine.options.keep_alive.filter(|_| !is_default),
         )
     };
-    entry.bytes.store(plan.bytes, Ordering::Relaxed);
     let mut hear = |progress: f32| {
         entry.state.send_replace(State::Loading { progress, since });
         !entry.cancelled.load(Ordering::Relaxed)
     };
-    match Loaded::load(&entry.source, header, plan, &options, &mut hear) {
+    match Loaded::load(&entry.source, header, plan, &options, parking, &mut hear) {
         Ok((loaded, runner, commands)) => {
             tracing::info!(
                 model = entry.source.name,

@@ -33,6 +33,20 @@ pub enum EngineError {
         /// What llama.cpp or the file system said.
         reason: String,
     },
+    /// The models in use leave no room for this one; try again when one of them is idle.
+    #[error(
+        "model `{name}` needs {needed_mib} MiB, and of the {budget_mib} MiB that models may take, {busy_mib} MiB are in use by busy models; try again later or raise the memory budget"
+    )]
+    NoRoom {
+        /// Name of the model.
+        name: String,
+        /// The least it needs.
+        needed_mib: u64,
+        /// What all models may take.
+        budget_mib: u64,
+        /// What the others take.
+        busy_mib: u64,
+    },
     /// As many requests wait as are allowed to.
     #[error("the queue of model `{name}` is full ({limit} waiting); try again in a moment")]
     QueueFull {

@@ -78,8 +78,8 @@ fn with_options(schema: Value) -> Value {
     Value::Object(schema)
 }
 
-/// From text to tokens.
-pub type Tokenize = Arc<dyn Fn(&[u8]) -> Vec<Token> + Send + Sync>;
+/// From text to tokens whose bytes are that text's; `None` where the tokenizer knows none.
+pub type Tokenize = Arc<dyn Fn(&[u8]) -> Option<Vec<Token>> + Send + Sync>;
 
 /// What a grammar must know of a model's vocabulary.
 pub struct Vocabulary {
@@ -106,10 +106,10 @@ impl TokenizerEnv for Environment {
     }
 
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
-        (self.tokenize)(bytes)
-            .into_iter()
-            .map(|token| token as TokenId)
-            .collect()
+        match (self.tokenize)(bytes) {
+            None => self.trie.greedy_tokenize(bytes),
+            Some(tokens) => tokens.into_iter().map(|token| token as TokenId).collect(),
+        }
     }
 }
 

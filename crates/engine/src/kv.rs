@@ -2,8 +2,8 @@
 //!
 //! A request takes over the longest prefix that is already computed, wherever it is: in a running sequence or a
 //! resident one, whose cells are shared and not copied, or parked in RAM, from where it is copied back. A finished
-//! sequence stays resident, and is copied to RAM when there is time: after a moment in which nothing runs, before a long
-//! prompt, or between the tokens of running answers, but never before a first token that needs no long prompt.
+//! sequence stays resident for who asks on at once, and is copied to RAM after a moment in which nothing runs, before a
+//! long prompt, or after a few steps of others.
 //!
 //! Attention reads every cell below the highest one in use, other sequences' cells included, so idle cells cost every
 //! step as much as own ones. Copying a prefix back costs about what reading its cells in one or two steps does
@@ -12,6 +12,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use memmap2::MmapMut;
 
@@ -34,24 +35,54 @@ pub(crate) struct Lease {
     pub tokens: usize,
 }
 
+/// RAM for parked prefixes, shared by all models.
+#[derive(Debug)]
+pub(crate) struct ParkRoom {
+    limit: u64,
+    used: AtomicU64,
+}
+
+impl ParkRoom {
+    /// Room for `limit` bytes.
+    pub fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            used: AtomicU64::new(0),
+        }
+    }
+
+    /// Takes `bytes` if they are free.
+    fn take(&self, bytes: u64) -> bool {
+        let take = |used: u64| used.checked_add(bytes).filter(|used| *used <= self.limit);
+        self.used
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
+    }
+
+    fn give_back(&self, bytes: u64) {
+        self.used.fetch_sub(bytes, Ordering::Relaxed);
+    }
+}
+
 /// See the module's documentation.
 #[derive(Debug)]
 pub(crate) struct KvCache {
     cells: Cells,
     vacant: Vec<SeqId>,
     resident: PrefixTree<SeqId>,
-    /// Resident prefixes that were not looked at for copying yet; each is copied at most once.
-    uncopied: VecDeque<EntryId>,
+    /// Resident prefixes that were not looked at for copying yet, with the step after which each was released; each
+    /// is copied at most once.
+    uncopied: VecDeque<(EntryId, u64)>,
     parked: PrefixTree<Arc<MmapMut>>,
     parked_bytes: u64,
-    park_limit: u64,
+    park_room: Arc<ParkRoom>,
     /// The model's state cannot be cut: only whole cached sequences can be continued.
     whole_only: bool,
 }
 
 impl KvCache {
-    /// An empty cache over `cells` cells and `sequences` ids, with `park_limit` bytes of RAM for parked prefixes.
-    pub fn new(cells: u32, sequences: u32, park_limit: u64, whole_only: bool) -> Self {
+    /// An empty cache over `cells` cells and `sequences` ids, with `park_room` for parked prefixes.
+    pub fn new(cells: u32, sequences: u32, park_room: Arc<ParkRoom>, whole_only: bool) -> Self {
         Self {
             cells: Cells::new(cells),
             vacant: (0..sequences as SeqId).rev().collect(),
@@ -59,7 +90,7 @@ impl KvCache {
             uncopied: VecDeque::new(),
             parked: PrefixTree::default(),
             parked_bytes: 0,
-            park_limit,
+            park_room,
             whole_only,
         }
     }
@@ -93,7 +124,7 @@ impl KvCache {
         let resident = self.best(&self.resident, adapters, wanted);
         let parked = self.best(&self.parked, adapters, wanted);
         if let Some((entry, _)) = resident {
-            // Touched before anything is evicted, so that the eviction does not take it.
+            // Touched before anything is evicted, so that the eviction takes it last.
             self.resident.touch(entry);
         }
         let blob = parked.and_then(|(entry, shared)| {
@@ -111,25 +142,39 @@ impl KvCache {
                 .filter(|(_, shared)| *shared > 0)
         };
         let sequence = self.take_id(context)?;
-        let resident =
-            resident.and_then(|(entry, shared)| Some((self.resident.get(entry)?.place, shared)));
-        let local = match (resident, neighbour) {
-            (Some(a), Some(b)) => Some(if b.1 > a.1 { b } else { a }),
-            (a, b) => a.or(b),
-        };
-        let local_tokens = local.map_or(0, |(_, shared)| shared);
-        let mut tokens = local_tokens;
+        let neighbour_tokens = neighbour.map_or(0, |(_, shared)| shared);
+        // Looked at again: the id may have been the resident prefix's own.
+        let resident = resident.filter(|(entry, shared)| {
+            *shared > neighbour_tokens && self.resident.get(*entry).is_some()
+        });
+        let local_tokens = resident.map_or(neighbour_tokens, |(_, shared)| shared);
+        let mut tokens = 0;
         if let Some((bytes, length, shared)) = blob
             && shared > local_tokens + WORTH_RESTORING
+            && self.room_beside(resident.map(|(entry, _)| entry)) >= length
             && self.restore(context, sequence, &bytes, length, shared)
         {
             tokens = shared;
-        } else if let Some((from, shared)) = local {
+        } else if let Some((from, shared)) = resident
+            .and_then(|(entry, shared)| Some((self.resident.get(entry)?.place, shared)))
+            .or(neighbour)
+        {
             context.share(from, sequence, shared);
             self.cells.share(from, sequence, shared);
+            tokens = shared;
         }
         self.drop_copied(context);
         Some(Lease { sequence, tokens })
+    }
+
+    /// Cells that are free or can be freed by parking every resident prefix but `kept`. At least so many: cells that
+    /// two prefixes share are not counted.
+    pub fn room_beside(&self, kept: Option<EntryId>) -> usize {
+        let residents = self.resident.ids().filter(|id| Some(*id) != kept);
+        let own = residents
+            .filter_map(|id| Some(self.cells.own(self.resident.get(id)?.place)))
+            .sum::<usize>();
+        self.cells.available() + own
     }
 
     /// How many of `tokens` a resident or parked prefix holds already.
@@ -171,14 +216,15 @@ impl KvCache {
         self.cells.append(sequence, tokens)
     }
 
-    /// Takes a sequence back after its slot is done with it; it holds the KV of exactly `tokens` and stays as a
-    /// resident prefix if that is worth it.
+    /// Takes a sequence back after its slot is done with it, in step `step`; it holds the KV of exactly `tokens` and
+    /// stays as a resident prefix if that is worth it.
     pub fn release(
         &mut self,
         context: &mut Context,
         adapters: AdapterKey,
         sequence: SeqId,
         tokens: Vec<Token>,
+        step: u64,
     ) {
         if tokens.len() < WORTH_KEEPING {
             self.forget(context, sequence);
@@ -193,7 +239,7 @@ impl KvCache {
             }
         }
         let id = self.resident.insert(adapters, tokens, sequence);
-        self.uncopied.push_back(id);
+        self.uncopied.push_back((id, step));
     }
 
     /// Whether some prefix was not copied to RAM yet.
@@ -203,25 +249,28 @@ impl KvCache {
 
     /// Copies one of the prefixes released lately to RAM, and keeps it resident. For when nothing runs.
     pub fn copy_one(&mut self, context: &mut Context) {
-        if let Some(id) = self.uncopied.pop_front() {
+        if let Some((id, _)) = self.uncopied.pop_front() {
             self.ensure_copied(context, id);
         }
     }
 
-    /// Parks one of the prefixes released lately, so that running sequences need not read over its cells; false if
-    /// there is none. Those whose cells a running sequence holds too are passed over: parking them frees nothing.
-    pub fn park_uncopied(&mut self, context: &mut Context) -> bool {
-        if self.park_limit == 0 {
+    /// Parks one of the prefixes released up to step `until`, so that running sequences need not read over its cells;
+    /// false if there is none. Those whose cells a running sequence holds too are passed over: parking them frees
+    /// nothing.
+    pub fn park_uncopied(&mut self, context: &mut Context, until: u64) -> bool {
+        if self.park_room.limit == 0 {
             return false;
         }
-        let Some(at) = self.uncopied.iter().position(|id| {
-            self.resident
-                .get(*id)
-                .is_none_or(|entry| self.cells.own(entry.place) >= WORTH_RESTORING)
+        let Some(at) = self.uncopied.iter().position(|(id, released)| {
+            *released <= until
+                && self
+                    .resident
+                    .get(*id)
+                    .is_none_or(|entry| self.cells.own(entry.place) >= WORTH_KEEPING)
         }) else {
             return false;
         };
-        if let Some(id) = self.uncopied.remove(at) {
+        if let Some((id, _)) = self.uncopied.remove(at) {
             self.park(context, id);
         }
         true
@@ -332,11 +381,8 @@ impl KvCache {
             return;
         };
         let (adapters, tokens) = (entry.adapters, entry.tokens.clone());
-        if self.park_limit == 0 {
-            return;
-        }
         let size = context.saved_size(entry.place);
-        if size == 0 || size as u64 > self.park_limit {
+        if size == 0 || size as u64 > self.park_room.limit {
             return;
         }
         let Some(mut bytes) = allocate(size) else {
@@ -345,12 +391,15 @@ impl KvCache {
         if !context.save(entry.place, &mut bytes) {
             return;
         }
-        for redundant in self.parked.prefixes_of(adapters, &tokens) {
-            self.drop_parked(redundant);
+        if !self.whole_only {
+            for redundant in self.parked.prefixes_of(adapters, &tokens) {
+                self.drop_parked(redundant);
+            }
         }
-        while self.parked_bytes + bytes.len() as u64 > self.park_limit {
+        // Own prefixes make room; those of other models do when their turn comes.
+        while !self.park_room.take(bytes.len() as u64) {
             let Some(oldest) = self.parked.oldest() else {
-                break;
+                return;
             };
             self.drop_parked(oldest);
         }
@@ -360,8 +409,16 @@ impl KvCache {
 
     fn drop_parked(&mut self, id: EntryId) {
         if let Some(entry) = self.parked.remove(id) {
-            self.parked_bytes -= entry.place.len() as u64;
+            let bytes = entry.place.len() as u64;
+            self.parked_bytes -= bytes;
+            self.park_room.give_back(bytes);
         }
+    }
+}
+
+impl Drop for KvCache {
+    fn drop(&mut self) {
+        self.park_room.give_back(self.parked_bytes);
     }
 }
 

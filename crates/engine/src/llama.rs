@@ -133,10 +133,10 @@ impl Header {
             layers,
             context: number("context_length").unwrap_or(4096),
             kv_elements: u64::from(layers)
-                * u64::from(kv_heads)
-                * (u64::from(key) + u64::from(value)),
+                .saturating_mul(u64::from(kv_heads))
+                .saturating_mul(u64::from(key) + u64::from(value)),
             // Parts of a split model are of about one size.
-            bytes: bytes * u64::from(splits),
+            bytes: bytes.saturating_mul(u64::from(splits)),
             sampling,
             architecture,
         })
@@ -150,7 +150,7 @@ impl Header {
             KvType::Q8_0 => 17,
             KvType::Q8_0Q4_0 | KvType::Q4_0Q8_0 => 13,
         };
-        self.kv_elements * twice_bits / 16
+        self.kv_elements.saturating_mul(twice_bits) / 16
     }
 }
 
@@ -245,7 +245,8 @@ pub(crate) struct Model {
     vocab: NonNull<sys::llama_vocab>,
 }
 
-// SAFETY: llama.cpp does not change a model after loading; all functions used here take it as const.
+// SAFETY: llama.cpp does not change a model after loading, but for its list of adapters, which only the model's own
+// thread changes (`Adapter::load`) or reads (decoding); all other functions used here take it as const.
 unsafe impl Send for Model {}
 // SAFETY: as above.
 unsafe impl Sync for Model {}
@@ -617,8 +618,8 @@ unsafe impl Send for Adapter {}
 unsafe impl Sync for Adapter {}
 
 impl Adapter {
-    /// Loads a GGUF adapter file made for this model.
-    pub fn load(model: &Arc<Model>, path: &Path) -> Result<Self, String> {
+    /// Loads a GGUF adapter file made for this model. Only on the thread that computes with the model.
+    pub fn load(model: &Arc<Model>, path: &Path) -> Result<Arc<Self>, String> {
         take_last_error();
         let file = CString::new(path.as_os_str().as_encoded_bytes())
             .map_err(|_| "path contains a NUL byte")?;
@@ -627,10 +628,10 @@ impl Adapter {
         let adapter = NonNull::new(adapter).ok_or_else(|| {
             take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".into())
         })?;
-        Ok(Self {
+        Ok(Arc::new(Self {
             adapter,
             _model: Arc::clone(model),
-        })
+        }))
     }
 }
 

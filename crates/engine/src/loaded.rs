@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -12,9 +12,9 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use crate::counters::Counters;
 use crate::generation::{AdapterUse, EventReceiver, Prompt, Request};
 use crate::grammar::{Grammar, GrammarFactory, Vocabulary};
-use crate::kv::KvCache;
+use crate::kv::{KvCache, ParkRoom};
 use crate::llama::{Adapter, Context, ContextOptions, Header, Model};
-use crate::options::{ModelOptions, machine_memory};
+use crate::options::ModelOptions;
 use crate::runner::{Command, Runner};
 use crate::sampler::Sampler;
 use crate::task::{AdapterSet, Job, Task};
@@ -26,10 +26,20 @@ use crate::{Constraint, EngineError, ModelSource, Token};
 const BATCH: u32 = 512;
 /// Longest context taken from a model's own metadata when none is configured, in tokens.
 const DEFAULT_CONTEXT: u32 = 8192;
+/// Most KV cells; llama.cpp counts them in 32 bits.
+const MOST_CELLS: u64 = 1 << 30;
 /// Sequence ids beyond the slots' own, for resident prefixes.
 const RESIDENT: u32 = 28;
+/// Longest text without a blank, in bytes; see `DEEP` in `engine.rs`.
+const LONGEST_WORD: usize = 1 << 20;
 /// Most choices a request may ask for.
 const MOST_CHOICES: u32 = 16;
+
+/// Physical cores this process may use: fewer than the machine has in a container or under an affinity mask.
+fn usable_cores() -> u32 {
+    let allowed = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
+    num_cpus::get_physical().min(allowed) as u32
+}
 
 /// What it takes to run a model, decided from its header before anything is loaded.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -58,14 +68,19 @@ impl Plan {
         let cells = wanted
             .min(spare)
             .max(u64::from(context))
+            .min(MOST_CELLS)
             .next_multiple_of(256);
-        let bytes = header.bytes + cells * per_token;
+        let bytes = header.bytes.saturating_add(cells.saturating_mul(per_token));
         let gpu_layers = match options.gpu_layers {
             Some(layers) => i32::try_from(layers).unwrap_or(i32::MAX),
             None if gpu_free == 0 => 0,
             // A tenth stays free for compute buffers.
-            None if bytes + bytes / 10 <= gpu_free => -1,
-            None => (u64::from(header.layers) * gpu_free / (bytes + bytes / 10).max(1)) as i32,
+            None if bytes.saturating_add(bytes / 10) <= gpu_free => -1,
+            None => {
+                let share = u128::from(header.layers) * u128::from(gpu_free)
+                    / (u128::from(bytes) * 11 / 10).max(1);
+                i32::try_from(share).unwrap_or(i32::MAX)
+            }
         };
         Self {
             context,
@@ -76,9 +91,31 @@ impl Plan {
     }
 }
 
+/// Places in the queue, given back unless they are kept.
+#[derive(Debug)]
+pub(crate) struct Place {
+    loaded: Arc<Loaded>,
+    tasks: u32,
+}
+
+impl Place {
+    /// The tasks are on their way; whoever takes them out of the queue counts them out.
+    pub fn keep(mut self) {
+        self.tasks = 0;
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let queued = &self.loaded.counters.queued;
+        queued.fetch_sub(self.tasks, Ordering::AcqRel);
+    }
+}
+
 /// A model whose thread runs.
 #[derive(Debug)]
 pub(crate) struct Loaded {
+    name: String,
     pub header: Header,
     pub plan: Plan,
     pub counters: Arc<Counters>,
@@ -86,6 +123,8 @@ pub(crate) struct Loaded {
     template: ChatTemplate,
     /// Tokens that end a generation.
     ends: Vec<Token>,
+    /// Bytes of the longest token.
+    longest_piece: usize,
     /// By file, so that an adapter is loaded once.
     adapters: Mutex<HashMap<PathBuf, Arc<Adapter>>>,
     grammars: OnceLock<Result<GrammarFactory, EngineError>>,
@@ -101,6 +140,7 @@ impl Loaded {
         header: Header,
         plan: Plan,
         options: &ModelOptions,
+        parking: Arc<ParkRoom>,
         progress: &mut dyn FnMut(f32) -> bool,
     ) -> Result<(Self, Runner, UnboundedReceiver<Command>), String> {
         let model = Arc::new(Model::load(&source.path, plan.gpu_layers, progress)?);
@@ -116,9 +156,7 @@ impl Loaded {
             }
             None => ChatTemplate::chatml(),
         };
-        let threads = options
-            .threads
-            .unwrap_or_else(|| num_cpus::get_physical() as u32);
+        let threads = options.threads.unwrap_or_else(usable_cores);
         let whole_only = model.is_recurrent();
         let sequences = options.slots + if whole_only { options.slots } else { RESIDENT };
         let context = Context::new(
@@ -134,22 +172,25 @@ impl Loaded {
         let ends = (0..model.vocabulary_size() as Token)
             .filter(|token| model.is_end(*token))
             .collect();
+        let longest_piece = (0..model.vocabulary_size() as Token)
+            .map(|token| model.piece(token, true).len())
+            .max()
+            .unwrap_or(1);
         let counters = Arc::new(Counters::default());
         counters.slots.store(options.slots, Ordering::Relaxed);
         counters.kv_cells.store(plan.cells, Ordering::Relaxed);
-        let park_bytes = options
-            .park_bytes
-            .unwrap_or_else(|| (machine_memory() / 8).min(8 << 30));
-        let kv = KvCache::new(plan.cells, sequences, park_bytes, whole_only);
+        let kv = KvCache::new(plan.cells, sequences, parking, whole_only);
         let runner = Runner::new(context, kv, options.slots, BATCH, Arc::clone(&counters));
         let (commands, receiver) = unbounded_channel();
         let loaded = Self {
+            name: source.name.clone(),
             header,
             plan,
             counters,
             model,
             template,
             ends,
+            longest_piece,
             adapters: Mutex::new(HashMap::new()),
             grammars: OnceLock::new(),
             commands,
@@ -170,21 +211,39 @@ impl Loaded {
             > 0
     }
 
-    /// Counts `tasks` as queued if they find a slot or a place among the `limit` that may wait.
-    pub fn reserve(&self, tasks: usize, limit: usize) -> bool {
+    /// Counts `n` tasks as queued if they find a slot or a place among the `limit` that may wait.
+    pub fn reserve(self: &Arc<Self>, n: u32, limit: usize) -> Result<Place, EngineError> {
         let slots = self.counters.slots.load(Ordering::Relaxed);
         let free = slots.saturating_sub(self.counters.slots_busy.load(Ordering::Relaxed)) as usize;
-        let places = u32::try_from(limit.saturating_add(free)).unwrap_or(u32::MAX);
-        let tasks = tasks as u32;
+        let places = |free: usize| u32::try_from(limit.saturating_add(free)).unwrap_or(u32::MAX);
+        if n > places(slots as usize) {
+            return Err(EngineError::Invalid {
+                field: "n",
+                message: format!(
+                    "n is {n}, and this node takes {} at once",
+                    places(slots as usize)
+                ),
+            });
+        }
         let queue = |queued: u32| {
             queued
-                .checked_add(tasks)
-                .filter(|queued| *queued <= places.max(slots))
+                .checked_add(n)
+                .filter(|queued| *queued <= places(free).max(slots))
         };
-        self.counters
+        match self
+            .counters
             .queued
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, queue)
-            .is_ok()
+            .fetch_update(Ordering::AcqRel, Ordering::Relaxed, queue)
+        {
+            Ok(_) => Ok(Place {
+                loaded: Arc::clone(self),
+                tasks: n,
+            }),
+            Err(_) => Err(EngineError::QueueFull {
+                name: self.name.clone(),
+                limit,
+            }),
+        }
     }
 
     /// Sends a command to the thread; gives it back if the thread has ended.
@@ -192,10 +251,9 @@ impl Loaded {
         self.commands.send(command).map_err(|refused| refused.0)
     }
 
-    /// Checks a request and turns it into tasks. Everything that can be wrong with it is found here. Blocks for as
-    /// long as tokenising and compiling take.
+    /// Turns a request that passed [`Loaded::check`] into tasks. What else can be wrong with it is found here. Blocks
+    /// for as long as tokenising and compiling take, and may need a deep stack.
     pub fn prepare(&self, request: &Request) -> Result<(Vec<Task>, EventReceiver), EngineError> {
-        self.check(request)?;
         let prompt = self.tokens(&request.prompt)?;
         let context = self.plan.context as usize;
         if prompt.len() >= context {
@@ -245,7 +303,8 @@ impl Loaded {
         Ok((tasks, receiver))
     }
 
-    fn check(&self, request: &Request) -> Result<(), EngineError> {
+    /// Refuses values that no request may have.
+    pub fn check(&self, request: &Request) -> Result<(), EngineError> {
         let invalid = |field, message: String| Err(EngineError::Invalid { field, message });
         if !(1..=MOST_CHOICES).contains(&request.n) {
             return invalid(
@@ -303,9 +362,9 @@ impl Loaded {
                         .unwrap_or(Duration::ZERO)
                         .as_secs() as i64,
                 })?;
-                self.model.tokenize(text.as_bytes(), true, true)
+                self.tokenize("messages", &text)?
             }
-            Prompt::Text(text) => self.model.tokenize(text.as_bytes(), true, true),
+            Prompt::Text(text) => self.tokenize("prompt", text)?,
             Prompt::Tokens(tokens) => {
                 let size = self.model.vocabulary_size() as Token;
                 if let Some(wrong) = tokens.iter().find(|token| !(0..size).contains(*token)) {
@@ -332,6 +391,28 @@ impl Loaded {
         Ok(tokens)
     }
 
+    /// Tokens of a text that can fit the context; what cannot is refused without the work.
+    fn tokenize(&self, field: &'static str, text: &str) -> Result<Vec<Token>, EngineError> {
+        let context = self.plan.context as usize;
+        let least = text.len() / self.longest_piece.max(1);
+        if least > context {
+            return Err(EngineError::ContextExceeded {
+                prompt_tokens: least,
+                context,
+            });
+        }
+        let words = text.split(char::is_whitespace);
+        if let Some(long) = words.map(str::len).find(|length| *length > LONGEST_WORD) {
+            return Err(EngineError::Invalid {
+                field,
+                message: format!(
+                    "a word of {long} bytes is too long; put a blank into it after {LONGEST_WORD} at the latest"
+                ),
+            });
+        }
+        Ok(self.model.tokenize(text.as_bytes(), true, true))
+    }
+
     fn adapters(&self, wanted: &[AdapterUse]) -> Result<AdapterSet, EngineError> {
         let mut wanted: Vec<&AdapterUse> = wanted
             .iter()
@@ -348,16 +429,15 @@ impl Loaded {
             let adapter = match loaded.get(path) {
                 Some(adapter) => Arc::clone(adapter),
                 None => {
-                    let adapter = Adapter::load(&self.model, path).map_err(|reason| {
-                        EngineError::Invalid {
-                            field: "adapters",
-                            message: format!(
-                                "adapter {} does not fit this model: {reason}",
-                                path.display()
-                            ),
-                        }
-                    })?;
-                    let adapter = Arc::new(adapter);
+                    let adapter =
+                        self.load_adapter(path)?
+                            .map_err(|reason| EngineError::Invalid {
+                                field: "adapters",
+                                message: format!(
+                                    "adapter {} does not fit this model: {reason}",
+                                    path.display()
+                                ),
+                            })?;
                     loaded.insert(path.clone(), Arc::clone(&adapter));
                     adapter
                 }
@@ -370,6 +450,14 @@ impl Loaded {
             key: hasher.finish().max(1),
             adapters,
         })
+    }
+
+    /// Has the model's thread load an adapter; the inner error is the file's.
+    fn load_adapter(&self, path: &Path) -> Result<Result<Arc<Adapter>, String>, EngineError> {
+        let (reply, outcome) = tokio::sync::oneshot::channel();
+        self.send(Command::LoadAdapter(path.to_owned(), reply))
+            .map_err(|_| EngineError::Unloaded)?;
+        outcome.blocking_recv().map_err(|_| EngineError::Unloaded)
     }
 
     fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, EngineError> {
@@ -398,7 +486,7 @@ impl Loaded {
             special,
             eos: self.model.eos().or(self.ends.first().copied()).unwrap_or(0),
             end_of_generation: self.ends.clone(),
-            tokenize: Arc::new(move |bytes| model.tokenize(bytes, false, false)),
+            tokenize: Arc::new(move |bytes| inner_tokens(&model, bytes)),
         }
     }
 
@@ -409,6 +497,24 @@ impl Loaded {
             .as_nanos() as u64;
         now ^ (u64::from(self.seeds.fetch_add(1, Ordering::Relaxed)) << 32)
     }
+}
+
+/// Tokens of a text in the middle of another. Vocabularies of the SentencePiece kind put a blank before the first
+/// word of a text; here the first word is a control character, which is cut off again with its blank.
+fn inner_tokens(model: &Model, bytes: &[u8]) -> Option<Vec<Token>> {
+    let pieces = |tokens: &[Token]| -> Vec<u8> {
+        let pieces = tokens.iter().flat_map(|token| model.piece(*token, false));
+        pieces.collect()
+    };
+    let tokens = model.tokenize(bytes, false, false);
+    if pieces(&tokens) == bytes {
+        return Some(tokens);
+    }
+    const BEFORE: &[u8] = b"\x02";
+    let before = model.tokenize(BEFORE, false, false);
+    let mut tokens = model.tokenize(&[BEFORE, bytes].concat(), false, false);
+    let rest = tokens.strip_prefix(before.as_slice())?;
+    (pieces(rest) == bytes).then(|| tokens.split_off(before.len()))
 }
 
 #[cfg(test)]

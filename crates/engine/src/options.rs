@@ -23,13 +23,14 @@ pub struct ModelOptions {
     pub context: Option<u32>,
     /// Sequences decoded at once, 1 to 64.
     pub slots: u32,
-    /// Compute threads; `None` is one per physical core.
+    /// Compute threads; `None` is one per physical core that the process may use.
     pub threads: Option<u32>,
     /// Layers on the GPU; `None` decides from its free memory.
     pub gpu_layers: Option<u32>,
     /// KV cache types.
     pub kv: KvType,
-    /// RAM for parked prefixes in bytes, per model; `None` is an eighth of the machine's, at most 8 GiB.
+    /// RAM for parked prefixes in bytes, of all models together and beside their budget; `None` is an eighth of the
+    /// machine's, at most 8 GiB.
     pub park_bytes: Option<u64>,
 }
 

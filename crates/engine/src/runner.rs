@@ -5,6 +5,7 @@
 //! events go out through channels; nothing else touches the context.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::counters::Counters;
 use crate::kv::{KvCache, shared_prefix};
-use crate::llama::{Batch, Context, DecodeError};
+use crate::llama::{Adapter, Batch, Context, DecodeError};
 use crate::prefix::AdapterKey;
 use crate::schedule::{self, Share};
 use crate::task::{Next, Task};
@@ -27,12 +28,21 @@ const SETTLE: Duration = Duration::from_millis(100);
 /// A prompt with this many tokens to compute waits for idle prefixes to be parked: each of its tokens would be
 /// compared with theirs, which takes longer than the copy.
 const LONG_PROMPT: usize = 256;
+/// Steps of others in which an idle prefix stays resident. Reading over it costs about a quarter of its copy in each.
+const LINGER: u64 = 4;
+/// Cells that must be free per running answer before another task begins, so that it is not thrown out at once.
+const HEADROOM: usize = 64;
+
+/// Where an outcome is waited for.
+pub(crate) type Reply<T> = tokio::sync::oneshot::Sender<Result<T, String>>;
 
 /// What the engine asks of a runner.
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Answer the choices of a request.
     Run(Vec<Task>),
+    /// Load an adapter. Here, because llama.cpp notes it in the model, which a running batch reads.
+    LoadAdapter(PathBuf, Reply<Arc<Adapter>>),
     /// End after the running tasks; what waits is refused.
     Unload,
     /// End now; what runs is refused too.
@@ -45,6 +55,8 @@ struct Slot {
     sequence: SeqId,
     /// Tokens of the task whose KV is in the sequence.
     computed: usize,
+    /// Tokens it came with: the prompt, and after a preemption what was answered already.
+    prompt: usize,
     /// Order of admission; the youngest is preempted first.
     admitted: u64,
 }
@@ -52,6 +64,11 @@ struct Slot {
 impl Slot {
     fn pending(&self) -> usize {
         self.task.tokens.len() - self.computed
+    }
+
+    /// Whether more than the last token of its prompt is still to be computed.
+    fn in_prompt(&self) -> bool {
+        self.computed + 1 < self.prompt
     }
 
     fn held(&self) -> &[Token] {
@@ -70,6 +87,8 @@ pub(crate) struct Runner {
     /// Adapter set of the last step and what the context has applied.
     adapters: AdapterKey,
     admissions: u64,
+    /// Batches computed.
+    steps: u64,
     unloading: bool,
     counters: Arc<Counters>,
 }
@@ -92,6 +111,7 @@ impl Runner {
             batch_size: batch_size as usize,
             adapters: 0,
             admissions: 0,
+            steps: 0,
             unloading: false,
             counters,
         }
@@ -99,17 +119,25 @@ impl Runner {
 
     /// Works until told to unload, or until idle for `keep_alive`.
     pub fn run(mut self, mut commands: UnboundedReceiver<Command>, keep_alive: Option<Duration>) {
+        // Who waited for the model to load needs a moment to send its work.
+        let keep_alive = keep_alive.map(|time| time.max(SETTLE));
         loop {
             if self.is_idle() {
                 self.publish();
                 if self.unloading {
                     return;
                 }
+                // A request that is being prepared has its place in the queue already.
+                let expecting = self.counters.queued.load(Ordering::Acquire) > 0;
                 let settling = self.kv.has_uncopied();
-                let patience = if settling { Some(SETTLE) } else { keep_alive };
+                let patience = if settling || expecting {
+                    Some(SETTLE)
+                } else {
+                    keep_alive
+                };
                 match receive(&mut commands, patience) {
                     Some(command) => self.take(command),
-                    None if settling && !commands.is_closed() => {
+                    None if (settling || expecting) && !commands.is_closed() => {
                         self.kv.copy_one(&mut self.context);
                         continue;
                     }
@@ -131,6 +159,8 @@ impl Runner {
                 }
             }
             if self.unloading {
+                // Who comes from now on is told at once and loads the model again.
+                commands.close();
                 self.refuse_waiting();
             }
             self.reap();
@@ -148,6 +178,10 @@ impl Runner {
     fn take(&mut self, command: Command) {
         match command {
             Command::Run(tasks) => self.waiting.extend(tasks),
+            Command::LoadAdapter(path, reply) => {
+                // Who asked may have gone; the adapter goes with the answer then.
+                let _ = reply.send(Adapter::load(self.context.model(), &path));
+            }
             Command::Unload => self.unloading = true,
             Command::Stop => {
                 self.unloading = true;
@@ -158,7 +192,7 @@ impl Runner {
         }
     }
 
-    /// The engine counts tasks into the queue when it accepts them; here they leave it.
+    /// The engine counts tasks into the queue before it prepares them; here they leave it.
     fn leave_queue(&self, tasks: usize) {
         self.counters
             .queued
@@ -201,6 +235,7 @@ impl Runner {
             slot.task.adapters.key,
             slot.sequence,
             held,
+            self.steps,
         );
         Some(slot.task)
     }
@@ -214,6 +249,11 @@ impl Runner {
             if self.better_to_wait(&task) {
                 skipped.push_back(task);
                 continue;
+            }
+            if !self.fits(&task) {
+                // Nobody overtakes it, or a long prompt would wait for ever.
+                skipped.push_back(task);
+                break;
             }
             let running: Vec<(SeqId, &[Token])> = self
                 .slots
@@ -230,6 +270,7 @@ impl Runner {
                 break;
             };
             self.leave_queue(1);
+            let prompt = task.tokens.len();
             task.start(lease.tokens);
             self.counters
                 .cached_tokens
@@ -239,6 +280,7 @@ impl Runner {
                 task,
                 sequence: lease.sequence,
                 computed: lease.tokens,
+                prompt,
                 admitted: self.admissions,
             });
         }
@@ -246,6 +288,23 @@ impl Runner {
         while let Some(task) = skipped.pop_back() {
             self.waiting.push_front(task);
         }
+    }
+
+    /// Whether a task's cells can be had beside what runs, with some room for the answers. Alone it always fits.
+    fn fits(&self, task: &Task) -> bool {
+        let running = || self.slots.iter().flatten();
+        if running().next().is_none() {
+            return true;
+        }
+        // What it shares with a running sequence takes no cells; what is resident or parked may have to be copied.
+        let key = task.adapters.key;
+        let shared = running()
+            .filter(|slot| self.kv.shares_running() && slot.task.adapters.key == key)
+            .map(|slot| shared_prefix(slot.held(), &task.tokens))
+            .max()
+            .unwrap_or_default();
+        let wanted: usize = running().map(|slot| slot.pending() + HEADROOM).sum();
+        self.kv.room_beside(None) >= wanted + task.tokens.len() - shared + HEADROOM
     }
 
     /// Whether a running slot is about to compute a prefix of this task: the other choices of the same request, or
@@ -270,18 +329,19 @@ impl Runner {
             && best >= self.kv.cached(task.adapters.key, wanted) + WORTH_WAITING
     }
 
-    /// Parks idle prefixes where that is cheaper than reading over them: all before a long prompt, one between two
-    /// tokens of running answers. A short prompt goes first.
+    /// Parks idle prefixes where that is cheaper than reading over them: all before a long prompt, else those that
+    /// lingered long enough, one in each step, because a copy is a stall for the running streams.
     fn park(&mut self) {
-        let pending = || self.slots.iter().flatten().map(Slot::pending);
-        let long = pending().max().is_some_and(|tokens| tokens >= LONG_PROMPT);
-        let short = pending().any(|tokens| (2..LONG_PROMPT).contains(&tokens));
-        let streams = pending().any(|tokens| tokens == 1);
-        if long && !streams {
-            while self.kv.park_uncopied(&mut self.context) {}
-        } else if long || !short {
-            // A copy is a stall for the running streams, so they get a token between two of them.
-            self.kv.park_uncopied(&mut self.context);
+        let running = || self.slots.iter().flatten();
+        let long = running().any(|slot| slot.in_prompt() && slot.pending() >= LONG_PROMPT);
+        let streams = running().any(|slot| !slot.in_prompt());
+        match (long, streams) {
+            (true, false) => while self.kv.park_uncopied(&mut self.context, self.steps) {},
+            (true, true) => drop(self.kv.park_uncopied(&mut self.context, self.steps)),
+            (false, _) => {
+                let until = self.steps.saturating_sub(LINGER);
+                self.kv.park_uncopied(&mut self.context, until);
+            }
         }
     }
 
@@ -317,7 +377,13 @@ impl Runner {
                 .map(|slot| slot.task.adapters.adapters.clone())
                 .unwrap_or_default();
             if let Err(error) = self.context.set_adapters(&set) {
-                tracing::warn!(?error, "adapters could not be applied");
+                let with_them: Vec<usize> = order
+                    .iter()
+                    .filter(|(_, _, other)| *other == key)
+                    .map(|(_, index, _)| *index)
+                    .collect();
+                self.fail(&with_them, &format!("{error:?}"));
+                return Vec::new();
             }
             self.adapters = key;
         }
@@ -382,15 +448,12 @@ impl Runner {
         }
         let prompts: usize = shares
             .iter()
-            .filter(|share| {
-                self.slots[share.slot]
-                    .as_ref()
-                    .is_some_and(|slot| slot.pending() > 1)
-            })
+            .filter(|share| self.slots[share.slot].as_ref().is_some_and(Slot::in_prompt))
             .map(|share| share.tokens)
             .sum();
         self.counters
             .record(prompts, tokens - prompts, outputs.len(), started.elapsed());
+        self.steps += 1;
         for share in &shares {
             if let Some(slot) = &mut self.slots[share.slot] {
                 slot.computed += share.tokens;
@@ -405,7 +468,7 @@ impl Runner {
         loop {
             match self.context.decode(&mut self.batch) {
                 Ok(()) => return Ok(()),
-                // The books say there is room, so this is llama.cpp's own need (padding); an idle prefix goes.
+                // The books say there is room, so this is a need of llama.cpp's own; an idle prefix goes.
                 Err(DecodeError::NoCells) if self.kv.park_one(&mut self.context) => {}
                 Err(DecodeError::NoCells) => return Err("the KV cache is full".into()),
                 Err(DecodeError::Failed(reason)) => return Err(reason),

@@ -88,6 +88,9 @@ struct Candidate {
     logit: f32,
 }
 
+/// Temperatures below this are greedy: their weights leave the range of an f32.
+const COLDEST: f32 = 1e-5;
+
 /// Draws the tokens of one choice.
 #[derive(Debug, Clone)]
 pub struct Sampler {
@@ -203,7 +206,7 @@ impl Sampler {
     }
 
     fn draw(&mut self, logits: &[f32], mask: Option<&[u32]>) -> Option<Token> {
-        if self.temperature == 0.0 {
+        if self.temperature < COLDEST {
             return greedy(logits, mask);
         }
         self.collect(logits, mask);
@@ -565,7 +568,7 @@ mod tests {
 
     #[test]
     fn no_number_and_no_permission_is_no_token() {
-        for temperature in [0.0, 1.0] {
+        for temperature in [0.0, 1e-39, 1e-4, 1.0] {
             let mut sampler = Sampler::new(
                 &Sampling {
                     temperature: Some(temperature),

@@ -57,7 +57,6 @@ pub(crate) struct Task {
     pub tokens: Vec<Token>,
     /// Length at which the task ends: the prompt and the tokens it may generate.
     pub limit: usize,
-    /// `FinishReason` when `limit` is reached.
     pub sampler: Sampler,
     pub grammar: Option<Grammar>,
     pub text: TextStream,
@@ -130,8 +129,11 @@ impl Task {
             }
         });
         let mut emission = Emission::default();
-        emission.logprobs.extend(logprob);
         let mut ended = self.take(model, token, &mut emission)?;
+        // The end of sequence is no part of the text, nor is the token that completes a stop text.
+        if !model.is_end(token) && !emission.stopped {
+            emission.logprobs.extend(logprob);
+        }
         if ended.is_none() && self.logprobs.is_none() {
             let forced = self
                 .grammar

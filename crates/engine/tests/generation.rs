@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hearth_engine::{
-    AdapterUse, Catalogue, Engine, EngineError, EngineOptions, Event, FinishReason, Generation,
-    ModelOptions, Prompt, Request, Sampling, Token, Usage,
+    AdapterUse, Catalogue, Constraint, Engine, EngineError, EngineOptions, Event, FinishReason,
+    Generation, ModelOptions, Prompt, Request, Sampling, Token, Usage,
 };
 use hearth_protocol::status::{ModelLoad, ModelState};
-use hearth_testkit::node::{ember, options};
+use hearth_testkit::gguf::{self, Quantisation, Shape, Tokenizer};
+use hearth_testkit::node::{ember, options, wait_until};
 
 fn engine(options: EngineOptions) -> Engine {
     let mut catalogue = Catalogue::new(None);
@@ -81,6 +82,159 @@ async fn until(engine: &Engine, what: &str, met: impl Fn(&Engine) -> bool) {
         looks.tick().await;
     }
     panic!("{what}: {:?}", engine.status());
+}
+
+/// An engine with one tiny model of random weights.
+fn random(tokenizer: Tokenizer, options: EngineOptions) -> (tempfile::TempDir, Engine) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tiny.gguf");
+    gguf::write(&file, &Shape::tiny(tokenizer), Quantisation::Q8_0, 1).unwrap();
+    let mut catalogue = Catalogue::new(None);
+    catalogue.register("tiny", file);
+    (folder, Engine::new(options, catalogue))
+}
+
+#[tokio::test]
+async fn constraints_hold_for_vocabularies_that_put_a_blank_before_a_text() {
+    let (_folder, engine) = random(Tokenizer::SentencePiece, options());
+    let schema = serde_json::json!({"type": "object", "properties": {"name": {"enum": ["anna", "ben"]}, "count": {"type": "integer", "minimum": 1, "maximum": 9}}, "required": ["name", "count"], "additionalProperties": false});
+    for (constraint, fits) in [
+        (Constraint::JsonSchema(schema), "{\"name\":"),
+        (
+            Constraint::Gbnf("root ::= \"yes, please\" | \"no\"".into()),
+            "",
+        ),
+    ] {
+        let request = Request {
+            constraint,
+            max_tokens: Some(200),
+            ..Request::new(Prompt::Text("who is it?".into()))
+        };
+        let answer = collect(engine.generate(None, request).await.unwrap(), 1)
+            .await
+            .unwrap();
+        assert!(
+            answer.texts[0].replace(' ', "").starts_with(fits),
+            "{:?}",
+            answer.texts
+        );
+        assert_eq!(answer.reasons, [FinishReason::Stop], "{:?}", answer.texts);
+    }
+}
+
+#[tokio::test]
+async fn one_very_long_word_is_an_error_and_not_the_end_of_the_process() {
+    // llama.cpp divides text for this vocabulary by a recursion over its letters.
+    let long = EngineOptions {
+        model: ModelOptions {
+            context: Some(32_768),
+            slots: 1,
+            ..options().model
+        },
+        ..options()
+    };
+    let (_folder, engine) = random(Tokenizer::Bpe("gpt-4o"), long);
+    for letters in [160_000, 3_000_000] {
+        let request = Request::new(Prompt::Text("a".repeat(letters)));
+        let error = engine.generate(None, request).await.err().unwrap();
+        assert!(
+            matches!(error, EngineError::ContextExceeded { .. }),
+            "{error}"
+        );
+    }
+    let (_folder, engine) = random(Tokenizer::Bpe("gpt-4o"), options());
+    let request = greedy(prompt(1, 8), 2);
+    collect(engine.generate(None, request).await.unwrap(), 1)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_prefix_is_right_also_when_the_cache_is_full() {
+    // As many cells as one context: 7 layers of 320 keys and 320 values of 2 bytes each.
+    let cells = 2048u64;
+    let budget = std::fs::metadata(ember()).unwrap().len() + cells * 7 * 640 * 2;
+    let tight = EngineOptions {
+        model: ModelOptions {
+            context: Some(2048),
+            ..options().model
+        },
+        memory_budget: Some(budget),
+        ..options()
+    };
+    let long = prompt(1, 1100);
+    let shorter = [&long[..300], &prompt(5, 60)].concat();
+    let asked = Request {
+        logprobs: Some(0),
+        ..greedy([&long[..400], &prompt(9, 20)].concat(), 1)
+    };
+    let logprob = async |engine: &Engine| {
+        let mut generation = engine.generate(None, asked.clone()).await.unwrap();
+        let mut found = None;
+        while let Some(event) = generation.next().await {
+            if let Event::Text { logprobs, .. } = event.unwrap() {
+                found = found.or(logprobs.first().map(|token| token.chosen.logprob));
+            }
+        }
+        found.unwrap()
+    };
+    let reference = logprob(&engine(tight.clone())).await;
+
+    let engine = engine(tight);
+    let answer = async |request| {
+        collect(engine.generate(None, request).await.unwrap(), 1)
+            .await
+            .unwrap()
+    };
+    answer(greedy(long.clone(), 2)).await;
+    assert_eq!(load(&engine).kv_cells, cells as u32);
+    wait_until(Duration::from_secs(20), "the long prefix is parked", || {
+        load(&engine).parked_bytes > 0
+    });
+    // Something else takes most cells and goes on for a while.
+    let mut running = engine
+        .generate(None, greedy(prompt(3, 1200), 600))
+        .await
+        .unwrap();
+    while !matches!(running.next().await.unwrap().unwrap(), Event::Text { .. }) {}
+    answer(greedy(shorter, 2)).await;
+    // A longer prefix is parked than the one that is resident, and there is no room for it.
+    let found = logprob(&engine).await;
+    assert!(
+        load(&engine).slots_busy >= 1,
+        "the other one was to run all the time"
+    );
+    assert!(
+        (found - reference).abs() < 0.05,
+        "{found} instead of {reference}"
+    );
+}
+
+#[tokio::test]
+async fn the_shortest_keep_alive_still_answers() {
+    let mut catalogue = Catalogue::new(None);
+    // The first one is the default, which stays.
+    catalogue.register("default", ember());
+    catalogue.register("other", ember());
+    let options = EngineOptions {
+        keep_alive: Some(Duration::ZERO),
+        ..options()
+    };
+    let engine = Engine::new(options, catalogue);
+    for topic in 0..3 {
+        let constrained = Request {
+            constraint: Constraint::JsonSchema(
+                serde_json::json!({"enum": (0..2000 + topic).collect::<Vec<u32>>()}),
+            ),
+            ..Request::new(Prompt::Text("a number".into()))
+        };
+        collect(
+            engine.generate(Some("other"), constrained).await.unwrap(),
+            1,
+        )
+        .await
+        .unwrap();
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

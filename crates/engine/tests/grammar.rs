@@ -26,7 +26,7 @@ fn vocabulary() -> Vocabulary {
         special,
         eos,
         end_of_generation: vec![eos],
-        tokenize: Arc::new(|bytes| bytes.iter().map(|byte| Token::from(*byte)).collect()),
+        tokenize: Arc::new(|bytes| Some(bytes.iter().map(|byte| Token::from(*byte)).collect())),
     }
 }
 

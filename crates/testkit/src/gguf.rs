@@ -29,6 +29,17 @@ pub struct Shape {
     pub feed_forward: usize,
     /// Tokens, the specials included.
     pub vocabulary: usize,
+    /// How text becomes tokens.
+    pub tokenizer: Tokenizer,
+}
+
+/// How text becomes tokens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tokenizer {
+    /// Byte-level BPE, dividing text into words as the model of that name does (`tokenizer.ggml.pre`).
+    Bpe(&'static str),
+    /// SentencePiece's, which puts a blank before a text (Llama 2, Mistral 7B).
+    SentencePiece,
 }
 
 impl Shape {
@@ -42,7 +53,16 @@ impl Shape {
         head: 64,
         feed_forward: 256,
         vocabulary: 1536,
+        tokenizer: Tokenizer::Bpe("qwen2"),
     };
+
+    /// [`Shape::TINY`] with another tokenizer.
+    pub const fn tiny(tokenizer: Tokenizer) -> Self {
+        Self {
+            tokenizer,
+            ..Self::TINY
+        }
+    }
 
     /// The shape of Qwen3 0.6B.
     pub const QWEN3_0_6B: Self = Self {
@@ -54,6 +74,7 @@ impl Shape {
         head: 128,
         feed_forward: 3072,
         vocabulary: 151_936,
+        tokenizer: Tokenizer::Bpe("qwen2"),
     };
 
     /// The shape of that name.
@@ -323,9 +344,13 @@ fn tensors(shape: &Shape, quantisation: Quantisation) -> Vec<Tensor> {
 
 /// Everything before the tensor data, without the padding.
 fn header(shape: &Shape, quantisation: Quantisation, tensors: &[Tensor]) -> Vec<u8> {
-    let vocabulary = Vocabulary::new(shape.vocabulary);
+    let vocabulary = Vocabulary::new(shape);
     let special = |index: usize| Value::U32((first_special(shape) + index) as u32);
     let length = |value: usize| Value::U32(value as u32);
+    let (model, pre) = match shape.tokenizer {
+        Tokenizer::Bpe(pre) => ("gpt2", pre),
+        Tokenizer::SentencePiece => ("llama", "default"),
+    };
     let metadata: Vec<(&str, Value)> = vec![
         ("general.architecture", Value::Text("qwen3")),
         ("general.name", Value::Text(shape.name)),
@@ -345,11 +370,12 @@ fn header(shape: &Shape, quantisation: Quantisation, tensors: &[Tensor]) -> Vec<
         ("qwen3.attention.value_length", length(shape.head)),
         ("qwen3.attention.layer_norm_rms_epsilon", Value::F32(1e-6)),
         ("qwen3.rope.freq_base", Value::F32(1e6)),
-        ("tokenizer.ggml.model", Value::Text("gpt2")),
-        ("tokenizer.ggml.pre", Value::Text("qwen2")),
+        ("tokenizer.ggml.model", Value::Text(model)),
+        ("tokenizer.ggml.pre", Value::Text(pre)),
         ("tokenizer.ggml.tokens", Value::Texts(&vocabulary.tokens)),
         ("tokenizer.ggml.token_type", Value::I32s(&vocabulary.types)),
         ("tokenizer.ggml.merges", Value::Texts(&vocabulary.merges)),
+        ("tokenizer.ggml.scores", Value::F32s(&vocabulary.scores)),
         ("tokenizer.ggml.bos_token_id", special(0)),
         ("tokenizer.ggml.padding_token_id", special(0)),
         ("tokenizer.ggml.eos_token_id", special(2)),
@@ -391,6 +417,7 @@ enum Value<'a> {
     Text(&'a str),
     Texts(&'a [String]),
     I32s(&'a [i32]),
+    F32s(&'a [f32]),
 }
 
 impl Value<'_> {
@@ -424,6 +451,12 @@ impl Value<'_> {
                 array(TEXT, values.len(), out);
                 values.iter().for_each(|value| text(out, value));
             }
+            Self::F32s(values) => {
+                array(6, values.len(), out);
+                values
+                    .iter()
+                    .for_each(|value| out.extend(value.to_le_bytes()));
+            }
             Self::I32s(values) => {
                 array(5, values.len(), out);
                 values
@@ -444,25 +477,40 @@ fn first_special(shape: &Shape) -> usize {
     shape.vocabulary - SPECIALS.len()
 }
 
-/// A byte-level BPE vocabulary: every byte, then made-up words from merges of at most four letters.
+/// Every byte, then made-up words from merges of at most four letters.
 struct Vocabulary {
     tokens: Vec<String>,
     types: Vec<i32>,
     merges: Vec<String>,
+    /// How much SentencePiece likes each token.
+    scores: Vec<f32>,
 }
 
 impl Vocabulary {
-    fn new(size: usize) -> Self {
+    fn new(shape: &Shape) -> Self {
         const NORMAL: i32 = 1;
         const CONTROL: i32 = 3;
-        let words = size - SPECIALS.len();
+        const BYTE: i32 = 6;
+        let words = first_special(shape);
         let mut vocabulary = Self {
             tokens: byte_characters(),
-            types: Vec::new(),
+            types: vec![NORMAL; words],
             merges: Vec::new(),
+            scores: Vec::new(),
         };
         vocabulary.merge_until(words);
-        vocabulary.types = vec![NORMAL; words];
+        if shape.tokenizer == Tokenizer::SentencePiece {
+            let bytes = (0..256).map(|byte| format!("<0x{byte:02X}>"));
+            // SentencePiece's letters are tokens of their own, so the merged words give way to them.
+            let letters = (' '..='~').map(|letter| letter.to_string().replace(' ', "▁"));
+            let merged = vocabulary.tokens.split_off(256);
+            let merged = merged.into_iter().map(|word| word.replace('Ġ', "▁"));
+            vocabulary.tokens = bytes.chain(letters).chain(merged).take(words).collect();
+            vocabulary.types[..256].fill(BYTE);
+            vocabulary.merges.clear();
+        }
+        // Earlier merges come first.
+        vocabulary.scores = (0..shape.vocabulary).map(|at| -(at as f32)).collect();
         vocabulary.tokens.extend(SPECIALS.map(String::from));
         vocabulary.types.extend([CONTROL; SPECIALS.len()]);
         vocabulary
