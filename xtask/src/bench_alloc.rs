@@ -78,19 +78,19 @@ pub fn run(args: &[String]) -> Result<(), String> {
     }
     let mut runs: [Vec<Figures>; 2] = Default::default();
     let (begun, mut disturbed) = (Instant::now(), 0);
-    while runs[0].len() < options.pairs {
+    'pairs: while runs[0].len() < options.pairs {
         wait_for_quiet(begun)?;
         let mut pair = [Figures::default(); 2];
         for turn in 0..ALLOCATORS.len() {
             let index = (runs[0].len() + turn) % ALLOCATORS.len();
             pair[index] = measure(&options, &programs[index], &folder.join("alloc"))?;
             println!("{:<10}{}", ALLOCATORS[index].0, line(&pair[index]));
-        }
-        // Told from what others did alone, so that no result is chosen by its figures.
-        if pair.iter().any(|figures| figures[ROWS.len() - 1] > QUIET) {
-            println!("other programs disturbed this pair; it is measured again");
-            disturbed += 1;
-            continue;
+            // Told from what others did alone, so that no result is chosen by its figures.
+            if pair[index][ROWS.len() - 1] > QUIET {
+                println!("other programs disturbed this pair; it is measured again");
+                disturbed += 1;
+                continue 'pairs;
+            }
         }
         runs.iter_mut()
             .zip(pair)
@@ -169,6 +169,8 @@ impl Node {
             .args(["serve", "--keep-alive", "never"])
             .args(["--host", &format!("127.0.0.1:{port}")])
             .args(["--threads", &threads.to_string()])
+            // Parked prefixes grow with every streamed answer, and would be all that is seen of the memory.
+            .args(["--park-memory", "0"])
             .arg("--config")
             .arg(config)
             .env("HEARTH_HOME", home)
@@ -198,11 +200,6 @@ impl Node {
         format!("http://127.0.0.1:{}{path}", self.port)
     }
 
-    /// Processor seconds that neither this node nor this process used since the system started.
-    fn others(&self) -> Result<f64, String> {
-        Ok(busy()? - used(&self.child.id().to_string())? - used("self")?)
-    }
-
     /// Resident memory in megabytes.
     fn memory(&self) -> Result<f64, String> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))
@@ -224,36 +221,45 @@ impl Drop for Node {
     }
 }
 
+/// Processor seconds used since the system started by all programs but this one and the process `except`, and taken by
+/// other virtual machines. The times of single processes are exact; those of the whole system are samples.
+fn others(except: Option<u32>) -> Result<f64, String> {
+    let ours = [Some(std::process::id()), except];
+    let folder = std::fs::read_dir("/proc").map_err(|error| format!("/proc: {error}"))?;
+    let processes =
+        folder.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+    // A process that ends meanwhile is found in the times of its parent's children, fields 13 and 14.
+    let used =
+        |process| ticks(&format!("/proc/{process}/stat"), ')', &[11, 12, 13, 14]).unwrap_or(0.0);
+    let taken = ticks("/proc/stat", ' ', &[7]).ok_or("/proc/stat could not be read")?;
+    Ok(processes
+        .filter(|process| !ours.contains(&Some(*process)))
+        .map(used)
+        .sum::<f64>()
+        + taken)
+}
+
 /// Fields of the first line of a file in `/proc`, counted after the first `after`, added up and in seconds.
-fn ticks(file: &str, after: char, fields: &[usize]) -> Result<f64, String> {
-    let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
-    let line = text.lines().next().and_then(|line| line.split_once(after));
-    let words: Vec<&str> = line.unwrap_or_default().1.split_whitespace().collect();
+fn ticks(file: &str, after: char, fields: &[usize]) -> Option<f64> {
+    let text = std::fs::read_to_string(file).ok()?;
+    let (_, rest) = text.lines().next()?.split_once(after)?;
+    let words: Vec<&str> = rest.split_whitespace().collect();
     let word = |field: &usize| words.get(*field)?.parse::<f64>().ok();
-    let sum: Option<f64> = fields.iter().map(word).sum();
     // Linux counts in hundredths of a second for programs, whatever its own clock is.
-    sum.map(|ticks| ticks / 100.0)
-        .ok_or(format!("{file} is not understood"))
-}
-
-/// Seconds that all processors worked: for programs, for the system, and for another virtual machine. Interrupts are
-/// left out, because those of the load itself would count as somebody else's.
-fn busy() -> Result<f64, String> {
-    ticks("/proc/stat", ' ', &[0, 1, 2, 7])
-}
-
-/// Seconds that a process used.
-fn used(process: &str) -> Result<f64, String> {
-    ticks(&format!("/proc/{process}/stat"), ')', &[11, 12])
+    fields
+        .iter()
+        .map(word)
+        .sum::<Option<f64>>()
+        .map(|ticks| ticks / 100.0)
 }
 
 /// Waits until the processors have nothing else to do.
 fn wait_for_quiet(begun: Instant) -> Result<(), String> {
     let sample = Duration::from_secs(5);
     while begun.elapsed() < PATIENCE {
-        let before = busy()?;
+        let before = others(None)?;
         std::thread::sleep(sample);
-        if (busy()? - before) / sample.as_secs_f64() <= QUIET {
+        if (others(None)? - before) / sample.as_secs_f64() <= QUIET {
             return Ok(());
         }
     }
@@ -278,14 +284,16 @@ impl Request {
     }
 }
 
-/// The mix: nothing in it waits for the model, so the node reads, checks and answers all of it itself.
+/// The mix: nothing in it waits for the model, so the node reads, checks and answers all of it itself. `/status` is not
+/// in it: it has the kernel count every page of the process, about 2.5 ms each, and 500 of them a second would be all
+/// that is measured on a small machine.
 fn mix(port: u16) -> Vec<Request> {
     let chat = "POST /v1/chat/completions";
     let kind = |index| match index {
         // The model is looked up when the whole body was understood.
         0..70 => Request::new(port, chat, &conversation(index), 404),
         70..85 => Request::new(port, "GET /v1/models", "", 200),
-        85..95 => Request::new(port, "GET /status", "", 200),
+        85..95 => Request::new(port, "GET /health", "", 200),
         _ => Request::new(port, chat, &conversation(index)[..CONVERSATION / 2], 400),
     };
     // 37 shares no factor with 100: all kinds come, well spread.
@@ -359,7 +367,7 @@ fn measure(options: &Options, program: &Path, home: &Path) -> Result<Figures, St
     let node = Node::start(program, options.threads, home)?;
     let (mix, next, done) = (mix(node.port), AtomicU64::new(0), AtomicBool::new(false));
     let counted = Duration::from_secs(options.seconds as u64);
-    let others = node.others()?;
+    let before = others(Some(node.child.id()))?;
     let begun = Instant::now();
     // Whichever connection is free takes the next request, waits until it is due, and asks.
     let ask = || -> Result<Vec<Sample>, String> {
@@ -412,7 +420,7 @@ fn measure(options: &Options, program: &Path, home: &Path) -> Result<Figures, St
         node.memory()?,
         events as f64 / took.as_secs_f64(),
         quantile(&late, 0.99),
-        (node.others()? - others) / begun.elapsed().as_secs_f64(),
+        (others(Some(node.child.id()))? - before) / begun.elapsed().as_secs_f64(),
     ])
 }
 

@@ -420,6 +420,8 @@ pub(crate) struct ContextOptions {
     pub threads: u32,
     /// KV cache types.
     pub kv: KvType,
+    /// Attention in one fused pass.
+    pub flash_attention: bool,
 }
 
 /// A KV cache with its compute buffers and threads.
@@ -456,6 +458,11 @@ impl Context {
             params.n_outputs_max = options.sequences.max(1);
             params.n_threads = options.threads as i32;
             params.n_threads_batch = options.threads as i32;
+            params.flash_attn_type = match options.flash_attention {
+                // Where a device cannot, llama.cpp falls back.
+                true => sys::LLAMA_FLASH_ATTN_TYPE_AUTO,
+                false => sys::LLAMA_FLASH_ATTN_TYPE_DISABLED,
+            };
             params.type_k = type_k;
             params.type_v = type_v;
             params.kv_unified = true;

@@ -167,6 +167,7 @@ impl Loaded {
                 batch: BATCH,
                 threads,
                 kv: options.kv,
+                flash_attention: options.fuses(plan.context, plan.gpu_layers != 0),
             },
         )?;
         let ends = (0..model.vocabulary_size() as Token)

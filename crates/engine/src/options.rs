@@ -29,6 +29,8 @@ pub struct ModelOptions {
     pub gpu_layers: Option<u32>,
     /// KV cache types.
     pub kv: KvType,
+    /// Attention in one fused pass; `None` decides by device, cache type and context (see [`ModelOptions::fuses`]).
+    pub flash_attention: Option<bool>,
     /// RAM for parked prefixes in bytes, of all models together and beside their budget; `None` is an eighth of the
     /// machine's, at most 8 GiB.
     pub park_bytes: Option<u64>,
@@ -42,8 +44,24 @@ impl Default for ModelOptions {
             threads: None,
             gpu_layers: None,
             kv: KvType::F16,
+            flash_attention: None,
             park_bytes: None,
         }
+    }
+}
+
+/// Longest context for which a processor attends in one fused pass, in tokens: the pass makes prompts faster and makes
+/// tokens after long contexts slower (docs/adr/0007-flash-attention.md has the figures).
+const FUSED_CONTEXT: u32 = 4096;
+
+impl ModelOptions {
+    /// Whether a model with this context attends in one fused pass: always on a GPU and with a quantised cache (llama.cpp
+    /// has no other way there), on the processor alone for short contexts.
+    pub(crate) fn fuses(&self, context: u32, on_gpu: bool) -> bool {
+        self.kv != KvType::F16
+            || self
+                .flash_attention
+                .unwrap_or(on_gpu || context <= FUSED_CONTEXT)
     }
 }
 
@@ -89,4 +107,25 @@ pub(crate) fn machine_memory() -> u64 {
         .cgroup_limits()
         .map_or(u64::MAX, |limits| limits.total_memory);
     system.total_memory().min(limit)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attention_is_fused_where_it_must_be_or_pays() {
+        let usual = ModelOptions::default();
+        assert!(usual.fuses(4096, false) && !usual.fuses(8192, false) && usual.fuses(8192, true));
+        let told = ModelOptions {
+            flash_attention: Some(false),
+            ..ModelOptions::default()
+        };
+        assert!(!told.fuses(512, true));
+        let quantised = ModelOptions {
+            kv: KvType::Q8_0,
+            ..told
+        };
+        assert!(quantised.fuses(32_768, false));
+    }
 }

@@ -3,7 +3,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use hearth_engine::{Constraint, Engine, Event, FinishReason, Prompt, Request, Sampling};
+use hearth_engine::{
+    Constraint, Engine, EngineError, Event, FinishReason, Prompt, Request, Sampling,
+};
 use hearth_protocol::status::{ModelState, ModelStatus};
 use serde_json::{Value, json};
 
@@ -322,10 +324,11 @@ async fn ask_engine(
             Event::Done(usage) => {
                 watch.answer.prompt_tokens = usage.prompt_tokens.into();
                 watch.answer.completion_tokens = usage.completion_tokens.into();
+                return Ok(watch.finish());
             }
         }
     }
-    Ok(watch.finish())
+    Err(EngineError::Unloaded.into())
 }
 
 /// Loads a model of an engine in this process and shows how far it is.

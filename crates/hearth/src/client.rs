@@ -38,6 +38,8 @@ pub enum ClientError {
     Unreachable(String),
     /// Somebody listens and does not speak as a node would.
     NotHearth(String),
+    /// Somebody listens and says nothing for this long.
+    Silent(Duration),
     /// The node said no.
     Refused {
         /// HTTP status.
@@ -62,6 +64,16 @@ impl ClientError {
                 "what answers at {place} is not a Hearth node: {what}"
             ))
             .fix("name the node's address with --host or HEARTH_HOST"),
+            Self::Silent(limit) => Failure::new(format!(
+                "what listens at {place} gave no answer within {} s",
+                limit.as_secs()
+            ))
+            .fix("if that is the node, end its process; else name the node's address with --host or HEARTH_HOST"),
+            Self::Refused { status: 403, body } => Failure::new(format!(
+                "the node at {place} refuses: {}",
+                message(body).unwrap_or_else(|| "it gives no reason".into())
+            ))
+            .fix("use this command on the machine where that node runs"),
             Self::Refused { status, body } => {
                 let text = message(body)
                     .unwrap_or_else(|| format!("the node answered with status {status}"));
@@ -111,6 +123,13 @@ fn message(body: &Value) -> Option<String> {
     .find_map(|text| text.as_str().map(str::to_owned))
 }
 
+/// Whether this is how a node refuses something on its own routes.
+fn is_problem(body: &Value) -> bool {
+    body["type"]
+        .as_str()
+        .is_some_and(|kind| kind.starts_with("/problems/"))
+}
+
 impl Client {
     /// A client of the node at `place`. Nothing is sent yet.
     pub fn new(place: HostPort) -> Self {
@@ -127,7 +146,7 @@ impl Client {
     /// `GET /status`; also how a node is told from something else.
     pub async fn status(&self) -> Result<NodeStatus, ClientError> {
         let value = match self.json(Method::GET, "/status", None).await {
-            Err(ClientError::Refused { status, .. }) => {
+            Err(ClientError::Refused { status, body }) if !is_problem(&body) => {
                 return Err(ClientError::NotHearth(format!("/status gives {status}")));
             }
             other => other?,
@@ -166,10 +185,7 @@ impl Client {
         };
         match tokio::time::timeout(limit, exchange).await {
             Ok(answer) => answer,
-            Err(_) => Err(ClientError::NotHearth(format!(
-                "no answer within {} s",
-                limit.as_secs()
-            ))),
+            Err(_) => Err(ClientError::Silent(limit)),
         }
     }
 
@@ -200,6 +216,10 @@ impl Client {
                 ));
             }
         };
+        // A node knows its addresses. A name could be anybody's, so it takes none but localhost.
+        let host = stream
+            .peer_addr()
+            .map_or_else(|_| self.place.to_string(), |address| address.to_string());
         // Tokens are small writes; waiting to join them would be felt.
         let _ = stream.set_nodelay(true);
         let not_hearth = |error: hyper::Error| ClientError::NotHearth(error.to_string());
@@ -214,7 +234,7 @@ impl Client {
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", self.place.to_string())
+            .header("host", host)
             .header("content-type", "application/json")
             .header("user-agent", concat!("hearth/", env!("CARGO_PKG_VERSION")))
             .body(Full::new(Bytes::from(bytes)))

@@ -257,7 +257,7 @@ impl Resolver<'_> {
                 model: ModelOptions {
                     context: self.get(
                         Key::Context,
-                        value::auto_or(|text| value::whole(text, 16, 1 << 20)),
+                        value::auto_or(|text| value::whole(text, 64, 1 << 20)),
                         None,
                     )?,
                     slots: self.get(
@@ -276,6 +276,11 @@ impl Resolver<'_> {
                         None,
                     )?,
                     kv: self.get(Key::Kv, value::kv, defaults.model.kv)?,
+                    flash_attention: self.get(
+                        Key::FlashAttention,
+                        value::auto_or(value::switch),
+                        defaults.model.flash_attention,
+                    )?,
                     park_bytes: self.get(
                         Key::ParkMemory,
                         value::auto_or(value::size),
@@ -342,6 +347,11 @@ fn show(config: &Config, key: Key) -> String {
         Key::Threads => auto(model.threads),
         Key::GpuLayers => auto(model.gpu_layers),
         Key::Kv => value::show_kv(model.kv).into(),
+        Key::FlashAttention => auto(
+            model
+                .flash_attention
+                .map(|on| if on { "on" } else { "off" }),
+        ),
         Key::ParkMemory => auto(model.park_bytes.map(value::show_size)),
         Key::MemoryBudget => auto(engine.memory_budget.map(value::show_size)),
         Key::KeepAlive => engine

@@ -158,10 +158,9 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
     // Whoever reads the record may end its process: from here on a signal is an orderly end.
     let interrupted = Box::pin(interrupted());
     record.write(&config.home)?;
-    if !config.host.is_loopback() {
+    if !bound.ip().to_canonical().is_loopback() {
         tracing::warn!(
-            "{} is open to your network: everybody who reaches it may use this node",
-            config.host
+            "{bound} is open to your network: other machines can reach /health there and nothing else"
         );
     }
     Ok(Bound {
@@ -182,6 +181,7 @@ async fn taken(host: &HostPort) -> Unstarted {
             let other = host.port.checked_add(1).unwrap_or(8321);
             let who = match error {
                 ClientError::NotHearth(what) => format!("another program ({what})"),
+                ClientError::Refused { .. } => "a Hearth node that refuses this machine".into(),
                 _ => "another program".into(),
             };
             Unstarted::Failed(
@@ -206,8 +206,8 @@ impl Bound {
         Client::new(place)
     }
 
-    /// Serves until a signal or `POST /shutdown`; then cleans up. A second signal ends the process at once.
-    pub async fn serve(self) -> Outcome {
+    /// Serves until a signal, `POST /shutdown` or `enough`; then cleans up. A second signal ends the process at once.
+    pub async fn serve(self, enough: impl Future<Output = ()> + Send + 'static) -> Outcome {
         let Self {
             node,
             config,
@@ -224,8 +224,10 @@ impl Bound {
         let (stop, stopped) = oneshot::channel::<()>();
         let (home, own) = (config.home.clone(), record.clone());
         let signals = tokio::spawn(async move {
-            signal.await;
-            tracing::info!("stopping; once more to stop at once");
+            tokio::select! {
+                () = signal => tracing::info!("stopping; once more to stop at once"),
+                () = enough => {}
+            }
             let _ = stop.send(());
             interrupted().await;
             own.remove(&home);

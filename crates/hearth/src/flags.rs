@@ -68,7 +68,10 @@ pub struct Tuning {
     /// KV cache types: f16, q8_0, q8_0/q4_0 or q4_0/q8_0
     #[arg(long, value_name = "TYPE")]
     pub kv: Option<String>,
-    /// RAM for parked prefixes per model, or `auto`
+    /// Attention in one fused pass: auto, on or off
+    #[arg(long, value_name = "WHEN")]
+    pub flash_attention: Option<String>,
+    /// RAM for parked prefixes of all models, or `auto`
     #[arg(long, value_name = "SIZE")]
     pub park_memory: Option<String>,
     /// Memory all loaded models may take, or `auto`
@@ -105,6 +108,7 @@ impl Tuning {
             (Key::Threads, &self.threads),
             (Key::GpuLayers, &self.gpu_layers),
             (Key::Kv, &self.kv),
+            (Key::FlashAttention, &self.flash_attention),
             (Key::ParkMemory, &self.park_memory),
             (Key::MemoryBudget, &self.memory_budget),
             (Key::KeepAlive, &self.keep_alive),

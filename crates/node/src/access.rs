@@ -1,28 +1,52 @@
 //! Who may come in through the local door, decided from the connection and its headers alone.
 //!
-//! Loopback may reach everything, unless a web page is behind it: a foreign `Host` is DNS rebinding, a foreign
-//! `Origin` is another site's script. Anyone else may reach `/health` only.
+//! This machine may reach everything, unless a web page is behind it: a foreign `Host` is DNS rebinding, a foreign
+//! `Origin` or `Sec-Fetch-Site` is another site's page. Anyone else may reach `/health` only.
 
 use std::net::{IpAddr, SocketAddr};
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::Extension;
+use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
 use crate::failure;
 use crate::state::Shared;
 
+/// The two ends of a connection, as the system tells them.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ends {
+    peer: IpAddr,
+    local: IpAddr,
+}
+
+impl Ends {
+    pub fn new(peer: SocketAddr, local: SocketAddr) -> Self {
+        Self {
+            peer: peer.ip().to_canonical(),
+            local: local.ip().to_canonical(),
+        }
+    }
+
+    /// Whether the peer is this machine. It calls itself at an address of its network from that same address, which
+    /// nobody else can hold a connection from.
+    fn are_here(self) -> bool {
+        self.peer.is_loopback() || self.peer == self.local
+    }
+}
+
 /// Passes a request on, or answers 403 with the reason.
 pub(crate) async fn check(
     State(shared): State<Shared>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    Extension(ends): Extension<Ends>,
     request: Request,
     next: Next,
 ) -> Response {
     let path = request.uri().path();
-    match verdict(peer.ip(), shared.address, path, request.headers()) {
+    let (method, headers) = (request.method(), request.headers());
+    match verdict(ends, shared.address, method, path, headers) {
         Ok(()) => next.run(request).await,
         Err((code, message)) => failure::on_route(path, StatusCode::FORBIDDEN, code, &message),
     }
@@ -30,33 +54,44 @@ pub(crate) async fn check(
 
 type Refusal = (&'static str, String);
 
-fn verdict(peer: IpAddr, door: SocketAddr, path: &str, headers: &HeaderMap) -> Result<(), Refusal> {
-    if path == "/health" {
-        return Ok(());
-    }
-    if !peer.to_canonical().is_loopback() {
+fn verdict(
+    ends: Ends,
+    door: SocketAddr,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+) -> Result<(), Refusal> {
+    if !ends.are_here() && path != "/health" {
         return Err((
             "not_local",
             "only this machine may use this route; from elsewhere /health alone answers".into(),
         ));
     }
+    if is_of_another_site(method, headers) {
+        return Err((
+            "foreign_site",
+            "pages of other sites may not use this node; they may link to it".into(),
+        ));
+    }
+    if !ends.are_here() {
+        // By which name other machines know this one is theirs to say.
+        return Ok(());
+    }
     let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
     if let Some(host) = text(HOST)
-        && !is_ours(host, door)
+        && !is_ours(host, door, ends.local)
     {
+        let own = SocketAddr::new(ends.local, door.port());
         return Err((
             "foreign_host",
-            format!(
-                "the Host `{host}` is not this node; use localhost:{}",
-                door.port()
-            ),
+            format!("the Host `{host}` is not this node; use {own}"),
         ));
     }
     if let Some(origin) = text(ORIGIN) {
         let host = origin
             .strip_prefix("http://")
             .or_else(|| origin.strip_prefix("https://"));
-        if !host.is_some_and(|host| is_ours(host, door)) {
+        if !host.is_some_and(|host| is_ours(host, door, ends.local)) {
             return Err((
                 "foreign_origin",
                 format!("pages of `{origin}` may not use this node"),
@@ -66,8 +101,20 @@ fn verdict(peer: IpAddr, door: SocketAddr, path: &str, headers: &HeaderMap) -> R
     Ok(())
 }
 
-/// Whether `host[:port]` names this node: a loopback name or the bound address, and its port.
-fn is_ours(host: &str, door: SocketAddr) -> bool {
+/// Whether a browser sends this for a page of another site, and not because somebody follows a link to this one. An
+/// image or a frame has no `Origin`, but it has these headers (<https://www.w3.org/TR/fetch-metadata/>).
+fn is_of_another_site(method: &Method, headers: &HeaderMap) -> bool {
+    let says = |name, text| headers.get(name).is_some_and(|value| value == text);
+    let site = "sec-fetch-site";
+    let follows = method == Method::GET
+        && says("sec-fetch-mode", "navigate")
+        && (says("sec-fetch-dest", "document") || !headers.contains_key("sec-fetch-dest"));
+    (says(site, "cross-site") || says(site, "same-site")) && !follows
+}
+
+/// Whether `host[:port]` names this node: a loopback name, the bound address or the one that was connected to, and the
+/// bound port.
+fn is_ours(host: &str, door: SocketAddr, local: IpAddr) -> bool {
     let (name, port) = match host.rsplit_once(':') {
         Some((name, port)) if !port.ends_with(']') => (name, Some(port)),
         _ => (host, None),
@@ -79,30 +126,48 @@ fn is_ours(host: &str, door: SocketAddr) -> bool {
     }
     let bare = name.trim_start_matches('[').trim_end_matches(']');
     name.eq_ignore_ascii_case("localhost")
-        || bare
-            .parse::<IpAddr>()
-            .is_ok_and(|ip| ip.to_canonical().is_loopback() || ip == door.ip())
+        || bare.parse::<IpAddr>().is_ok_and(|ip| {
+            let canonical = ip.to_canonical();
+            canonical.is_loopback() || canonical == local || ip == door.ip()
+        })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const OWN: &str = "192.0.2.2";
+
+    /// A GET by `peer`, who connected to `local`, at a door that is open to the network.
     fn ask(
         peer: &str,
+        local: &str,
         path: &str,
-        host: Option<&str>,
-        origin: Option<&str>,
+        headers: &[(&'static str, &str)],
     ) -> Result<(), &'static str> {
-        let mut headers = HeaderMap::new();
-        if let Some(host) = host {
-            headers.insert(HOST, host.parse().expect("header"));
-        }
-        if let Some(origin) = origin {
-            headers.insert(ORIGIN, origin.parse().expect("header"));
-        }
-        let door = "127.0.0.1:8321".parse().expect("address");
-        verdict(peer.parse().expect("address"), door, path, &headers).map_err(|(code, _)| code)
+        ask_with(&Method::GET, peer, local, path, headers)
+    }
+
+    fn ask_with(
+        method: &Method,
+        peer: &str,
+        local: &str,
+        path: &str,
+        headers: &[(&'static str, &str)],
+    ) -> Result<(), &'static str> {
+        let address = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 50_000);
+        let ends = Ends::new(address(peer), address(local));
+        let door = "0.0.0.0:8321".parse().expect("an address");
+        let headers = headers
+            .iter()
+            .map(|(name, value)| {
+                (
+                    name.parse().expect("a name"),
+                    value.parse().expect("a value"),
+                )
+            })
+            .collect();
+        verdict(ends, door, method, path, &headers).map_err(|(code, _)| code)
     }
 
     #[test]
@@ -112,19 +177,35 @@ mod tests {
             "127.0.0.1:8321",
             "[::1]:8321",
             "LOCALHOST:8321",
+            "0.0.0.0:8321",
         ] {
-            assert_eq!(
-                ask("127.0.0.1", "/v1/models", Some(host), None),
-                Ok(()),
-                "{host}"
-            );
-            assert_eq!(
-                ask("::1", "/", Some(host), Some(&format!("http://{host}"))),
-                Ok(()),
-                "{host}"
-            );
+            let origin = format!("http://{host}");
+            for headers in [
+                &[("host", host)][..],
+                &[("host", host), ("origin", &origin)],
+            ] {
+                for path in ["/v1/models", "/", "/health"] {
+                    let verdict = ask("127.0.0.1", "127.0.0.1", path, headers);
+                    assert_eq!(verdict, Ok(()), "{host}");
+                }
+            }
         }
-        assert_eq!(ask("::ffff:127.0.0.1", "/v1/models", None, None), Ok(()));
+        for peer in ["::1", "::ffff:127.0.0.1", "127.0.0.2"] {
+            assert_eq!(ask(peer, "::1", "/v1/models", &[]), Ok(()), "{peer}");
+        }
+    }
+
+    #[test]
+    fn this_machine_may_at_its_address_in_the_network() {
+        let host = ("host", "192.0.2.2:8321");
+        let origin = ("origin", "http://192.0.2.2:8321");
+        assert_eq!(ask(OWN, OWN, "/status", &[host, origin]), Ok(()));
+        assert_eq!(ask("::ffff:192.0.2.2", OWN, "/status", &[host]), Ok(()));
+        assert_eq!(ask("fd00::2", "fd00::2", "/status", &[]), Ok(()));
+        // That address is ours only to whoever is connected to it.
+        let elsewhere = ask("127.0.0.1", "127.0.0.1", "/status", &[host]);
+        assert_eq!(elsewhere, Err("foreign_host"));
+        assert_eq!(ask("192.0.2.3", OWN, "/status", &[host]), Err("not_local"));
     }
 
     #[test]
@@ -135,12 +216,14 @@ mod tests {
             "localhost:80",
             "localhost",
             "127.0.0.1.evil.example:8321",
+            "",
         ] {
-            assert_eq!(
-                ask("127.0.0.1", "/v1/models", Some(host), None),
-                Err("foreign_host"),
-                "{host}"
-            );
+            for path in ["/v1/models", "/health"] {
+                for own in ["127.0.0.1", OWN] {
+                    let verdict = ask(own, own, path, &[("host", host)]);
+                    assert_eq!(verdict, Err("foreign_host"), "{host}");
+                }
+            }
         }
         for origin in [
             "http://evil.example",
@@ -149,22 +232,50 @@ mod tests {
             "file://",
             "http://localhost:8321.evil.example",
         ] {
-            let verdict = ask(
-                "127.0.0.1",
-                "/v1/chat/completions",
-                Some("localhost:8321"),
-                Some(origin),
-            );
+            let headers = [("host", "localhost:8321"), ("origin", origin)];
+            let verdict = ask("127.0.0.1", "127.0.0.1", "/v1/chat/completions", &headers);
             assert_eq!(verdict, Err("foreign_origin"), "{origin}");
         }
     }
 
     #[test]
+    fn an_image_of_another_site_may_not_and_a_link_may() {
+        let image = ("sec-fetch-mode", "no-cors");
+        let link = ("sec-fetch-mode", "navigate");
+        for site in ["cross-site", "same-site"] {
+            let site = ("sec-fetch-site", site);
+            for path in ["/health", "/"] {
+                let here = |headers: &[_]| ask("127.0.0.1", "127.0.0.1", path, headers);
+                assert_eq!(here(&[site]), Err("foreign_site"));
+                assert_eq!(here(&[site, image]), Err("foreign_site"));
+                assert_eq!(here(&[site, link]), Ok(()));
+                assert_eq!(here(&[site, link, ("sec-fetch-dest", "document")]), Ok(()));
+                let frame = [site, link, ("sec-fetch-dest", "iframe")];
+                assert_eq!(here(&frame), Err("foreign_site"));
+            }
+            let abroad = ask("192.0.2.3", OWN, "/health", &[site, image]);
+            assert_eq!(abroad, Err("foreign_site"));
+            let form = ask_with(
+                &Method::POST,
+                "127.0.0.1",
+                "127.0.0.1",
+                "/shutdown",
+                &[site, link],
+            );
+            assert_eq!(form, Err("foreign_site"));
+        }
+        for site in ["same-origin", "none"] {
+            let headers = [("sec-fetch-site", site), image];
+            assert_eq!(ask("::1", "::1", "/health", &headers), Ok(()));
+        }
+    }
+
+    #[test]
     fn other_machines_hear_of_health_alone() {
-        assert_eq!(ask("10.0.0.2", "/health", Some("hub:8321"), None), Ok(()));
-        assert_eq!(
-            ask("10.0.0.2", "/status", Some("hub:8321"), None),
-            Err("not_local")
-        );
+        let hub = ("host", "hub:8321");
+        assert_eq!(ask("192.0.2.3", OWN, "/health", &[hub]), Ok(()));
+        for path in ["/status", "/", "/health/", "/v1/models"] {
+            assert_eq!(ask("192.0.2.3", OWN, path, &[hub]), Err("not_local"));
+        }
     }
 }

@@ -3,18 +3,18 @@
 //! A connection that does not send its next request's head in time is closed, so that idle and malicious clients
 //! cannot hold it for ever. When the node stops, connections end after the answer they are in.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::ConnectInfo;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::{TcpListener, TcpStream};
 use tower_service::Service;
+
+use crate::access::Ends;
 
 /// Pause after a failed accept (no file descriptors left, say), so that the loop does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -46,11 +46,15 @@ pub(crate) async fn serve(
                 continue;
             }
         };
+        // Who is gone already has no address on some systems.
+        let Ok(local) = stream.local_addr() else {
+            continue;
+        };
         // Tokens are small writes; waiting to fill a packet would delay each.
         let _ = stream.set_nodelay(true);
         let connection = http.serve_connection(
             TokioIo::<TcpStream>::new(stream),
-            for_peer(routes.clone(), peer),
+            between(Ends::new(peer, local), routes.clone()),
         );
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
@@ -65,9 +69,9 @@ pub(crate) async fn serve(
 }
 
 /// The routes, which are told who asks.
-fn for_peer(
+fn between(
+    ends: Ends,
     routes: Router,
-    peer: SocketAddr,
 ) -> impl hyper::service::Service<
     hyper::Request<hyper::body::Incoming>,
     Response = axum::response::Response,
@@ -76,7 +80,7 @@ fn for_peer(
 > {
     service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
         let mut request = request.map(Body::new);
-        request.extensions_mut().insert(ConnectInfo(peer));
+        request.extensions_mut().insert(ends);
         routes.clone().call(request)
     })
 }

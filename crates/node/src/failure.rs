@@ -61,6 +61,11 @@ impl From<EngineError> for Failure {
                 failure.error.extra.insert("eta".into(), json!(seconds));
                 failure
             }
+            EngineError::NoRoom { .. } => {
+                let mut failure = server(StatusCode::SERVICE_UNAVAILABLE, "no_room");
+                failure.retry_after = Some(5);
+                failure
+            }
             EngineError::QueueFull { .. } => Self {
                 status: StatusCode::TOO_MANY_REQUESTS,
                 retry_after: Some(1),
@@ -76,12 +81,7 @@ impl From<EngineError> for Failure {
                 Self::new(StatusCode::BAD_REQUEST, error)
             }
             EngineError::Invalid { field, .. } => {
-                let param = if field == "constraint" {
-                    "response_format"
-                } else {
-                    field
-                };
-                ApiError::invalid(Some(param.into()), message).into()
+                ApiError::invalid(Some(field.into()), message).into()
             }
             EngineError::LoadFailed { .. } => {
                 server(StatusCode::INTERNAL_SERVER_ERROR, "model_load_failed")

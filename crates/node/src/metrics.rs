@@ -108,15 +108,17 @@ impl Metrics {
         let _ = encode(&mut text, &self.registry);
         let body = text.trim_end().trim_end_matches("# EOF").to_owned();
         let mut text = body;
-        gauge(
+        append(
             &mut text,
+            Kind::Gauge,
             "uptime_seconds",
             "Seconds since the node started",
             [(String::new(), status.uptime_seconds as f64)],
         );
         if let Some(bytes) = status.memory_bytes {
-            gauge(
+            append(
                 &mut text,
+                Kind::Gauge,
                 "resident_memory_bytes",
                 "Resident memory of the process",
                 [(String::new(), bytes as f64)],
@@ -140,78 +142,117 @@ impl Metrics {
                 },
             )
         });
-        gauge(
+        append(
             &mut text,
+            Kind::Gauge,
             "model_ready",
             "Whether the model is loaded",
             ready,
         );
         type Read = fn(&ModelLoad) -> f64;
-        let readings: [(&str, &str, Read); 12] = [
-            ("slots", "Slots", |load| load.slots.into()),
-            ("slots_busy", "Slots in use", |load| load.slots_busy.into()),
-            ("queued_requests", "Requests waiting for a slot", |load| {
-                load.queued.into()
-            }),
-            ("kv_cells", "KV cells", |load| load.kv_cells.into()),
-            ("kv_cells_used", "KV cells in use", |load| {
-                load.kv_used.into()
-            }),
-            ("parked_bytes", "Prefixes parked in RAM", |load| {
-                load.parked_bytes as f64
+        let readings: [(Kind, &str, &str, Read); 13] = [
+            (Kind::Gauge, "slots", "Slots", |load| load.slots.into()),
+            (Kind::Gauge, "slots_busy", "Slots in use", |load| {
+                load.slots_busy.into()
             }),
             (
+                Kind::Gauge,
+                "queued_requests",
+                "Requests waiting for a slot",
+                |load| load.queued.into(),
+            ),
+            (Kind::Gauge, "kv_cells", "KV cells", |load| {
+                load.kv_cells.into()
+            }),
+            (Kind::Gauge, "kv_cells_used", "KV cells in use", |load| {
+                load.kv_used.into()
+            }),
+            (
+                Kind::Gauge,
+                "parked_bytes",
+                "Prefixes parked in RAM",
+                |load| load.parked_bytes as f64,
+            ),
+            (
+                Kind::Counter,
                 "prefill_tokens",
                 "Prompt tokens computed since the model was loaded",
                 |load| load.prefill_tokens as f64,
             ),
             (
+                Kind::Counter,
                 "cached_tokens",
-                "Prompt tokens taken from the cache",
+                "Prompt tokens taken from the cache since the model was loaded",
                 |load| load.cached_tokens as f64,
             ),
             (
+                Kind::Counter,
                 "decode_tokens",
                 "Tokens generated since the model was loaded",
                 |load| load.decode_tokens as f64,
             ),
             (
+                Kind::Counter,
+                "completed_requests",
+                "Requests answered to the end since the model was loaded",
+                |load| load.completed as f64,
+            ),
+            (
+                Kind::Counter,
                 "cancelled_requests",
-                "Requests whose client went away",
+                "Requests whose client went away since the model was loaded",
                 |load| load.cancelled as f64,
             ),
-            ("decode_tokens_per_second", "Decode speed lately", |load| {
-                load.decode_tokens_per_second.into()
-            }),
             (
+                Kind::Gauge,
+                "decode_tokens_per_second",
+                "Decode speed lately",
+                |load| load.decode_tokens_per_second.into(),
+            ),
+            (
+                Kind::Gauge,
                 "prefill_tokens_per_second",
                 "Prefill speed lately",
                 |load| load.prefill_tokens_per_second.into(),
             ),
         ];
-        for (name, help, read) in readings {
+        for (kind, name, help, read) in readings {
             let values = status
                 .models
                 .iter()
                 .filter_map(|model| Some((label(&model.name), read(model.load.as_ref()?))));
-            gauge(&mut text, name, help, values);
+            append(&mut text, kind, name, help, values);
         }
         text.push_str("# EOF\n");
         text
     }
 }
 
-fn gauge(
+/// What a number means to Prometheus.
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    /// It goes up and down.
+    Gauge,
+    /// It grows until it starts anew, and its samples are named `_total`.
+    Counter,
+}
+
+fn append(
     text: &mut String,
+    kind: Kind,
     name: &str,
     help: &str,
     values: impl IntoIterator<Item = (String, f64)>,
 ) {
+    let (kind, suffix) = match kind {
+        Kind::Gauge => ("gauge", ""),
+        Kind::Counter => ("counter", "_total"),
+    };
     let _ = writeln!(
         text,
-        "# HELP hearth_{name} {help}.\n# TYPE hearth_{name} gauge"
+        "# HELP hearth_{name} {help}.\n# TYPE hearth_{name} {kind}"
     );
     for (labels, value) in values {
-        let _ = writeln!(text, "hearth_{name}{labels} {value}");
+        let _ = writeln!(text, "hearth_{name}{suffix}{labels} {value}");
     }
 }

@@ -143,45 +143,92 @@ fn logprob(token: &TokenLogprob) -> wire::TokenLogProb {
     }
 }
 
-/// A generation that is measured while it is read.
+/// What a request calls the engine's fields, so that an error names what the client sent.
+#[derive(Debug, Clone, Copy)]
+struct Names {
+    prompt: &'static str,
+    constraint: &'static str,
+    max_tokens: &'static str,
+    logprobs: &'static str,
+}
+
+impl Names {
+    fn failure(&self, error: EngineError) -> Failure {
+        let mut failure = Failure::from(error);
+        let error = &mut failure.error;
+        let Some(field) = error.param.take() else {
+            return failure;
+        };
+        let name = match field.as_str() {
+            "messages" | "prompt" => self.prompt,
+            "constraint" => self.constraint,
+            "max_tokens" => self.max_tokens,
+            "logprobs" => self.logprobs,
+            other => other,
+        };
+        if let Some(rest) = error.message.strip_prefix(&field) {
+            error.message = format!("{name}{rest}");
+        }
+        error.param = Some(name.into());
+        failure
+    }
+}
+
+/// A generation that is measured while it is read, and speaks of a request's own fields.
 struct Watched {
     node: Shared,
     generation: Generation,
+    names: Names,
     begun: Instant,
     first: bool,
 }
 
 impl Watched {
-    fn new(node: &Shared, generation: Generation, begun: Instant) -> Self {
-        Self {
+    /// Asks the engine.
+    async fn ask(
+        node: &Shared,
+        model: Option<&str>,
+        request: hearth_engine::Request,
+        names: Names,
+        begun: Instant,
+    ) -> Result<Self, Failure> {
+        let generation = node.engine.generate(model, request).await;
+        Ok(Self {
             node: Arc::clone(node),
-            generation,
+            generation: generation.map_err(|error| names.failure(error))?,
+            names,
             begun,
             first: true,
-        }
+        })
     }
 
-    async fn next(&mut self) -> Option<Result<Event, EngineError>> {
+    /// The model that answers.
+    fn model(&self) -> &str {
+        &self.generation.model
+    }
+
+    /// The next event. The last one is [`Event::Done`]; a model's thread that ends without a word is a failure.
+    async fn next(&mut self) -> Result<Event, Failure> {
         let event = self.generation.next().await;
-        self.watch(event.as_ref());
-        event
+        self.watch(event.unwrap_or(Err(EngineError::Unloaded)))
     }
 
-    fn try_next(&mut self) -> Option<Result<Event, EngineError>> {
-        let event = self.generation.try_next();
-        self.watch(event.as_ref());
-        event
+    /// The next event if it is there already.
+    fn try_next(&mut self) -> Option<Result<Event, Failure>> {
+        let event = self.generation.try_next()?;
+        Some(self.watch(event))
     }
 
-    fn watch(&mut self, event: Option<&Result<Event, EngineError>>) {
-        match event {
-            Some(Ok(Event::Text { .. } | Event::Finished { .. })) if self.first => {
-                self.first = false;
+    fn watch(&mut self, event: Result<Event, EngineError>) -> Result<Event, Failure> {
+        match &event {
+            Ok(Event::Text { .. } | Event::Finished { .. }) => {
                 self.node.saw_token();
-                self.node.metrics.first_token(self.begun.elapsed());
+                if self.first {
+                    self.first = false;
+                    self.node.metrics.first_token(self.begun.elapsed());
+                }
             }
-            Some(Ok(Event::Done(usage))) => {
-                self.node.saw_token();
+            Ok(Event::Done(usage)) => {
                 self.node.metrics.answered(
                     usage.prompt_tokens,
                     usage.completion_tokens,
@@ -190,5 +237,6 @@ impl Watched {
             }
             _ => {}
         }
+        event.map_err(|error| self.names.failure(error))
     }
 }

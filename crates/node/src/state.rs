@@ -1,6 +1,6 @@
 //! What the handlers share.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -68,7 +68,7 @@ impl Node {
             version: self.options.version.into(),
             pid: std::process::id(),
             uptime_seconds: self.started.elapsed().as_secs(),
-            address: self.address.to_string(),
+            address: reachable(self.address).to_string(),
             default_model: self
                 .engine
                 .catalogue()
@@ -80,6 +80,16 @@ impl Node {
             models: self.engine.status(),
         }
     }
+}
+
+/// Where a client on this machine reaches a door: one that is open at every address has none that can be asked.
+fn reachable(door: SocketAddr) -> SocketAddr {
+    let ip = match door.ip() {
+        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, door.port())
 }
 
 /// Seconds since 1970.

@@ -3,7 +3,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hearth_testkit::node::{Reply, TestNode, options, wait_until};
 use serde_json::{Value, json};
@@ -268,6 +268,48 @@ fn what_is_wrong_is_named() {
             "unsupported_parameter",
         ),
         (
+            json!({"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "x"}]}),
+            400,
+            json!("messages[1].role"),
+            "unsupported_parameter",
+        ),
+        (
+            json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]}]}),
+            400,
+            json!("messages[0].tool_calls"),
+            "unsupported_parameter",
+        ),
+        (
+            json!({"logprobs": true, "top_logprobs": 21}),
+            400,
+            json!("top_logprobs"),
+            "invalid_value",
+        ),
+        (
+            json!({"max_tokens": 0}),
+            400,
+            json!("max_tokens"),
+            "invalid_value",
+        ),
+        (
+            json!({"max_completion_tokens": 0}),
+            400,
+            json!("max_completion_tokens"),
+            "invalid_value",
+        ),
+        (
+            json!({"grammar": "root ::= nope"}),
+            400,
+            json!("grammar"),
+            "invalid_value",
+        ),
+        (
+            json!({"response_format": {"type": "json_schema", "json_schema": {"schema": {"not": {}}}}}),
+            400,
+            json!("response_format"),
+            "invalid_value",
+        ),
+        (
             json!({"top_logprobs": 2}),
             400,
             json!("top_logprobs"),
@@ -303,6 +345,26 @@ fn what_is_wrong_is_named() {
         );
         assert!(error["message"].as_str().unwrap().len() > 10);
     }
+    for (extra, param) in [
+        (json!({"grammar": "root ::= nope"}), "grammar"),
+        (json!({"logprobs": 21}), "logprobs"),
+        (json!({"max_tokens": 0}), "max_tokens"),
+        (json!({"prompt": "long ".repeat(3000)}), "prompt"),
+    ] {
+        let mut body = json!({"prompt": "x"});
+        body.as_object_mut()
+            .unwrap()
+            .extend(extra.as_object().unwrap().clone());
+        let reply = node.post("/v1/completions", body.to_string());
+        assert_eq!(
+            (reply.status, &reply.json()["error"]["param"]),
+            (400, &json!(param)),
+            "{reply:?}"
+        );
+    }
+    let renamed = chat(&node, json!({"max_completion_tokens": 0})).json();
+    let message = renamed["error"]["message"].as_str().unwrap();
+    assert!(message.starts_with("max_completion_tokens "), "{message}");
     let long = chat(
         &node,
         json!({"messages": [{"role": "user", "content": "long ".repeat(3000)}]}),
@@ -437,4 +499,227 @@ fn a_node_that_is_asked_to_stop_lets_a_running_answer_end() {
     wait_until(Duration::from_secs(15), "the door is closed", || {
         TcpStream::connect(node.address()).is_err()
     });
+}
+
+/// Status of a raw request.
+fn raw(node: &TestNode, request: &str) -> u16 {
+    let mut stream = TcpStream::connect(node.address()).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut line = String::new();
+    BufReader::new(stream).read_line(&mut line).unwrap();
+    line.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
+#[test]
+fn pages_of_other_sites_reach_nothing_and_links_lead_here() {
+    let node = TestNode::start(options());
+    let own = format!("Host: {}\r\n", node.address());
+    let image = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: no-cors\r\n";
+    let link = "Sec-Fetch-Site: cross-site\r\nSec-Fetch-Mode: navigate\r\n";
+    for (start, headers, status) in [
+        ("GET /health", format!("{own}{image}"), 403),
+        ("GET /v1/models", format!("{own}{image}"), 403),
+        ("POST /shutdown", format!("{own}{link}"), 403),
+        ("GET /", format!("{own}{link}"), 200),
+        ("GET /health", "Host: evil.example\r\n".into(), 403),
+        ("GET /health", own.clone(), 200),
+    ] {
+        let request = format!("{start} HTTP/1.1\r\n{headers}\r\n");
+        assert_eq!(raw(&node, &request), status, "{request}");
+    }
+}
+
+#[test]
+fn text_parts_and_developers_are_text_and_system() {
+    let node = TestNode::start(options());
+    let ask = |messages: Value| {
+        chat(&node, json!({"messages": messages})).json()["choices"][0]["message"].clone()
+    };
+    let plain = ask(json!([
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "what is\nhearth"},
+    ]));
+    let parts = ask(json!([
+        {"role": "developer", "content": [{"type": "text", "text": "Be brief."}]},
+        {"role": "user", "content": [{"type": "text", "text": "what is"}, {"type": "text", "text": "hearth"}]},
+    ]));
+    assert_eq!(plain, parts);
+}
+
+#[test]
+fn every_token_proves_health() {
+    let node = TestNode::start(options());
+    let body = json!({"messages": [{"role": "user", "content": "hi"}], "stream": true, "max_tokens": 900, "ignore_eos": true, "n": 4}).to_string();
+    let mut stream = TcpStream::connect(node.address()).unwrap();
+    write!(
+        stream,
+        "POST {CHAT} HTTP/1.1\r\nHost: {}\r\nContent-Length: {}\r\n\r\n{body}",
+        node.address(),
+        body.len()
+    )
+    .unwrap();
+    let mut lines = BufReader::new(stream).lines();
+    assert!(lines.any(|line| line.unwrap().contains(r#""delta":{"content":"#)));
+    let first = Instant::now();
+    // If the first token alone counted, none would ever be younger than that.
+    wait_until(Duration::from_secs(60), "a younger token", || {
+        assert_ne!(lines.next().unwrap().unwrap(), "data: [DONE]");
+        let health = node.get("/health").json();
+        let age = Duration::from_millis(health["last_token_ms_ago"].as_u64().unwrap());
+        age < first.elapsed() / 2
+    });
+}
+
+/// Numbers that depend on the model or the time are masked.
+fn masked(text: &str, fields: &[&str]) -> String {
+    fields.iter().fold(text.to_owned(), |text, field| {
+        let start = format!("\"{field}\":");
+        let mut parts = text.split(&start);
+        let mut out = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            out += &start;
+            out += "#";
+            out += part.trim_start_matches(|letter: char| letter.is_ascii_digit());
+        }
+        out
+    })
+}
+
+/// Clients read these bytes: a change here is a change for them.
+#[test]
+fn the_chunks_of_a_chat_stream() {
+    let node = TestNode::start(options());
+    let reply = chat(
+        &node,
+        json!({"grammar": "root ::= \"y\"", "stream": true, "stream_options": {"include_usage": true}}),
+    );
+    let id = chunks(&reply)[0]["id"].as_str().unwrap().to_owned();
+    let body = reply.body.replace(&id, "ID");
+    let numbers = ["created", "prompt_tokens", "total_tokens", "cached_tokens"];
+    insta::assert_snapshot!(masked(&body, &numbers), @r#"
+    data: {"id":"ID","object":"chat.completion.chunk","created":#,"model":"ember","system_fingerprint":"hearth-0.0.0","choices":[{"index":0,"delta":{"role":"assistant","content":"","refusal":null},"logprobs":null,"finish_reason":null}],"usage":null}
+
+    data: {"id":"ID","object":"chat.completion.chunk","created":#,"model":"ember","system_fingerprint":"hearth-0.0.0","choices":[{"index":0,"delta":{"content":"y"},"logprobs":null,"finish_reason":null}],"usage":null}
+
+    data: {"id":"ID","object":"chat.completion.chunk","created":#,"model":"ember","system_fingerprint":"hearth-0.0.0","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"usage":null}
+
+    data: {"id":"ID","object":"chat.completion.chunk","created":#,"model":"ember","system_fingerprint":"hearth-0.0.0","choices":[],"usage":{"prompt_tokens":#,"completion_tokens":1,"total_tokens":#,"prompt_tokens_details":{"cached_tokens":#}}}
+
+    data: [DONE]
+    "#);
+    let reply = chat(&node, json!({"grammar": "root ::= \"y\"", "stream": true}));
+    assert!(!reply.body.contains("usage"), "nobody asked for it");
+}
+
+#[test]
+fn a_completion_stream_with_usage_has_it_in_every_chunk() {
+    let node = TestNode::start(options());
+    let ask = |options: Value| {
+        let body = json!({"prompt": ["a", "b"], "max_tokens": 3, "echo": true, "stream": true, "stream_options": options});
+        chunks(&node.post("/v1/completions", body.to_string()))
+    };
+    let mut with = ask(json!({"include_usage": true}));
+    let last = with.pop().unwrap();
+    assert_eq!(last["choices"], json!([]));
+    assert!(last["usage"]["total_tokens"].as_u64().unwrap() > 0);
+    assert!(
+        with.iter()
+            .all(|chunk| chunk.get("usage") == Some(&Value::Null))
+    );
+    let without = ask(json!({}));
+    assert!(without.iter().all(|chunk| chunk.get("usage").is_none()));
+}
+
+#[test]
+fn offsets_are_characters_of_the_text_that_was_sent() {
+    let node = TestNode::start(options());
+    for (stop, text) in [
+        (json!(null), "é🔥a STOP✓b"),
+        (json!(["STOP", "🔥b"]), "é🔥a "),
+    ] {
+        let mut body = json!({
+            "prompt": "x", "grammar": "root ::= \"é🔥a STOP✓b\"", "logprobs": 0, "max_tokens": 40, "stop": stop,
+        });
+        let whole = node.post("/v1/completions", body.to_string()).json()["choices"][0].clone();
+        assert_eq!(whole["text"], text);
+        body["stream"] = true.into();
+        let (mut streamed, mut tokens) = (Vec::new(), Vec::new());
+        for chunk in chunks(&node.post("/v1/completions", body.to_string())) {
+            let likely = &chunk["choices"][0]["logprobs"];
+            streamed.extend(
+                likely["text_offset"]
+                    .as_array()
+                    .cloned()
+                    .unwrap_or_default(),
+            );
+            tokens.extend(likely["tokens"].as_array().cloned().unwrap_or_default());
+        }
+        assert_eq!(whole["logprobs"]["text_offset"], json!(streamed));
+        // Only a token of whole characters shows where it belongs.
+        let letters: Vec<char> = text.chars().collect();
+        let mut seen = 0;
+        let mut last = 0;
+        for (token, offset) in tokens.iter().zip(&streamed) {
+            let token = token.as_str().unwrap();
+            let offset = offset.as_u64().unwrap() as usize;
+            assert!(
+                (last..=letters.len()).contains(&offset),
+                "{tokens:?} {streamed:?}"
+            );
+            last = offset;
+            if !token.contains('\u{fffd}') && offset < letters.len() {
+                let there: String = letters[offset..].iter().collect();
+                assert!(
+                    there.starts_with(token) || token.starts_with(&there),
+                    "{token:?} is not at {offset}: {tokens:?} {streamed:?}"
+                );
+                seen += 1;
+            }
+        }
+        assert!(seen > 0 && tokens.len() > seen, "{tokens:?} {streamed:?}");
+    }
+}
+
+/// Dashboards are written against these names.
+#[test]
+fn the_names_of_the_metrics() {
+    let node = TestNode::start(options());
+    assert_eq!(chat(&node, json!({})).status, 200);
+    wait_until(Duration::from_secs(20), "the request counts", || {
+        node.load().completed == 1
+    });
+    let metrics = node.get("/metrics").body;
+    let types: Vec<&str> = metrics
+        .lines()
+        .filter_map(|line| line.strip_prefix("# TYPE "))
+        .collect();
+    insta::assert_snapshot!(types.join("\n"), @"
+    hearth_http_requests counter
+    hearth_time_to_first_token_seconds histogram
+    hearth_generation_seconds histogram
+    hearth_prompt_tokens counter
+    hearth_generated_tokens counter
+    hearth_uptime_seconds gauge
+    hearth_resident_memory_bytes gauge
+    hearth_model_ready gauge
+    hearth_slots gauge
+    hearth_slots_busy gauge
+    hearth_queued_requests gauge
+    hearth_kv_cells gauge
+    hearth_kv_cells_used gauge
+    hearth_parked_bytes gauge
+    hearth_prefill_tokens counter
+    hearth_cached_tokens counter
+    hearth_decode_tokens counter
+    hearth_completed_requests counter
+    hearth_cancelled_requests counter
+    hearth_decode_tokens_per_second gauge
+    hearth_prefill_tokens_per_second gauge
+    ");
+    for sample in [
+        "hearth_completed_requests_total{model=\"ember\"} 1",
+        "hearth_cancelled_requests_total{model=\"ember\"} 0",
+    ] {
+        assert!(metrics.lines().any(|line| line == sample), "{metrics}");
+    }
 }

@@ -184,7 +184,8 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
-    /// The result of a tool.
+    /// The result of a tool: not supported yet, refused.
+    #[serde(alias = "function")]
     Tool,
 }
 
@@ -193,19 +194,20 @@ pub enum Role {
 pub struct Message {
     /// Who speaks; `developer` is read as `system`.
     pub role: Role,
-    /// What is said; null only for an assistant that called tools.
+    /// What is said; null only for an assistant that said nothing.
     #[serde(default)]
     pub content: Option<Content>,
     /// Name of the speaker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Calls the assistant made.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    /// Not supported yet: refused unless empty.
+    #[serde(default, skip_serializing)]
     #[schema(value_type = Option<Vec<Object>>)]
     pub tool_calls: Option<Vec<Value>>,
-    /// The call a tool answers.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub tool_call_id: Option<String>,
+    /// Not supported: refused unless null.
+    #[serde(default, skip_serializing)]
+    #[schema(value_type = Option<Object>)]
+    pub function_call: Option<Value>,
 }
 
 /// Text, or parts of it.
@@ -313,6 +315,24 @@ impl ChatRequest {
 
 impl Message {
     fn check(&self, place: &str) -> Result<(), ApiError> {
+        // Templates that know no tools drop these without a word.
+        for (field, used) in [
+            ("role", self.role == Role::Tool),
+            (
+                "tool_calls",
+                self.tool_calls
+                    .as_ref()
+                    .is_some_and(|calls| !calls.is_empty()),
+            ),
+            ("function_call", self.function_call.is_some()),
+        ] {
+            if used {
+                let param = format!("{place}.{field}");
+                let message =
+                    format!("{param}: tools are not supported yet; leave their messages out");
+                return Err(ApiError::unsupported(&param, message));
+            }
+        }
         match &self.content {
             Some(Content::Parts(parts)) => {
                 for (at, part) in parts.iter().enumerate() {

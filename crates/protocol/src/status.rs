@@ -12,7 +12,7 @@ pub struct NodeStatus {
     pub pid: u32,
     /// Seconds since the node started.
     pub uptime_seconds: u64,
-    /// Address the local door listens on, `host:port`.
+    /// Where a client on this machine reaches the node, `host:port`.
     pub address: String,
     /// Name of the model that answers when a request names none.
     pub default_model: String,

@@ -1,4 +1,5 @@
-//! Speed of the engine called directly, without HTTP: `engine_speed MODEL.gguf [THREADS] [CPU_CODE]`.
+//! Speed of the engine called directly, without HTTP: `engine_speed MODEL.gguf [THREADS] [CPU_CODE|best] [on|off]`,
+//! the last for flash attention.
 //!
 //! `cargo xtask bench serve` measures the same through a node; the difference is what the node costs.
 
@@ -12,7 +13,7 @@ use hearth_engine::{
 const SAMPLES: usize = 3;
 const SLOTS: u32 = 4;
 /// Lengths of prompts whose one step is timed.
-const LENGTHS: [usize; 16] = [1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 15, 16, 20, 32, 64, 128];
+const LENGTHS: [usize; 7] = [1, 2, 4, 8, 16, 32, 128];
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
@@ -28,7 +29,7 @@ fn main() -> ExitCode {
 fn run(args: &[String]) -> Result<(), String> {
     let path = args
         .first()
-        .ok_or("usage: engine_speed MODEL.gguf [THREADS] [CPU_CODE]")?;
+        .ok_or("usage: engine_speed MODEL.gguf [THREADS] [CPU_CODE|best] [on|off]")?;
     let threads = args
         .get(1)
         .map(|text| text.parse().map_err(|_| format!("{text} is not a number")))
@@ -37,11 +38,12 @@ fn run(args: &[String]) -> Result<(), String> {
         context: Some(4096),
         slots: SLOTS,
         threads,
+        flash_attention: args.get(3).map(|word| word == "on"),
         ..ModelOptions::default()
     };
     let options = EngineOptions {
         model,
-        cpu: args.get(2).cloned(),
+        cpu: args.get(2).filter(|name| *name != "best").cloned(),
         ..EngineOptions::default()
     };
     let mut catalogue = Catalogue::default();

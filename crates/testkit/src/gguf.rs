@@ -682,7 +682,7 @@ mod tests {
 
     #[test]
     fn every_token_of_a_full_vocabulary_is_another() {
-        let vocabulary = Vocabulary::new(Shape::QWEN3_0_6B.vocabulary);
+        let vocabulary = Vocabulary::new(&Shape::QWEN3_0_6B);
         let mut tokens = vocabulary.tokens.clone();
         tokens.sort();
         tokens.dedup();

@@ -1,7 +1,5 @@
 //! The page at `/`: chat, status, and how to reach the node from other tools.
 
-use std::net::SocketAddr;
-
 use hearth_protocol::status::NodeStatus;
 use maud::{DOCTYPE, Markup, html};
 
@@ -10,7 +8,7 @@ use crate::status;
 
 /// The chat and status page.
 pub fn home(status: &NodeStatus) -> String {
-    let base = base(&status.address);
+    let base = format!("http://{}/v1", status.address);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -96,16 +94,6 @@ fn settings() -> Markup {
             }
         }
     }
-}
-
-/// Where other tools reach the node from this machine.
-fn base(address: &str) -> String {
-    // A node that listens on every address is reached by none of that name.
-    let host = match address.parse::<SocketAddr>() {
-        Ok(address) if address.ip().is_unspecified() => format!("localhost:{}", address.port()),
-        _ => address.into(),
-    };
-    format!("http://{host}/v1")
 }
 
 fn curl(base: &str) -> String {

@@ -31,5 +31,5 @@ pub async fn run(context: &Context) -> Outcome {
     if context.screen.json {
         println(&serde_json::json!(bound.record).to_string());
     }
-    bound.serve().await
+    bound.serve(std::future::pending()).await
 }

@@ -48,7 +48,8 @@ pub async fn run(context: &Context) -> Outcome {
     ));
     match client.json(hyper::Method::POST, "/shutdown", None).await {
         // It may be gone before its answer is.
-        Ok(_) | Err(ClientError::NotHearth(_) | ClientError::Broken(_)) => {}
+        Ok(_)
+        | Err(ClientError::NotHearth(_) | ClientError::Silent(_) | ClientError::Broken(_)) => {}
         Err(error) => return Err(error.failure(client.place())),
     }
     let record = NodeRecord {

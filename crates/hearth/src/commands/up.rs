@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use serde_json::{Value, json};
+use tokio::sync::oneshot;
 
 use self::log::Log;
 use super::Context;
@@ -56,7 +57,10 @@ pub async fn run(context: &Context, args: &UpArgs) -> Outcome {
         Err(unstarted) => return Err(unstarted.failure()),
     };
     let (client, engine, pid) = (bound.client(), bound.engine.clone(), bound.record.pid);
-    let mut serving = tokio::spawn(bound.serve());
+    let (enough, stop) = oneshot::channel::<()>();
+    let mut serving = tokio::spawn(bound.serve(async {
+        let _ = stop.await;
+    }));
     let introduction = async {
         answer::load(&engine, None, &context.screen).await?;
         introduce(context, &client, pid, "Ctrl-C").await
@@ -68,8 +72,8 @@ pub async fn run(context: &Context, args: &UpArgs) -> Outcome {
     // Every engine handle must be gone before the node can end.
     drop(engine);
     if introduced.is_err() {
-        // The node is of no use to somebody whose model does not work.
-        let _ = client.json(hyper::Method::POST, "/shutdown", None).await;
+        // The node is of no use to somebody whom it does not answer. It may not even take a request to stop.
+        let _ = enough.send(());
         let _ = serving.await;
         return introduced;
     }

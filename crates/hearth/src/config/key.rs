@@ -22,6 +22,8 @@ pub enum Key {
     GpuLayers,
     /// KV cache types.
     Kv,
+    /// Attention in one fused pass.
+    FlashAttention,
     /// RAM for parked prefixes.
     ParkMemory,
     /// Memory of all loaded models.
@@ -45,7 +47,7 @@ type Names = (&'static str, &'static str, &'static str, &'static str);
 
 impl Key {
     /// All of them, in the order people see them.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::Host,
         Self::Home,
         Self::Model,
@@ -55,6 +57,7 @@ impl Key {
         Self::Threads,
         Self::GpuLayers,
         Self::Kv,
+        Self::FlashAttention,
         Self::ParkMemory,
         Self::MemoryBudget,
         Self::KeepAlive,
@@ -90,7 +93,7 @@ impl Key {
                 "context",
                 "HEARTH_CONTEXT",
                 "context",
-                "`auto` or a number of tokens from 16, such as 8192",
+                "`auto` or a number of tokens from 64 to 1048576",
             ),
             Self::Slots => ("slots", "HEARTH_SLOTS", "slots", "a number from 1 to 64"),
             Self::Threads => (
@@ -110,6 +113,12 @@ impl Key {
                 "HEARTH_KV",
                 "kv",
                 "f16, q8_0, q8_0/q4_0 or q4_0/q8_0 (keys/values)",
+            ),
+            Self::FlashAttention => (
+                "flash_attention",
+                "HEARTH_FLASH_ATTENTION",
+                "flash-attention",
+                "`auto`, on or off; a quantised KV cache needs it",
             ),
             Self::ParkMemory => (
                 "park_memory",

@@ -83,6 +83,7 @@ fn every_setting_can_come_from_the_file_the_environment_and_a_flag() {
         (Key::Threads, "6"),
         (Key::GpuLayers, "20"),
         (Key::Kv, "q8_0/q4_0"),
+        (Key::FlashAttention, "off"),
         (Key::ParkMemory, "512MiB"),
         (Key::MemoryBudget, "8GiB"),
         (Key::KeepAlive, "never"),
@@ -171,6 +172,9 @@ fn a_bad_value_names_its_source_and_the_accepted_form() {
         "--memory-budget: `8 apples` is not a value for memory_budget"
     );
     assert_eq!(fix, "use `auto` or a size such as 8GiB");
+    let (message, fix) = fails(None, &[], &[(Key::Context, "63")]);
+    assert_eq!(message, "--context: `63` is not a value for context");
+    assert_eq!(fix, "use `auto` or a number of tokens from 64 to 1048576");
     let (message, _) = fails(Some("# ours\nslots = 65"), &[], &[]);
     assert!(
         message.ends_with("config.toml:2: slots: `65` is not a value for slots"),
@@ -247,6 +251,7 @@ fn defaults_are_shown_as_documented() {
         "threads = auto (default)",
         "gpu_layers = auto (default)",
         "kv = f16 (default)",
+        "flash_attention = auto (default)",
         "park_memory = auto (default)",
         "memory_budget = auto (default)",
         "keep_alive = 30m (default)",

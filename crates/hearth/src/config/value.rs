@@ -80,15 +80,6 @@ impl HostPort {
             port: self.port,
         }
     }
-
-    /// Whether only this machine can reach it.
-    pub fn is_loopback(&self) -> bool {
-        self.host == "localhost"
-            || self
-                .host
-                .parse()
-                .is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
-    }
 }
 
 impl fmt::Display for HostPort {
@@ -145,6 +136,15 @@ pub fn whole(text: &str, least: u32, most: u32) -> Option<u32> {
         .parse()
         .ok()
         .filter(|number| (least..=most).contains(number))
+}
+
+/// `on` or `off`.
+pub fn switch(text: &str) -> Option<bool> {
+    match text {
+        "on" => Some(true),
+        "off" => Some(false),
+        _ => None,
+    }
 }
 
 /// KV cache types, keys then values.

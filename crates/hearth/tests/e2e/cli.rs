@@ -1,6 +1,7 @@
 //! The commands.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{IpAddr, TcpListener, TcpStream, UdpSocket};
 
 use serde_json::{Value, json};
 
@@ -286,6 +287,111 @@ fn up_leaves_a_node_behind_when_asked_to() {
     );
     household.hearth(&["stop"]).ok();
     household.hearth(&["status"]).ends_with(3);
+}
+
+/// The address of this machine in its network, if it is in one.
+fn own_address() -> Option<IpAddr> {
+    // Connecting a datagram socket sends nothing; it only chooses the way.
+    let socket = UdpSocket::bind("0.0.0.0:0").unwrap();
+    socket.connect("192.0.2.1:9").ok()?;
+    socket.local_addr().ok().map(|address| address.ip())
+}
+
+#[test]
+fn a_node_that_is_open_to_the_network_is_used_here_as_any_other() {
+    let mut hosts = vec!["0.0.0.0".to_owned()];
+    hosts.extend(own_address().map(|address| address.to_string()));
+    for host in hosts {
+        let household = Household::new();
+        let up = household
+            .hearth(&["up", "--detach", "--json", "--host", &format!("{host}:0")])
+            .json();
+        // What is printed and recorded is an address that works.
+        let address = up["address"].as_str().unwrap();
+        let mut addresses = vec![address.to_owned()];
+        let port = address.rsplit_once(':').unwrap().1;
+        addresses.extend(
+            own_address()
+                .filter(|_| host == "0.0.0.0")
+                .map(|own| format!("{own}:{port}")),
+        );
+        for address in &addresses {
+            let status = household
+                .hearth(&["status", "--json", "--host", address])
+                .json();
+            assert_eq!(
+                (&status["pid"], &status["address"]),
+                (&up["pid"], &up["address"])
+            );
+            let request = format!("GET / HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+            let page = exchange(address, &request);
+            assert!(
+                page.contains(&format!("http://{}/v1", up["address"].as_str().unwrap())),
+                "{page}"
+            );
+        }
+        let log = std::fs::read_to_string(household.home().join("logs/node.log")).unwrap();
+        assert!(
+            log.contains("other machines can reach /health there and nothing else"),
+            "{log}"
+        );
+        household.hearth(&["stop"]).ok();
+        household.hearth(&["status"]).ends_with(3);
+    }
+}
+
+/// What comes back on a connection of its own.
+fn exchange(address: &str, request: &str) -> String {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.write_all(request.as_bytes()).unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
+}
+
+#[test]
+fn a_node_that_refuses_this_machine_is_called_what_it_is() {
+    let household = Household::new();
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    // As a node answers to other machines.
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let _ = stream.read(&mut [0; 1000]);
+            let body = r#"{"type":"/problems/not_local","title":"Forbidden","status":403,"detail":"only this machine"}"#;
+            let _ = write!(
+                stream,
+                "HTTP/1.1 403 Forbidden\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
+                body.len()
+            );
+        }
+    });
+    for command in ["stop", "status"] {
+        let refused = household
+            .hearth(&[command, "--host", &address])
+            .ends_with(1);
+        let expected =
+            format!("the node at {address} refuses: only this machine\n  fix: use this command on");
+        assert!(refused.err.contains(&expected), "{}", refused.err);
+    }
+}
+
+#[test]
+fn up_says_why_there_is_no_answer_and_ends() {
+    let household = Household::new();
+    std::fs::write(household.path().join("broken.gguf"), "GGUF and no more").unwrap();
+    let failed = household
+        .hearth(&["up", "--model", "broken.gguf"])
+        .ends_with(1);
+    assert!(
+        failed
+            .err
+            .contains("error: model `broken` could not be loaded"),
+        "{}",
+        failed.err
+    );
+    assert!(!household.home().join("node.json").exists());
 }
 
 #[test]

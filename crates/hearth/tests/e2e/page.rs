@@ -2,6 +2,9 @@
 
 mod browser;
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+
 use browser::Browser;
 use serde_json::json;
 
@@ -566,4 +569,43 @@ fn it_fits_every_screen_and_names_its_parts() {
             "{landmark}"
         );
     }
+}
+
+#[test]
+fn a_page_of_another_site_reaches_nothing_but_may_link_here() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let elsewhere = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let _ = stream.read(&mut [0; 4096]);
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 4\r\nConnection: close\r\n\r\n<p>x");
+        }
+    });
+    let mut page = Browser::start();
+    // Another port is the same site, another name another one; neither is this node's page.
+    for other in ["127.0.0.1", "localhost"] {
+        page.open(&format!("http://{other}:{}/", elsewhere.port()));
+        // An image is asked for in this way; it has no Origin.
+        page.value(&format!(
+            "fetch('http://{}/health', {{mode: 'no-cors'}}).then(() => true)",
+            node.address
+        ));
+    }
+    page.value(&format!(
+        "document.body.innerHTML = '<a href=\"http://{}/\">', document.links[0].click()",
+        node.address
+    ));
+    page.until("document.title === 'Hearth' && document.readyState === 'complete'");
+    let metrics = page.value("fetch('/metrics').then((answer) => answer.text())");
+    let metrics = metrics.as_str().unwrap();
+    let health: Vec<&str> = metrics
+        .lines()
+        .filter(|line| line.contains("http_requests_total{route=\"/health\""))
+        .collect();
+    assert_eq!(
+        health,
+        ["hearth_http_requests_total{route=\"/health\",status=\"403\"} 2"]
+    );
 }

@@ -15,7 +15,7 @@ use hearth_protocol::parse;
 use serde_json::{Value, json};
 
 use super::sse::{self, Chunks};
-use super::{Head, Watched, gbnf, logprob, reason, received, sampling, usage};
+use super::{Head, Names, Watched, gbnf, logprob, reason, received, sampling, usage};
 use crate::failure::Failure;
 use crate::state::Shared;
 
@@ -31,19 +31,32 @@ pub(crate) async fn chat(State(node): State<Shared>, body: Body) -> Result<Respo
     let begun = Instant::now();
     let request: ChatRequest = parse::body(&received(&node, body).await?)?;
     request.check()?;
-    let generation = node
-        .engine
-        .generate(request.model.as_deref(), engine_request(&request)?)
-        .await?;
-    let head = Head::new(&node, "chatcmpl", &generation.model);
+    let asked = engine_request(&request)?;
+    let model = request.model.as_deref();
+    let answer = Watched::ask(&node, model, asked, names(&request), begun).await?;
+    let head = Head::new(&node, "chatcmpl", answer.model());
     let logprobs = request.logprobs == Some(true);
     if request.stream == Some(true) {
         let chunks = ChatChunks::new(&head, &request);
-        return Ok(sse::respond(&node, vec![generation], begun, chunks));
+        return Ok(sse::respond(vec![answer], chunks));
     }
-    let watched = Watched::new(&node, generation, begun);
-    let whole = collect(watched, head, request.n.unwrap_or(1), logprobs).await?;
+    let whole = collect(answer, head, request.n.unwrap_or(1), logprobs).await?;
     Ok(Json(whole).into_response())
+}
+
+fn names(request: &ChatRequest) -> Names {
+    Names {
+        prompt: "messages",
+        constraint: match request.grammar {
+            Some(_) => "grammar",
+            None => "response_format",
+        },
+        max_tokens: match request.max_completion_tokens {
+            Some(_) => "max_completion_tokens",
+            None => "max_tokens",
+        },
+        logprobs: "top_logprobs",
+    }
 }
 
 fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
@@ -81,7 +94,7 @@ fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
 }
 
 async fn collect(
-    mut watched: Watched,
+    mut answer: Watched,
     head: Head,
     n: u32,
     logprobs: bool,
@@ -98,8 +111,8 @@ async fn collect(
             finish_reason: String::new(),
         })
         .collect();
-    while let Some(event) = watched.next().await {
-        match event? {
+    loop {
+        match answer.next().await? {
             Event::Started { .. } => {}
             Event::Text {
                 choice,
@@ -129,7 +142,6 @@ async fn collect(
             }
         }
     }
-    Err(hearth_engine::EngineError::Unloaded.into())
 }
 
 /// Writes chunks; the part that is the same in all of them is serialised once.

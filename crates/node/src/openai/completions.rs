@@ -6,7 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use hearth_engine::{EngineError, Event, Prompt, Request, TokenLogprob, Usage};
+use hearth_engine::{Event, Prompt, Request, TokenLogprob, Usage};
 use hearth_protocol::completion::{
     Completion, CompletionChoice, CompletionLogProbs, CompletionRequest, OnePrompt,
 };
@@ -14,12 +14,19 @@ use hearth_protocol::error::{ApiError, ErrorBody};
 use hearth_protocol::parse;
 
 use super::sse::{self, Chunks};
-use super::{Head, Watched, gbnf, reason, received, sampling, usage};
+use super::{Head, Names, Watched, gbnf, reason, received, sampling, usage};
 use crate::failure::Failure;
 use crate::state::Shared;
 
 /// Tokens OpenAI generates here when `max_tokens` is left out.
 const DEFAULT_TOKENS: u32 = 16;
+
+const NAMES: Names = Names {
+    prompt: "prompt",
+    constraint: "grammar",
+    max_tokens: "max_tokens",
+    logprobs: "logprobs",
+};
 
 /// Continues text.
 #[utoipa::path(post, path = "/v1/completions", tag = "openai", request_body = CompletionRequest, responses(
@@ -36,32 +43,22 @@ pub(crate) async fn completions(
     let begun = Instant::now();
     let request: CompletionRequest = parse::body(&received(&node, body).await?)?;
     request.check()?;
-    let mut generations = Vec::new();
+    let mut answers = Vec::new();
     for prompt in request.prompt.each() {
         let asked = engine_request(&request, prompt)?;
-        let generation = node
-            .engine
-            .generate(request.model.as_deref(), asked)
-            .await
-            .map_err(in_prompt)?;
-        generations.push(generation);
+        answers.push(Watched::ask(&node, request.model.as_deref(), asked, NAMES, begun).await?);
     }
-    let model = generations
-        .first()
-        .map(|generation| generation.model.clone())
-        .unwrap_or_default();
-    let head = Head::new(&node, "cmpl", &model);
+    let model = answers.first().map(Watched::model).unwrap_or_default();
+    let head = Head::new(&node, "cmpl", model);
     let mut writer = Writer::new(head, &request);
     if request.stream == Some(true) {
-        return Ok(sse::respond(&node, generations, begun, writer));
+        return Ok(sse::respond(answers, writer));
     }
     let mut choices: Vec<CompletionChoice> = Vec::new();
-    for (prompt, generation) in generations.into_iter().enumerate() {
-        let mut watched = Watched::new(&node, generation, begun);
+    for (prompt, mut answer) in answers.into_iter().enumerate() {
         choices.extend(writer.empty_choices(prompt));
         loop {
-            // A model's thread that ends without a word sends no event.
-            let event = watched.next().await.ok_or(EngineError::Unloaded)??;
+            let event = answer.next().await?;
             if let Some(piece) = writer.piece(prompt, &event) {
                 let choice = &mut choices[piece.index as usize];
                 choice.text.push_str(&piece.text);
@@ -81,14 +78,6 @@ pub(crate) async fn completions(
     Ok(Json(writer.completion(choices, Some(usage(writer.used)))).into_response())
 }
 
-fn in_prompt(error: EngineError) -> Failure {
-    let mut failure = Failure::from(error);
-    if failure.error.param.as_deref() == Some("messages") {
-        failure.error.param = Some("prompt".into());
-    }
-    failure
-}
-
 fn engine_request(request: &CompletionRequest, prompt: OnePrompt) -> Result<Request, ApiError> {
     let fields = request.sampling();
     let prompt = match prompt {
@@ -100,15 +89,19 @@ fn engine_request(request: &CompletionRequest, prompt: OnePrompt) -> Result<Requ
         constraint: gbnf(&request.grammar),
         max_tokens: Some(request.max_tokens.unwrap_or(DEFAULT_TOKENS)),
         ignore_eos: fields.ignore_eos == Some(true),
-        stop: request
-            .stop
-            .as_ref()
-            .map(|stop| stop.texts())
-            .unwrap_or_default(),
+        stop: stops(request),
         n: request.n.unwrap_or(1),
         logprobs: request.logprobs,
         ..Request::new(prompt)
     })
+}
+
+fn stops(request: &CompletionRequest) -> Vec<String> {
+    request
+        .stop
+        .as_ref()
+        .map(|stop| stop.texts())
+        .unwrap_or_default()
 }
 
 /// Turns events into choices, whole or in pieces.
@@ -120,8 +113,49 @@ struct Writer {
     logprobs: bool,
     include_usage: bool,
     used: Usage,
-    /// Characters of each choice so far.
-    lengths: Vec<usize>,
+    stops: Vec<String>,
+    /// How far the text of each choice is.
+    places: Vec<Place>,
+}
+
+/// How far a choice's text is. It lags behind the tokens: what may become a stop text, or is half a character, is sent
+/// later or never.
+#[derive(Debug, Clone, Default)]
+struct Place {
+    /// Characters sent.
+    sent: usize,
+    /// Bytes of tokens that may become a stop text.
+    held: Vec<u8>,
+}
+
+impl Place {
+    /// Takes what came, and says at which character of the text each token starts; one that goes on with a split
+    /// character starts where that does.
+    fn advance(&mut self, tokens: &[TokenLogprob], text: &str, stops: &[String]) -> Vec<usize> {
+        let mut starts = Vec::with_capacity(tokens.len());
+        for token in tokens {
+            let held = self.held.utf8_chunks();
+            let held: usize = held.map(|chunk| chunk.valid().chars().count()).sum();
+            starts.push(self.sent + held);
+            self.held.extend(&token.chosen.bytes);
+        }
+        self.sent += text.chars().count();
+        let longest = stops.iter().filter_map(|stop| {
+            let stop = stop.as_bytes();
+            (1..stop.len().min(self.held.len() + 1))
+                .rev()
+                .find(|length| self.held.ends_with(&stop[..*length]))
+        });
+        let length = longest.max().unwrap_or(0);
+        self.held.drain(..self.held.len() - length);
+        if length == 0 {
+            // A token that is part of a stop text, or of the end, is at the end of the text.
+            starts
+                .iter_mut()
+                .for_each(|start| *start = self.sent.min(*start));
+        }
+        starts
+    }
 }
 
 impl Writer {
@@ -141,7 +175,8 @@ impl Writer {
                 .stream_options
                 .is_some_and(|options| options.include_usage == Some(true)),
             used: Usage::default(),
-            lengths: vec![0; prompts.len() * n as usize],
+            stops: stops(request),
+            places: vec![Place::default(); prompts.len() * n as usize],
         }
     }
 
@@ -168,7 +203,7 @@ impl Writer {
                 let index = offset + choice;
                 let logprobs = self
                     .logprobs
-                    .then(|| self.logprobs(index as usize, logprobs));
+                    .then(|| self.logprobs(index as usize, text, logprobs));
                 Some(CompletionChoice {
                     index,
                     text: text.clone(),
@@ -194,14 +229,19 @@ impl Writer {
         }
     }
 
-    fn logprobs(&mut self, index: usize, tokens: &[TokenLogprob]) -> CompletionLogProbs {
+    fn logprobs(
+        &mut self,
+        index: usize,
+        sent: &str,
+        tokens: &[TokenLogprob],
+    ) -> CompletionLogProbs {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        let mut all = CompletionLogProbs::default();
+        let mut all = CompletionLogProbs {
+            text_offset: self.places[index].advance(tokens, sent, &self.stops),
+            ..CompletionLogProbs::default()
+        };
         for token in tokens {
-            let piece = text(&token.chosen.bytes);
-            all.text_offset.push(self.lengths[index]);
-            self.lengths[index] += piece.chars().count();
-            all.tokens.push(piece);
+            all.tokens.push(text(&token.chosen.bytes));
             all.token_logprobs.push(token.chosen.logprob);
             let top = token
                 .top
@@ -234,8 +274,14 @@ impl Writer {
         choices: Vec<CompletionChoice>,
         usage: Option<hearth_protocol::chat::Usage>,
     ) {
+        let waits = self.include_usage && usage.is_none();
         let chunk = self.completion(choices, usage);
-        sse::push(out, &serde_json::to_string(&chunk).unwrap_or_default());
+        let mut json = serde_json::to_string(&chunk).unwrap_or_default();
+        // Who asked for the usage gets the field in every chunk.
+        if waits && json.pop().is_some() {
+            json.push_str(r#","usage":null}"#);
+        }
+        sse::push(out, &json);
     }
 }
 

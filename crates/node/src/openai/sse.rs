@@ -5,18 +5,17 @@
 //! generation, and the engine frees the slot.
 
 use std::collections::VecDeque;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::{Body, Bytes};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use hearth_engine::{EngineError, Event, Generation};
+use hearth_engine::Event;
 use hearth_protocol::error::ErrorBody;
 
 use super::Watched;
 use crate::failure::Failure;
-use crate::state::Shared;
 
 /// Silence after which a comment is sent.
 const QUIET: Duration = Duration::from_secs(10);
@@ -37,16 +36,10 @@ struct Streaming<C> {
     ended: bool,
 }
 
-/// The answer of one or several generations, one after the other.
-pub(super) fn respond<C: Chunks>(
-    node: &Shared,
-    generations: Vec<Generation>,
-    begun: Instant,
-    chunks: C,
-) -> Response {
-    let watched = |generation| Watched::new(node, generation, begun);
+/// One or several answers, one after the other.
+pub(super) fn respond<C: Chunks>(answers: Vec<Watched>, chunks: C) -> Response {
     let state = Streaming {
-        rest: generations.into_iter().map(watched).collect(),
+        rest: answers.into(),
         prompt: 0,
         chunks,
         ended: false,
@@ -78,9 +71,7 @@ impl<C: Chunks> Streaming<C> {
                     out.push_str(": waiting\n\n");
                     break;
                 }
-                // The model's thread ended without a word.
-                Ok(None) => Some(Err(EngineError::Unloaded)),
-                Ok(event) => event,
+                Ok(event) => Some(event),
             };
             // What is there already goes out in the same write.
             while let Some(next) = event {
@@ -93,8 +84,8 @@ impl<C: Chunks> Streaming<C> {
                             break;
                         }
                     }
-                    Err(error) => {
-                        fail(error, &mut out);
+                    Err(failure) => {
+                        fail(failure, &mut out);
                         self.ended = true;
                         break;
                     }
@@ -107,9 +98,9 @@ impl<C: Chunks> Streaming<C> {
 }
 
 /// The status line is long gone, so the error is an event.
-fn fail(error: EngineError, out: &mut String) {
+fn fail(failure: Failure, out: &mut String) {
     let body = ErrorBody {
-        error: Failure::from(error).error,
+        error: failure.error,
     };
     push(out, &serde_json::to_string(&body).unwrap_or_default());
 }
