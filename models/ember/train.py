@@ -113,9 +113,10 @@ def fit(model, tokenizer, kinds, minutes, checkpoint, parameters=None, rate=1.0,
     """Trains for `minutes` of wall time."""
     named = [p for p in (parameters or model.parameters()) if p.requires_grad]
     embedding = model.token_embd.weight
-    matrices = [p for p in named if p.ndim == 2 and p is not embedding]
-    others = [p for p in named if p.ndim != 2 or p is embedding]
-    optimizers = [Muon(matrices, 0.02 * rate)]
+    # Muon's steps have full rank in the weights; those of an adapter's thin factors would be far too long.
+    matrices = [] if parameters else [p for p in named if p.ndim == 2 and p is not embedding]
+    others = [p for p in named if parameters or p.ndim != 2 or p is embedding]
+    optimizers = [Muon(matrices, 0.02 * rate)] if matrices else []
     if others:
         optimizers.append(torch.optim.AdamW(others, lr=4e-3 * rate, betas=(0.9, 0.98), weight_decay=0.0))
     base = [g["lr"] for o in optimizers for g in o.param_groups]

@@ -77,26 +77,28 @@ fn verdict(
         // By which name other machines know this one is theirs to say.
         return Ok(());
     }
-    let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
-    if let Some(host) = text(HOST)
-        && !is_ours(host, door, ends.local)
-    {
+    let texts = |name| {
+        let all = headers.get_all(name).iter();
+        all.map(|value| value.to_str().unwrap_or("?"))
+    };
+    if let Some(host) = texts(HOST).find(|host| !is_ours(host, door, ends.local)) {
         let own = SocketAddr::new(ends.local, door.port());
         return Err((
             "foreign_host",
             format!("the Host `{host}` is not this node; use {own}"),
         ));
     }
-    if let Some(origin) = text(ORIGIN) {
+    let is_own_page = |origin: &str| {
         let host = origin
             .strip_prefix("http://")
             .or_else(|| origin.strip_prefix("https://"));
-        if !host.is_some_and(|host| is_ours(host, door, ends.local)) {
-            return Err((
-                "foreign_origin",
-                format!("pages of `{origin}` may not use this node"),
-            ));
-        }
+        host.is_some_and(|host| is_ours(host, door, ends.local))
+    };
+    if let Some(origin) = texts(ORIGIN).find(|origin| !is_own_page(origin)) {
+        return Err((
+            "foreign_origin",
+            format!("pages of `{origin}` may not use this node"),
+        ));
     }
     Ok(())
 }
@@ -158,16 +160,11 @@ mod tests {
         let address = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 50_000);
         let ends = Ends::new(address(peer), address(local));
         let door = "0.0.0.0:8321".parse().expect("an address");
-        let headers = headers
-            .iter()
-            .map(|(name, value)| {
-                (
-                    name.parse().expect("a name"),
-                    value.parse().expect("a value"),
-                )
-            })
-            .collect();
-        verdict(ends, door, method, path, &headers).map_err(|(code, _)| code)
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().expect("a value"));
+        }
+        verdict(ends, door, method, path, &map).map_err(|(code, _)| code)
     }
 
     #[test]
@@ -225,6 +222,9 @@ mod tests {
                 }
             }
         }
+        let two = [("host", "localhost:8321"), ("host", "evil.example")];
+        let verdict = ask("127.0.0.1", "127.0.0.1", "/status", &two);
+        assert_eq!(verdict, Err("foreign_host"));
         for origin in [
             "http://evil.example",
             "null",

@@ -1,5 +1,6 @@
 //! The page at `/` and its assets, rendered by `hearth-web`.
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
@@ -30,7 +31,12 @@ pub(crate) async fn home(State(node): State<Shared>) -> Response {
 /// A static file of the page.
 #[utoipa::path(get, path = "/assets/{name}", tag = "page", params(("name" = String, Path, description = "file")),
     responses((status = 200, description = "the file"), (status = 304, description = "unchanged"), (status = 404, description = "no such file")))]
-pub(crate) async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Response {
+pub(crate) async fn asset(
+    name: Result<Path<String>, PathRejection>,
+    headers: HeaderMap,
+) -> Response {
+    // No file's name is anything but UTF-8.
+    let name = name.map_or_else(|_| "\u{fffd}".into(), |Path(name)| name);
     let Some(asset) = hearth_web::asset(&name) else {
         return failure::problem(
             StatusCode::NOT_FOUND,

@@ -414,6 +414,16 @@ fn the_other_routes_answer() {
     assert_eq!(node.get("/v1/models").json()["data"][0]["id"], "ember");
     assert_eq!(node.get("/v1/models/ember").json()["object"], "model");
     assert_eq!(node.get("/v1/models/no/such").status, 404);
+    let odd = node.get("/v1/models/%ff");
+    assert_eq!(
+        (odd.status, &odd.json()["error"]["code"]),
+        (404, &json!("model_not_found"))
+    );
+    let odd = node.get("/assets/%ff");
+    assert_eq!(
+        (odd.status, odd.header("content-type")),
+        (404, Some("application/problem+json"))
+    );
     let metrics = node.get("/metrics").body;
     for name in [
         "hearth_http_requests_total{",

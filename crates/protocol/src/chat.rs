@@ -65,6 +65,7 @@ pub(crate) use with_sampling_fields;
 with_sampling_fields! {
     /// The body of a chat request.
     #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+    #[serde(expecting = "an object")]
     pub struct ChatRequest {
         /// The conversation, oldest first.
         pub messages: Vec<Message>,
@@ -168,6 +169,7 @@ impl Stop {
 
 /// What a stream carries besides text.
 #[derive(Debug, Clone, Copy, Default, Deserialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct StreamOptions {
     /// Whether a last chunk reports the tokens used.
     pub include_usage: Option<bool>,
@@ -191,6 +193,7 @@ pub enum Role {
 
 /// One message.
 #[derive(Debug, Clone, Deserialize, Serialize, ToSchema)]
+#[serde(expecting = "an object")]
 pub struct Message {
     /// Who speaks; `developer` is read as `system`.
     pub role: Role,
@@ -233,7 +236,7 @@ pub struct Part {
 
 /// What the answer must look like.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[serde(tag = "type", rename_all = "snake_case", expecting = "an object")]
 pub enum ResponseFormat {
     /// Anything.
     Text,

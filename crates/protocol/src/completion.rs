@@ -9,6 +9,7 @@ use crate::error::ApiError;
 with_sampling_fields! {
     /// The body of a completion request.
     #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
+    #[serde(expecting = "an object")]
     pub struct CompletionRequest {
         /// What to continue.
         pub prompt: CompletionPrompt,

@@ -16,12 +16,12 @@ pub fn body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value = serde_path_to_error::deserialize(&mut reader).map_err(|error| {
         let path = error.path().to_string();
         let reason = error.into_inner();
-        // serde_json calls `5` bad syntax where it wants a variant's name.
-        let odd_variant = reason.is_syntax() && serde_json::from_str::<IgnoredAny>(text).is_ok();
-        if reason.is_data() || odd_variant {
-            let text = match odd_variant {
-                true => "expected a string".to_owned(),
-                false => without_position(&reason),
+        // serde_json calls `5` bad syntax where it wants a variant's name, and so `1e400` and half a surrogate pair.
+        let well_formed = reason.is_syntax() && serde_json::from_str::<IgnoredAny>(text).is_ok();
+        if reason.is_data() || well_formed {
+            let text = match without_position(&reason) {
+                text if well_formed && text == "expected value" => "expected a string".to_owned(),
+                text => shortened(text),
             };
             let param = place(&path, field_of(&text));
             let message = match &param {
@@ -61,4 +61,16 @@ fn without_position(error: &serde_json::Error) -> String {
     let text = error.to_string();
     text.rsplit_once(" at line ")
         .map_or(text.clone(), |(reason, _)| reason.to_owned())
+}
+
+/// A reason quotes what was sent; of a long text its start and its end are enough.
+fn shortened(reason: String) -> String {
+    const SIDE: usize = 200;
+    let count = reason.chars().count();
+    if count <= 2 * SIDE {
+        return reason;
+    }
+    let start: String = reason.chars().take(SIDE).collect();
+    let end: String = reason.chars().skip(count - SIDE).collect();
+    format!("{start} … {end}")
 }

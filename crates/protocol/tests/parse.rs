@@ -373,6 +373,48 @@ fn every_refusal_of_a_completion_names_its_field() {
 }
 
 #[test]
+fn a_value_that_cannot_be_read_is_named_with_the_reason() {
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    for (field, value, reason) in [
+        ("temperature", "1e400", "temperature: number out of range"),
+        ("max_tokens", "-1e400", "max_tokens: number out of range"),
+        (
+            "model",
+            r#""\ud800""#,
+            "model: unexpected end of hex escape",
+        ),
+        (
+            "stream_options",
+            "5",
+            "stream_options: invalid type: integer `5`, expected an object",
+        ),
+        (
+            "response_format",
+            "5",
+            "response_format: invalid type: integer `5`, expected an object",
+        ),
+        (
+            "chat_template_kwargs",
+            &format!("{{\"a\": {deep}}}"),
+            "recursion limit exceeded",
+        ),
+    ] {
+        let body = format!(r#"{{"messages": [], "{field}": {value}}}"#);
+        let error = parse::body::<ChatRequest>(body.as_bytes()).unwrap_err();
+        assert!(is_in(&error.param.unwrap(), field), "{}", error.message);
+        assert!(error.message.contains(reason), "{}", error.message);
+    }
+    let long = json!({"messages": "ü".repeat(100_000)});
+    let error = chat(&long).unwrap_err();
+    assert!(error.message.len() < 1_000, "{}", error.message.len());
+    assert!(
+        error.message.ends_with("expected a sequence"),
+        "{}",
+        error.message
+    );
+}
+
+#[test]
 fn a_field_that_is_missing_or_there_twice_is_named() {
     for (param, body) in [
         ("messages", "{}"),

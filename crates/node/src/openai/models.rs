@@ -1,6 +1,7 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`.
 
 use axum::Json;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use hearth_engine::ModelSource;
 use hearth_protocol::error::ErrorBody;
@@ -27,8 +28,10 @@ pub(crate) async fn list(State(node): State<Shared>) -> Json<ModelList> {
     responses((status = 200, body = Model), (status = 404, description = "no such model", body = ErrorBody)))]
 pub(crate) async fn one(
     State(node): State<Shared>,
-    Path(id): Path<String>,
+    id: Result<Path<String>, PathRejection>,
 ) -> Result<Json<Model>, Failure> {
+    // No model's name is anything but UTF-8.
+    let id = id.map_or_else(|_| "\u{fffd}".into(), |Path(id)| id);
     Ok(Json(describe(&node.engine.catalogue().resolve(Some(&id))?)))
 }
 
