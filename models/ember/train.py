@@ -226,7 +226,7 @@ def main():
                     linear = getattr(block, name)
                     linear.adapt(8)
                     added += [linear.a, linear.b]
-            fit(target, tokenizer, {kind: 300}, options.minutes / 12, options.work / f"{kind}.pt", added, 0.5, options.seed, TOKENS // 3)
+            fit(target, tokenizer, {kind: 300}, options.minutes / 12, options.work / f"{kind}.pt", added, 1.0, options.seed, TOKENS // 3)
             write_adapter(target, options.out / f"ember-{kind}.gguf", f"Ember {kind}")
 
 

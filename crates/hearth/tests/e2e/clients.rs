@@ -57,7 +57,7 @@ fn the_python_package_openai_works() {
 fn the_javascript_package_openai_works() {
     let household = Household::new();
     let node = household.serve(&[]);
-    let mut script = Command::new("node");
+    let mut script = Command::new(installed("node/node_modules/.bin/node"));
     script
         .arg(scripts().join("openai_client.mjs"))
         .arg(format!("http://{}/v1", node.address))
@@ -84,7 +84,7 @@ fn runner(example: &Path) -> Command {
             let copy = folder.join(example.file_name().unwrap());
             std::fs::create_dir_all(&folder).unwrap();
             std::fs::copy(example, &copy).unwrap();
-            let mut command = Command::new("node");
+            let mut command = Command::new(installed("node/node_modules/.bin/node"));
             command.arg(copy);
             command
         }
