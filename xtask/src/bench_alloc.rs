@@ -28,7 +28,7 @@ const CONVERSATION: usize = 8 << 10;
 /// Processors that other programs may use, on average, while something is measured.
 const QUIET: f64 = 0.1;
 /// How long to wait for that.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const PATIENCE: Duration = Duration::from_secs(3600);
 /// Requests after which the mix repeats.
 const MIX: usize = 100;
 /// Names of the executables, and whether they have the feature. The last one built stays in `release/`: the default.
@@ -77,9 +77,9 @@ pub fn run(args: &[String]) -> Result<(), String> {
         }
     }
     let mut runs: [Vec<Figures>; 2] = Default::default();
-    let (begun, mut disturbed) = (Instant::now(), 0);
+    let mut disturbed = 0;
     'pairs: while runs[0].len() < options.pairs {
-        wait_for_quiet(begun)?;
+        wait_for_quiet()?;
         let mut pair = [Figures::default(); 2];
         for turn in 0..ALLOCATORS.len() {
             let index = (runs[0].len() + turn) % ALLOCATORS.len();
@@ -254,8 +254,9 @@ fn ticks(file: &str, after: char, fields: &[usize]) -> Option<f64> {
 }
 
 /// Waits until the processors have nothing else to do.
-fn wait_for_quiet(begun: Instant) -> Result<(), String> {
-    let sample = Duration::from_secs(5);
+fn wait_for_quiet() -> Result<(), String> {
+    let begun = Instant::now();
+    let sample = Duration::from_secs(3);
     while begun.elapsed() < PATIENCE {
         let before = others(None)?;
         std::thread::sleep(sample);

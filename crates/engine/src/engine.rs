@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::kv::ParkRoom;
 use crate::llama::{self, Header};
 use crate::loaded::{Loaded, Plan};
-use crate::options::{EngineOptions, machine_memory};
+use crate::options::{EngineOptions, deep_stack, machine_memory};
 use crate::runner::Command;
 use crate::{Catalogue, EngineError, Generation, ModelSource, Request};
 
@@ -287,10 +287,6 @@ impl Inner {
     }
 }
 
-/// Stack of a thread that prepares a request. For some vocabularies llama.cpp divides text into words with a regular
-/// expression that calls itself for each letter of a word and takes some 200 bytes for it. Only touched pages count.
-const DEEP: usize = 512 << 20;
-
 /// Runs `work` on a thread of its own with a stack for text of any shape.
 async fn deep<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
@@ -299,7 +295,7 @@ async fn deep<T: Send + 'static>(
     let failed = |reason: String| EngineError::Compute { reason };
     std::thread::Builder::new()
         .name("prepare".into())
-        .stack_size(DEEP)
+        .stack_size(deep_stack())
         .spawn(move || done.send(work()))
         .map_err(|error| failed(error.to_string()))?;
     outcome

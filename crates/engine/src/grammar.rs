@@ -222,6 +222,10 @@ impl GrammarFactory {
         if let Some(warning) = warnings.first() {
             return Err(refused(warning));
         }
+        // A grammar that no text satisfies is found at its first token.
+        if grammar.mask().is_err() {
+            return Err(refused("no text satisfies it"));
+        }
         Ok(grammar)
     }
 }

@@ -14,7 +14,7 @@ use crate::generation::{AdapterUse, EventReceiver, Prompt, Request};
 use crate::grammar::{Grammar, GrammarFactory, Vocabulary};
 use crate::kv::{KvCache, ParkRoom};
 use crate::llama::{Adapter, Context, ContextOptions, Header, Model};
-use crate::options::ModelOptions;
+use crate::options::{ModelOptions, longest_word};
 use crate::runner::{Command, Runner};
 use crate::sampler::Sampler;
 use crate::task::{AdapterSet, Job, Task};
@@ -30,8 +30,6 @@ const DEFAULT_CONTEXT: u32 = 8192;
 const MOST_CELLS: u64 = 1 << 30;
 /// Sequence ids beyond the slots' own, for resident prefixes.
 const RESIDENT: u32 = 28;
-/// Longest text without a blank, in bytes; see `DEEP` in `engine.rs`.
-const LONGEST_WORD: usize = 1 << 20;
 /// Most choices a request may ask for.
 const MOST_CHOICES: u32 = 16;
 
@@ -403,11 +401,12 @@ impl Loaded {
             });
         }
         let words = text.split(char::is_whitespace);
-        if let Some(long) = words.map(str::len).find(|length| *length > LONGEST_WORD) {
+        let most = longest_word();
+        if let Some(long) = words.map(str::len).find(|length| *length > most) {
             return Err(EngineError::Invalid {
                 field,
                 message: format!(
-                    "a word of {long} bytes is too long; put a blank into it after {LONGEST_WORD} at the latest"
+                    "a word of {long} bytes is too long; put a blank into it after {most} at the latest"
                 ),
             });
         }

@@ -1,5 +1,6 @@
 //! Settings the engine is started with.
 
+use std::sync::OnceLock;
 use std::time::Duration;
 
 /// Types a KV cache's halves (keys/values) can have.
@@ -107,6 +108,18 @@ pub(crate) fn machine_memory() -> u64 {
         .cgroup_limits()
         .map_or(u64::MAX, |limits| limits.total_memory);
     system.total_memory().min(limit)
+}
+
+/// Stack in bytes of a thread that prepares a request. For some vocabularies llama.cpp divides text into words with a
+/// regular expression that calls itself for each letter of a word. Only touched pages count.
+pub(crate) fn deep_stack() -> usize {
+    static STACK: OnceLock<usize> = OnceLock::new();
+    *STACK.get_or_init(|| (machine_memory() / 8).clamp(16 << 20, 512 << 20) as usize)
+}
+
+/// Longest text without a blank that this stack suffices for, in bytes; a letter takes some 200.
+pub(crate) fn longest_word() -> usize {
+    deep_stack() / 512
 }
 
 #[cfg(test)]

@@ -175,6 +175,7 @@ fn what_cannot_be_enforced_is_refused() {
         json!({"type": "object", "properties": {"a": {"type": "string", "maxlength": 3}}}),
         json!({"type": "array", "uniqueItems": true, "x-guidance": {"lenient": true}}),
         json!({"$ref": "#/$defs/missing"}),
+        json!({"$ref": "#"}),
         json!({"type": "string", "pattern": "("}),
         json!(false),
     ] {
@@ -198,6 +199,7 @@ fn what_cannot_be_enforced_is_refused() {
     for constraint in [
         Constraint::Regex("(".into()),
         Constraint::Lark("start: nothing".into()),
+        Constraint::Gbnf("root ::= root".into()),
     ] {
         assert!(
             bench.factory.compile(&constraint).is_err(),

@@ -83,7 +83,7 @@ fn settings() -> Markup {
             summary { "Settings" }
             div.fields {
                 label { "System prompt" textarea #system rows="2" {} }
-                label { "Temperature" input #temperature type="number" min="0" max="2" step="0.1" placeholder="0.8"; }
+                label { "Temperature" input #temperature type="number" min="0" max="2" step="0.1" placeholder="the model’s own"; }
                 label { "Most tokens" input #max-tokens type="number" min="1" step="1" placeholder="to the end"; }
                 label {
                     "JSON Schema for the answer"
