@@ -27,12 +27,15 @@ pub fn run(args: &[String]) -> Result<(), String> {
     }
     println!("1/3  looking for what the build needs");
     ensure(&Need::BUILD)?;
-    println!("2/3  building the release binary (the first time about 10 minutes on 2 cores)");
-    succeed(&mut cargo(["build", "--release", "--package", "hearth"]))?;
-    println!("3/3  starting the node");
     let binary = target()
         .join("release")
         .join(format!("hearth{}", std::env::consts::EXE_SUFFIX));
+    match binary.exists() {
+        true => println!("2/3  building the release binary"),
+        false => println!("2/3  building the release binary (about 10 minutes on 2 cores)"),
+    }
+    succeed(&mut cargo(["build", "--release", "--package", "hearth"]))?;
+    println!("3/3  starting the node");
     become_it(Command::new(binary).arg("up").args(own).args(passed))
 }
 

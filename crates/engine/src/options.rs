@@ -30,7 +30,8 @@ pub struct ModelOptions {
     pub gpu_layers: Option<u32>,
     /// KV cache types.
     pub kv: KvType,
-    /// Attention in one fused pass; `None` decides by device, cache type and context (see [`ModelOptions::fuses`]).
+    /// Attention in one fused pass; `None` decides by device and context, and a quantised cache
+    /// always needs it.
     pub flash_attention: Option<bool>,
     /// RAM for parked prefixes in bytes, of all models together and beside their budget; `None` is an eighth of the
     /// machine's, at most 8 GiB.

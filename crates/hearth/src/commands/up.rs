@@ -92,7 +92,7 @@ async fn already(context: &Context, client: Client, pid: u32) -> Outcome {
         ));
     }
     answer::ready(&client, &context.screen).await?;
-    introduce(context, &client, pid, "hearth stop").await
+    introduce(context, &client, pid, &format!("{} stop", called())).await
 }
 
 /// A first answer, and what to try next.
@@ -143,10 +143,25 @@ fn described(place: &HostPort, pid: u32, answer: &Answer) -> Value {
     })
 }
 
+/// How the reader can call this program: by its name where the shell finds it, else by its path.
+fn called() -> String {
+    let name = format!("hearth{}", std::env::consts::EXE_SUFFIX);
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&path).any(|folder| folder.join(&name).is_file()) {
+        return "hearth".into();
+    }
+    let Ok(program) = std::env::current_exe() else {
+        return "hearth".into();
+    };
+    let here = std::env::current_dir().unwrap_or_default();
+    let near = program.strip_prefix(&here).unwrap_or(&program);
+    near.display().to_string()
+}
+
 fn next(place: &HostPort, stop: &str, screen: &Screen) -> String {
     let body = r#"{"messages":[{"role":"user","content":"Hello"}]}"#;
     let rows = [
-        ("talk", "hearth chat".to_owned()),
+        ("talk", format!("{} chat", called())),
         ("in a browser", format!("http://{place}/")),
         (
             "any OpenAI client",
@@ -202,7 +217,13 @@ async fn detached(context: &Context) -> Outcome {
     };
     screen.clear();
     let place = HostPort::parse(&record.address).unwrap_or_else(|| config.host.clone());
-    let introduced = introduce(context, &Client::new(place), record.pid, "hearth stop").await;
+    let introduced = introduce(
+        context,
+        &Client::new(place),
+        record.pid,
+        &format!("{} stop", called()),
+    )
+    .await;
     if introduced.is_ok() && !screen.json {
         println(&screen.dim(&format!(
             "the node stays in the background (pid {}); log: {}",
