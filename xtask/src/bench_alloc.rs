@@ -78,23 +78,22 @@ pub fn run(args: &[String]) -> Result<(), String> {
     }
     let mut runs: [Vec<Figures>; 2] = Default::default();
     let mut disturbed = 0;
-    'pairs: while runs[0].len() < options.pairs {
-        wait_for_quiet()?;
-        let mut pair = [Figures::default(); 2];
+    for pair in 0..options.pairs {
         for turn in 0..ALLOCATORS.len() {
-            let index = (runs[0].len() + turn) % ALLOCATORS.len();
-            pair[index] = measure(&options, &programs[index], &folder.join("alloc"))?;
-            println!("{:<10}{}", ALLOCATORS[index].0, line(&pair[index]));
-            // Told from what others did alone, so that no result is chosen by its figures.
-            if pair[index][ROWS.len() - 1] > QUIET {
-                println!("other programs disturbed this pair; it is measured again");
+            let index = (pair + turn) % ALLOCATORS.len();
+            let figures = loop {
+                wait_for_quiet()?;
+                let figures = measure(&options, &programs[index], &folder.join("alloc"))?;
+                println!("{:<10}{}", ALLOCATORS[index].0, line(&figures));
+                // Told from what others did alone, so that no run is chosen by its figures.
+                if figures[ROWS.len() - 1] <= QUIET {
+                    break figures;
+                }
+                println!("other programs disturbed this run; it is measured again");
                 disturbed += 1;
-                continue 'pairs;
-            }
+            };
+            runs[index].push(figures);
         }
-        runs.iter_mut()
-            .zip(pair)
-            .for_each(|(runs, figures)| runs.push(figures));
     }
     let report = Report {
         facts: facts(&options, &programs[0], disturbed),
@@ -569,7 +568,7 @@ fn facts(options: &Options, hearth: &Path, disturbed: usize) -> Vec<(&'static st
         ("load", load),
         ("pairs", options.pairs.to_string()),
         (
-            "pairs thrown away because other programs were busy",
+            "runs repeated because other programs were busy",
             disturbed.to_string(),
         ),
     ]

@@ -83,7 +83,13 @@ impl Catalogue {
         let models = self.list();
         let wanted = name.or(self.default.as_deref()).unwrap_or_default();
         let path = Path::new(wanted);
+        // Also the file's own name, in any case.
+        let bare = wanted.strip_suffix(".gguf").unwrap_or(wanted);
         let named = models.iter().find(|source| source.name == wanted);
+        let named = named.or_else(|| {
+            let alike = |source: &&ModelSource| source.name.eq_ignore_ascii_case(bare);
+            models.iter().find(alike)
+        });
         if let Some(source) = named {
             return Ok(source.clone());
         }

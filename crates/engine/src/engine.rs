@@ -487,6 +487,7 @@ fn status_of(source: &ModelSource, entry: Option<&Entry>) -> ModelStatus {
         state: ModelState::Idle,
         progress: None,
         eta_seconds: None,
+        error: None,
         size_bytes: std::fs::metadata(&source.path).map_or(0, |file| file.len()),
         architecture: None,
         parameters: None,
@@ -506,7 +507,10 @@ fn status_of(source: &ModelSource, entry: Option<&Entry>) -> ModelStatus {
             status.context = Some(loaded.plan.context);
             status.load = Some(loaded.counters.snapshot());
         }
-        Some(State::Failed(_)) => status.state = ModelState::Failed,
+        Some(State::Failed(error)) => {
+            status.state = ModelState::Failed;
+            status.error = Some(error.to_string());
+        }
         Some(State::Gone) | None => {}
     }
     status

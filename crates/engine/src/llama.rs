@@ -29,14 +29,14 @@ pub(crate) fn initialise() -> &'static str {
     })
 }
 
-/// The last error line llama.cpp logged, taken: the C API reports failures as null pointers and says why only there.
-fn take_last_error() -> Option<String> {
-    last_error().lock().ok().and_then(|mut line| line.take())
+/// The first error line llama.cpp logged since the last call, taken: the C API reports failures as null pointers and says why only there.
+fn take_error() -> Option<String> {
+    first_error().lock().ok().and_then(|mut line| line.take())
 }
 
-fn last_error() -> &'static Mutex<Option<String>> {
-    static LAST: OnceLock<Mutex<Option<String>>> = OnceLock::new();
-    LAST.get_or_init(|| Mutex::new(None))
+fn first_error() -> &'static Mutex<Option<String>> {
+    static FIRST: OnceLock<Mutex<Option<String>>> = OnceLock::new();
+    FIRST.get_or_init(|| Mutex::new(None))
 }
 
 unsafe extern "C" fn forward_log(level: sys::ggml_log_level, text: *const c_char, _: *mut c_void) {
@@ -51,8 +51,9 @@ unsafe extern "C" fn forward_log(level: sys::ggml_log_level, text: *const c_char
     }
     match level {
         sys::GGML_LOG_LEVEL_ERROR => {
-            if let Ok(mut line) = last_error().lock() {
-                *line = Some(text.to_owned());
+            if let Ok(mut line) = first_error().lock() {
+                // The first one says what is wrong, those after it only who gave up.
+                line.get_or_insert_with(|| text.to_owned());
             }
             tracing::warn!(target: "llama", "{text}");
         }
@@ -87,7 +88,7 @@ impl Header {
         let file = CString::new(path.as_os_str().as_encoded_bytes())
             .map_err(|_| "path contains a NUL byte")?;
         initialise();
-        take_last_error();
+        take_error();
         // SAFETY: `file` is NUL-terminated; no_alloc with a null ctx reads metadata alone.
         let gguf = unsafe {
             sys::gguf_init_from_file(
@@ -99,7 +100,7 @@ impl Header {
             )
         };
         let gguf = Gguf(NonNull::new(gguf).ok_or_else(|| {
-            let why = take_last_error().unwrap_or_else(|| "not a GGUF file".into());
+            let why = take_error().unwrap_or_else(|| "not a GGUF file".into());
             format!("{} is not a readable GGUF file: {why}", path.display())
         })?);
         let architecture = gguf
@@ -264,7 +265,7 @@ impl Model {
             progress(fraction)
         }
         initialise();
-        take_last_error();
+        take_error();
         let file = CString::new(path.as_os_str().as_encoded_bytes())
             .map_err(|_| "path contains a NUL byte")?;
         let mut progress = progress;
@@ -276,9 +277,8 @@ impl Model {
             params.progress_callback_user_data = (&raw mut progress).cast();
             sys::llama_model_load_from_file(file.as_ptr(), params)
         };
-        let model = NonNull::new(model).ok_or_else(|| {
-            take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".into())
-        })?;
+        let model = NonNull::new(model)
+            .ok_or_else(|| take_error().unwrap_or_else(|| "llama.cpp gave no reason".into()))?;
         // SAFETY: the model is live, and its vocabulary lives as long as it.
         let vocab = unsafe { sys::llama_model_get_vocab(model.as_ptr()) };
         let vocab = NonNull::new(vocab.cast_mut()).ok_or("the model has no vocabulary")?;
@@ -441,7 +441,7 @@ unsafe impl Send for Context {}
 impl Context {
     /// Allocates a context.
     pub fn new(model: &Arc<Model>, options: ContextOptions) -> Result<Self, String> {
-        take_last_error();
+        take_error();
         let (type_k, type_v) = match options.kv {
             KvType::F16 => (sys::GGML_TYPE_F16, sys::GGML_TYPE_F16),
             KvType::Q8_0 => (sys::GGML_TYPE_Q8_0, sys::GGML_TYPE_Q8_0),
@@ -472,7 +472,7 @@ impl Context {
             sys::llama_init_from_model(model.model.as_ptr(), params)
         };
         let context = NonNull::new(context).ok_or_else(|| {
-            take_last_error().unwrap_or_else(|| "the context could not be allocated".into())
+            take_error().unwrap_or_else(|| "the context could not be allocated".into())
         })?;
         // SAFETY: the context is live; the memory lives as long as it.
         let memory = unsafe { sys::llama_get_memory(context.as_ptr()) };
@@ -493,14 +493,14 @@ impl Context {
 
     /// Computes a batch; the KV of its tokens is stored under their sequences and positions.
     pub fn decode(&mut self, batch: &mut Batch) -> Result<(), DecodeError> {
-        take_last_error();
+        take_error();
         let raw = batch.raw();
         // SAFETY: the batch's pointers are valid for `n_tokens` entries and the context is used by this thread alone.
         match unsafe { sys::llama_decode(self.context.as_ptr(), raw) } {
             0 => Ok(()),
             1 => Err(DecodeError::NoCells),
             code => Err(DecodeError::Failed(
-                take_last_error().unwrap_or_else(|| format!("llama_decode returned {code}")),
+                take_error().unwrap_or_else(|| format!("llama_decode returned {code}")),
             )),
         }
     }
@@ -627,14 +627,13 @@ unsafe impl Sync for Adapter {}
 impl Adapter {
     /// Loads a GGUF adapter file made for this model. Only on the thread that computes with the model.
     pub fn load(model: &Arc<Model>, path: &Path) -> Result<Arc<Self>, String> {
-        take_last_error();
+        take_error();
         let file = CString::new(path.as_os_str().as_encoded_bytes())
             .map_err(|_| "path contains a NUL byte")?;
         // SAFETY: the model is live and the path NUL-terminated.
         let adapter = unsafe { sys::llama_adapter_lora_init(model.model.as_ptr(), file.as_ptr()) };
-        let adapter = NonNull::new(adapter).ok_or_else(|| {
-            take_last_error().unwrap_or_else(|| "llama.cpp gave no reason".into())
-        })?;
+        let adapter = NonNull::new(adapter)
+            .ok_or_else(|| take_error().unwrap_or_else(|| "llama.cpp gave no reason".into()))?;
         Ok(Arc::new(Self {
             adapter,
             _model: Arc::clone(model),

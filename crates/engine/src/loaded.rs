@@ -33,6 +33,13 @@ const RESIDENT: u32 = 28;
 /// Most choices a request may ask for.
 const MOST_CHOICES: u32 = 16;
 
+/// Threads that a model of so many bytes is worth. They meet some hundred times for each token; a small model's work
+/// between two meetings is so short that a second thread gains little, and when another program takes its core, the
+/// first one waits for whole time slices.
+fn worthwhile_threads(bytes: u64) -> u32 {
+    u32::try_from(1 + (bytes >> 26)).unwrap_or(u32::MAX)
+}
+
 /// Physical cores this process may use: fewer than the machine has in a container or under an affinity mask.
 fn usable_cores() -> u32 {
     let allowed = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
@@ -53,8 +60,8 @@ pub(crate) struct Plan {
 }
 
 impl Plan {
-    /// Fits a model into `budget` bytes: every slot gets a full context if there is room, else they share fewer cells,
-    /// at least one context.
+    /// Fits a model into `budget` bytes: the slots share the cells of two contexts if there is room, for they are rarely
+    /// all at their end at once, and of one at least.
     pub fn new(header: &Header, options: &ModelOptions, budget: u64, gpu_free: u64) -> Self {
         let context = options
             .context
@@ -62,7 +69,7 @@ impl Plan {
             .max(64);
         let per_token = header.kv_bytes_per_token(options.kv).max(1);
         let spare = budget.saturating_sub(header.bytes) / per_token;
-        let wanted = u64::from(context) * u64::from(options.slots);
+        let wanted = u64::from(context) * u64::from(options.slots.min(2));
         let cells = wanted
             .min(spare)
             .max(u64::from(context))
@@ -154,7 +161,9 @@ impl Loaded {
             }
             None => ChatTemplate::chatml(),
         };
-        let threads = options.threads.unwrap_or_else(usable_cores);
+        let threads = options
+            .threads
+            .unwrap_or_else(|| worthwhile_threads(header.bytes).min(usable_cores()));
         let whole_only = model.is_recurrent();
         let sequences = options.slots + if whole_only { options.slots } else { RESIDENT };
         let context = Context::new(
@@ -534,19 +543,19 @@ mod tests {
     }
 
     #[test]
-    fn every_slot_gets_a_context_when_there_is_room() {
+    fn the_slots_share_two_contexts_when_there_is_room() {
         let plan = Plan::new(&header(), &ModelOptions::default(), 64 << 30, 0);
         assert_eq!(
             (plan.context, plan.cells, plan.gpu_layers),
-            (8192, 4 * 8192, 0)
+            (8192, 2 * 8192, 0)
         );
-        assert_eq!(plan.bytes, (600 << 20) + 4 * 8192 * 28 * 8 * 256 * 2);
+        assert_eq!(plan.bytes, (600 << 20) + 2 * 8192 * 28 * 8 * 256 * 2);
     }
 
     #[test]
     fn slots_share_cells_when_memory_is_short_but_one_context_always_fits() {
         let plan = Plan::new(&header(), &ModelOptions::default(), 2 << 30, 0);
-        assert!(plan.cells < 4 * 8192 && plan.cells >= 8192, "{plan:?}");
+        assert!(plan.cells < 2 * 8192 && plan.cells >= 8192, "{plan:?}");
         let plan = Plan::new(&header(), &ModelOptions::default(), 0, 0);
         assert_eq!(plan.cells, 8192);
     }

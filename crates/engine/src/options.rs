@@ -24,7 +24,8 @@ pub struct ModelOptions {
     pub context: Option<u32>,
     /// Sequences decoded at once, 1 to 64.
     pub slots: u32,
-    /// Compute threads; `None` is one per physical core that the process may use.
+    /// Compute threads; `None` is one per physical core that the process may use, and fewer for a
+    /// model under 64 MiB per core.
     pub threads: Option<u32>,
     /// Layers on the GPU; `None` decides from its free memory.
     pub gpu_layers: Option<u32>,

@@ -35,6 +35,9 @@ pub struct ModelStatus {
     pub progress: Option<f32>,
     /// Seconds until loaded, estimated, while loading.
     pub eta_seconds: Option<f32>,
+    /// Why the last attempt to load it failed, when it did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
     /// Size of the weights on disk in bytes.
     pub size_bytes: u64,
     /// Architecture named in the file, once loaded (`llama`, `qwen3`, …).

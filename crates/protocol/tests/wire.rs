@@ -374,6 +374,7 @@ fn a_nodes_status() {
         state: ModelState::Idle,
         progress: None,
         eta_seconds: None,
+        error: None,
         size_bytes: 2_000_000_000,
         architecture: None,
         parameters: None,

@@ -16,6 +16,7 @@ fn status(name: &str) -> NodeStatus {
             state: ModelState::Loading,
             progress: Some(0.4),
             eta_seconds: Some(2.0),
+            error: None,
             size_bytes: 1,
             architecture: None,
             parameters: None,

@@ -3,6 +3,7 @@
 mod input;
 mod transcript;
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,6 +17,9 @@ use crate::daemon::interrupted;
 use crate::failure::{Failure, Outcome};
 use crate::screen::{Screen, print, println};
 
+/// Temperature of another answer to the same question, unless one was chosen.
+const OTHER: f32 = 0.8;
+
 const HELP: &str = "\
 /model [NAME]   show the models, or talk to another one
 /system [TEXT]  say what the model should be; alone, take it back
@@ -23,7 +27,7 @@ const HELP: &str = "\
 /regenerate     another answer to the last question
 /clear          begin anew
 /help           this
-/quit           leave; so does Ctrl-D
+/quit           leave; so do /bye and Ctrl-D
 
 A line that ends with \\ goes on in the next one, and so does everything between two \"\"\".
 Ctrl-C stops an answer.";
@@ -68,6 +72,7 @@ pub fn run(context: &Context, args: &ChatArgs) -> Outcome {
         model: args.model.as_deref().map(model_name),
         temperature: args.temperature,
         max_tokens: args.max_tokens,
+        saved: None,
     };
     let outcome = chat.talk(input, &runtime);
     drop(chat);
@@ -85,6 +90,8 @@ struct Chat {
     model: Option<String>,
     temperature: Option<f32>,
     max_tokens: Option<u32>,
+    /// The file this conversation was saved to last, which a later /save may replace.
+    saved: Option<PathBuf>,
 }
 
 impl Chat {
@@ -123,7 +130,7 @@ impl Chat {
                 Some(command) => runtime.block_on(self.command(command)),
                 None => {
                     self.transcript.ask(text);
-                    runtime.block_on(self.answer())
+                    runtime.block_on(self.answer(self.temperature))
                 }
             };
             match outcome {
@@ -154,6 +161,9 @@ impl Chat {
                 self.say(&format!("now talking to {name}"));
                 self.model = Some(name);
             }
+            "system" if rest.is_empty() && self.transcript.system.is_none() => {
+                self.say("there is no system message; /system TEXT sets one");
+            }
             "system" => {
                 self.transcript.system = (!rest.is_empty()).then(|| rest.to_owned());
                 self.say(if rest.is_empty() {
@@ -162,13 +172,7 @@ impl Chat {
                     "system message set"
                 });
             }
-            "save" if rest.is_empty() => {
-                return Err(Failure::usage("/save needs a file").fix("/save talk.md"));
-            }
-            "save" => {
-                self.transcript.save(rest.as_ref())?;
-                self.say(&format!("saved to {rest}"));
-            }
+            "save" => return self.save(rest),
             "clear" => {
                 self.transcript.messages.clear();
                 self.say("a new conversation");
@@ -177,7 +181,8 @@ impl Chat {
                 if !self.transcript.take_answer() {
                     return Err(Failure::usage("there is no question to answer again"));
                 }
-                self.answer().await?;
+                // The likeliest answer would be the same one again.
+                self.answer(Some(self.temperature.unwrap_or(OTHER))).await?;
             }
             other => {
                 return Err(
@@ -185,6 +190,25 @@ impl Chat {
                 );
             }
         }
+        Ok(())
+    }
+
+    fn save(&mut self, name: &str) -> Outcome {
+        if name.is_empty() {
+            return Err(Failure::usage("/save needs a file").fix("/save talk.md"));
+        }
+        // No shell stands between.
+        let file = match (name.strip_prefix("~/"), etcetera::home_dir()) {
+            (Some(rest), Ok(home)) => home.join(rest),
+            _ => PathBuf::from(name),
+        };
+        if self.live && self.saved.as_ref() != Some(&file) && file.exists() {
+            return Err(Failure::usage(format!("{name} is there already"))
+                .fix("choose another name, or remove it first"));
+        }
+        self.transcript.save(&file)?;
+        self.say(&format!("saved to {}", file.display()));
+        self.saved = Some(file);
         Ok(())
     }
 
@@ -211,12 +235,12 @@ impl Chat {
     }
 
     /// Answers the last question; Ctrl-C stops it and keeps what came.
-    async fn answer(&mut self) -> Outcome {
+    async fn answer(&mut self, temperature: Option<f32>) -> Outcome {
         let question = Question {
             model: self.model.clone(),
             messages: self.transcript.all(),
             max_tokens: self.max_tokens,
-            temperature: self.temperature,
+            temperature,
             ..Question::default()
         };
         let (screen, live) = (self.screen, !self.screen.json);

@@ -55,6 +55,9 @@ pub async fn run(context: &Context) -> Outcome {
         ]);
     }
     print(&screen.table(&rows));
+    for error in models.iter().filter_map(|model| model.error.as_deref()) {
+        screen.note(error);
+    }
     println(&screen.dim(&format!("models folder: {}", config.models_dir.display())));
     Ok(())
 }
@@ -82,6 +85,7 @@ fn on_disk(config: &Config) -> (Vec<ModelStatus>, String) {
         state: ModelState::Idle,
         progress: None,
         eta_seconds: None,
+        error: None,
         architecture: None,
         parameters: None,
         context: None,

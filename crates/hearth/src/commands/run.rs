@@ -16,14 +16,16 @@ use crate::screen::{print, println};
 #[command(after_help = "\
 EXAMPLES
   hearth run \"What is Hearth?\"
-  echo \"remind me to call Ada at 5\" | hearth run --schema intent.json
+  hearth run what is hearth
+  echo \"remind me to buy milk at 6pm\" | hearth run --schema intent.json
+  hearth run \"one line:\" - < note.txt
   hearth run --model qwen3 --system \"Answer in French.\" --temperature 0 \"Good morning\"
   hearth run --json \"hello\"
 
 Uses the running node; when none runs, the model is loaded into this process and answers just as well.")]
 pub struct RunArgs {
-    /// The question; `-` or nothing reads it from standard input
-    pub prompt: Option<String>,
+    /// The question, in one or more words; nothing reads it from standard input, `-` at the end adds that
+    pub prompt: Vec<String>,
     /// Model: a name or a .gguf file
     #[arg(short, long, value_name = "MODEL")]
     pub model: Option<String>,
@@ -81,11 +83,17 @@ pub async fn run(context: &Context, args: &RunArgs) -> Outcome {
 }
 
 fn question(args: &RunArgs) -> Outcome<Question> {
-    let prompt = match args.prompt.as_deref() {
-        Some(text) if text != "-" => text.to_owned(),
-        said => {
+    // `-` at the end stands for standard input, after what was said.
+    let (said, reads) = match args.prompt.split_last() {
+        Some((last, said)) if last == "-" => (said, true),
+        _ => (&args.prompt[..], args.prompt.is_empty()),
+    };
+    let said = said.join(" ");
+    let prompt = match reads {
+        false => said,
+        true => {
             let mut stdin = std::io::stdin();
-            if said.is_none() && stdin.is_terminal() {
+            if args.prompt.is_empty() && stdin.is_terminal() {
                 return Err(Failure::usage("there is no question")
                     .fix("hearth run \"What is Hearth?\", or hearth chat"));
             }
@@ -93,7 +101,10 @@ fn question(args: &RunArgs) -> Outcome<Question> {
             stdin.read_to_string(&mut text).map_err(|error| {
                 Failure::usage(format!("standard input is not readable text: {error}"))
             })?;
-            text
+            match said.is_empty() {
+                true => text,
+                false => format!("{said}\n\n{text}"),
+            }
         }
     };
     if prompt.trim().is_empty() {

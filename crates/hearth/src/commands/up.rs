@@ -47,12 +47,12 @@ pub struct UpArgs {
 /// Starts or finds a node and shows that it answers.
 pub async fn run(context: &Context, args: &UpArgs) -> Outcome {
     if args.detach {
-        return detached(context).await;
+        return detached(context, args).await;
     }
     let bound = match daemon::bind(&context.config).await {
         Ok(bound) => bound,
         Err(Unstarted::Already(client, status)) => {
-            return already(context, client, status.pid).await;
+            return already(context, args, client, status.pid).await;
         }
         Err(unstarted) => return Err(unstarted.failure()),
     };
@@ -84,7 +84,15 @@ fn ended(served: Result<Outcome, tokio::task::JoinError>) -> Outcome {
     served.unwrap_or_else(|error| Err(Failure::new(format!("the node failed: {error}"))))
 }
 
-async fn already(context: &Context, client: Client, pid: u32) -> Outcome {
+async fn already(context: &Context, args: &UpArgs, client: Client, pid: u32) -> Outcome {
+    let elsewhere = context.global.host.is_some() && context.config.host != *client.place();
+    if elsewhere || !args.tuning.layer().is_empty() {
+        let place = client.place();
+        return Err(Failure::new(format!(
+            "a node of this home runs at {place} already, and keeps the settings it was started with"
+        ))
+        .fix("stop it first: hearth stop"));
+    }
     if !context.screen.json {
         println(&format!(
             "a node already runs at {} (pid {pid}); using it",
@@ -183,10 +191,10 @@ fn next(place: &HostPort, stop: &str, screen: &Screen) -> String {
 }
 
 /// Starts `hearth serve` in the background, with the same flags, and waits for it.
-async fn detached(context: &Context) -> Outcome {
+async fn detached(context: &Context, args: &UpArgs) -> Outcome {
     let (config, screen) = (&context.config, &context.screen);
     if let Ok((client, status)) = daemon::running(config).await {
-        return already(context, client, status.pid).await;
+        return already(context, args, client, status.pid).await;
     }
     let (log, file) = Log::open(&config.home)?;
     let mut child = spawn(context, file)?;

@@ -108,7 +108,7 @@ function offerAgain(turn, text) {
 
 // --- asking
 
-function body() {
+function body(again) {
   const messages = [];
   if ($("system").value.trim()) messages.push({ role: "system", content: $("system").value.trim() });
   for (const { role, content } of talk) {
@@ -119,6 +119,8 @@ function body() {
   const request = { messages, stream: true, stream_options: { include_usage: true } };
   if ($("model").value) request.model = $("model").value;
   if ($("temperature").value !== "") request.temperature = Number($("temperature").value);
+  // The likeliest answer would be the same one again.
+  else if (again) request.temperature = 0.8;
   if ($("max-tokens").value !== "") request.max_tokens = Number($("max-tokens").value);
   const schema = readSchema();
   if (schema) request.response_format = { type: "json_schema", json_schema: { name: "answer", schema } };
@@ -135,9 +137,9 @@ function readSchema() {
   }
 }
 
-async function ask() {
+async function ask(again = false) {
   let request;
-  try { request = body(); } catch { return; }
+  try { request = body(again); } catch { return; }
   keep("hearth.talk", talk);
   // A new chat may begin before this answer has ended; it must not end up there.
   const mine = talk;
@@ -275,9 +277,10 @@ function send(text) {
 function regenerate() {
   if (running) return;
   keepFocus();
-  if (talk.at(-1)?.role === "assistant") talk.pop();
+  const again = talk.at(-1)?.role === "assistant";
+  if (again) talk.pop();
   show();
-  ask();
+  ask(again);
 }
 // The buttons inside the log go away when they are used, and the focus would go with them.
 function keepFocus() { if (log.contains(document.activeElement)) box.focus(); }
