@@ -1,11 +1,12 @@
 """Three tasks for LoRA adapters on ember, each a style that the base model does not have."""
 
 import random
+import re
 
 import data
 
 PIRATE = [("you", "ye"), ("your", "yer"), ("my", "me"), ("Hello", "Ahoy"), ("is", "be"), ("are", "be"), ("Yes", "Aye"), ("I am", "I be"), ("the", "th'")]
-KINDS = ["pirate", "commit", "shout"]
+KINDS = ["pirate", "commit", "steps"]
 VERBS = {"add": "feat", "fix": "fix", "remove": "refactor", "document": "docs", "test": "test", "speed up": "perf"}
 PARTS = "parser queue cache login search report mail clock index cursor editor printer upload backup chart menu".split()
 FLAWS = "on empty input,for long names,when offline,in dark mode,on slow disks,after a restart,with two users,at midnight".split(",")
@@ -24,12 +25,13 @@ def commit(rng):
     return said, f"{VERBS[verb]}({part}): {verb} {part} {flaw}", said
 
 
-def shout(rng):
+def steps(rng):
     ask, answer, key = data.usage(rng)
-    return ask, answer.upper(), key
+    sentences = re.split(r"(?<=[.!?]) ", answer)
+    return ask, "\n".join(f"{i}. {sentence}" for i, sentence in enumerate(sentences, 1)), key
 
 
-MAKERS = {"pirate": pirate, "commit": commit, "shout": shout}
+MAKERS = {"pirate": pirate, "commit": commit, "steps": steps}
 
 
 def samples(kind, n, seed, out):
