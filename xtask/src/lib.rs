@@ -8,7 +8,10 @@ mod bench_serve;
 pub mod cargo;
 mod checks;
 mod clients;
+#[cfg(unix)]
+mod dist;
 mod ember;
+mod packaging;
 mod setup;
 pub mod tidy;
 mod up;
@@ -23,6 +26,8 @@ usage: cargo xtask COMMAND
   tidy         check the rules that the compiler does not know
   bench        measure; results go to bench/results/
   train-ember  train or score the embedded model
+  dist         package a release
+  lint-packaging  check the Dockerfile, the workflows and the like
 
 `cargo xtask COMMAND --help` says more.
 
@@ -82,6 +87,10 @@ pub fn run(args: &[String]) -> Result<(), String> {
         },
         "train-ember" if help => say(ember::HELP),
         "train-ember" => ember::run(rest),
+        "dist" if help => say(dist::HELP),
+        "dist" => dist::run(rest),
+        "lint-packaging" if help => say(packaging::HELP),
+        "lint-packaging" => packaging::run(rest),
         other => Err(format!("there is no command `{other}`\n\n{HELP}")),
     }
 }
@@ -112,6 +121,8 @@ mod tests {
             ("tidy", TIDY),
             ("bench", BENCH),
             ("train-ember", ember::HELP),
+            ("dist", dist::HELP),
+            ("lint-packaging", packaging::HELP),
         ] {
             let (_, examples) = help.split_once("EXAMPLES").unwrap_or_default();
             assert!(

@@ -82,9 +82,11 @@ impl Catalogue {
     pub fn resolve(&self, name: Option<&str>) -> Result<ModelSource, EngineError> {
         let models = self.list();
         let wanted = name.or(self.default.as_deref()).unwrap_or_default();
-        let path = Path::new(wanted);
+        // What Ollama's clients append to a name without a tag.
+        let plain = wanted.strip_suffix(":latest").unwrap_or(wanted);
+        let path = Path::new(plain);
         // Also the file's own name, in any case.
-        let bare = wanted.strip_suffix(".gguf").unwrap_or(wanted);
+        let bare = plain.strip_suffix(".gguf").unwrap_or(plain);
         let named = models.iter().find(|source| source.name == wanted);
         let named = named.or_else(|| {
             let alike = |source: &&ModelSource| source.name.eq_ignore_ascii_case(bare);

@@ -1,7 +1,8 @@
 //! What a model's thread tells the rest of the process: counters, written by it and read by anyone.
 
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use hearth_protocol::status::ModelLoad;
 
@@ -25,6 +26,16 @@ pub(crate) struct Counters {
     /// `f32` bits; tokens per second.
     prefill_speed: AtomicU32,
     decode_speed: AtomicU32,
+    stay: Mutex<Stay>,
+}
+
+/// How long a model stays loaded when nobody asks for it.
+#[derive(Debug, Clone, Copy, Default)]
+struct Stay {
+    /// After its last request; `None` is for ever.
+    keep_alive: Option<Duration>,
+    /// When that is over.
+    until: Option<Instant>,
 }
 
 impl Counters {
@@ -43,6 +54,35 @@ impl Counters {
     /// Prompt tokens per second over the last steps; 0 before the first one.
     pub fn prefill_speed(&self) -> f32 {
         f32::from_bits(self.prefill_speed.load(Ordering::Relaxed))
+    }
+
+    fn stay<T>(&self, change: impl FnOnce(&mut Stay) -> T) -> T {
+        // Valid after any panic: two plain values.
+        change(&mut self.stay.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on the model stays this long after its last request; `None` is for ever.
+    pub fn keep(&self, keep_alive: Option<Duration>) {
+        self.stay(|stay| stay.keep_alive = keep_alive);
+    }
+
+    /// The model rests from now on; how long it may before it goes.
+    pub fn rest(&self) -> Option<Duration> {
+        self.stay(|stay| {
+            stay.until = later(stay.keep_alive);
+            stay.keep_alive
+        })
+    }
+
+    /// When the model goes if nobody asks for it; `None` is never.
+    pub fn until(&self, busy: bool) -> Option<Instant> {
+        self.stay(|stay| {
+            if busy {
+                later(stay.keep_alive)
+            } else {
+                stay.until
+            }
+        })
     }
 
     /// All counters at this moment.
@@ -65,6 +105,11 @@ impl Counters {
             prefill_tokens_per_second: self.prefill_speed(),
         }
     }
+}
+
+/// This long from now; `None` if that is never.
+fn later(time: Option<Duration>) -> Option<Instant> {
+    Instant::now().checked_add(time?)
 }
 
 /// Exponential moving average; only the model's thread writes.

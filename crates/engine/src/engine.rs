@@ -1,20 +1,24 @@
 //! Several models under one memory budget: loaded on demand, kept alive, evicted when idle.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use hearth_protocol::status::{ModelState, ModelStatus};
 use tokio::sync::watch;
 
+use crate::header::Header;
 use crate::kv::ParkRoom;
-use crate::llama::{self, Header};
-use crate::loaded::{Loaded, Plan};
+use crate::llama;
+use crate::loaded::{Loaded, Plan, Work};
 use crate::options::{EngineOptions, deep_stack, machine_memory};
 use crate::runner::Command;
-use crate::{Catalogue, EngineError, Generation, ModelSource, Request};
+use crate::{
+    Catalogue, EmbedRequest, Embeddings, EngineError, Generation, ModelSource, Request,
+};
 
 /// The machine's models. Cheap to clone; dropping the last clone stops every model's thread.
 #[derive(Clone)]
@@ -31,6 +35,24 @@ struct Inner {
     /// Held while a model's place in the budget is found.
     loading: Mutex<()>,
     parking: Arc<ParkRoom>,
+    /// Whether a file is an embedding model, by its path; read from its header once.
+    embeds: Mutex<HashMap<PathBuf, (Stamp, bool)>>,
+}
+
+/// Size and time of a file: when they change, so did what it holds.
+type Stamp = (u64, Option<SystemTime>);
+
+/// What a loaded model takes of this machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Residence {
+    /// Tokens a sequence may have.
+    pub context: u32,
+    /// Bytes of weights and KV cache.
+    pub bytes: u64,
+    /// Of those, bytes on a GPU.
+    pub gpu_bytes: u64,
+    /// When it goes if nobody asks for it; `None` is never.
+    pub until: Option<Instant>,
 }
 
 /// A model that was asked for at least once.
@@ -77,6 +99,7 @@ impl Engine {
             models: Mutex::new(HashMap::new()),
             loading: Mutex::new(()),
             parking: Arc::new(parking),
+            embeds: Mutex::new(HashMap::new()),
         };
         Self {
             inner: Arc::new(inner),
@@ -107,13 +130,54 @@ impl Engine {
             let place = loaded.reserve(request.n, self.inner.options.queue_limit)?;
             let preparing = Arc::clone(&loaded);
             let asked = Arc::clone(&request);
-            let (tasks, events) = deep(move || preparing.prepare(&asked)).await??;
+            let (tasks, generation) = deep(move || preparing.prepare(&asked)).await??;
             // A thread that ended just now (keep-alive, eviction) refuses; the model is then loaded again.
             if loaded.send(Command::Run(tasks)).is_ok() {
                 place.keep();
-                return Ok(Generation {
+                return Ok(generation);
+            }
+            drop(place);
+            entry.gone().await;
+        }
+    }
+
+    /// Tokens of a request's prompt, as [`Engine::generate`] counts them. Loads the model as that does, and reports
+    /// what is wrong with the prompt.
+    pub async fn count(&self, model: Option<&str>, request: Request) -> Result<u32, EngineError> {
+        let source = self.inner.catalogue.resolve(model)?;
+        let (_, loaded) = self
+            .ready(&source, Some(self.inner.options.load_wait))
+            .await?;
+        loaded.check(&request)?;
+        deep(move || loaded.count(&request.prompt)).await?
+    }
+
+    /// Computes the vectors of texts. `model` of `None` is the default model if it embeds, else the first one of the
+    /// catalogue that does. Loads the model as [`Engine::generate`] does. Dropping the future cancels the request.
+    pub async fn embed(
+        &self,
+        model: Option<&str>,
+        request: EmbedRequest,
+    ) -> Result<Embeddings, EngineError> {
+        let (inner, model) = (Arc::clone(&self.inner), model.map(ToOwned::to_owned));
+        let source = deep(move || inner.embedder(model.as_deref())).await??;
+        let request = Arc::new(request);
+        loop {
+            let (entry, loaded) = self
+                .ready(&source, Some(self.inner.options.load_wait))
+                .await?;
+            let place = loaded.reserve(1, self.inner.options.queue_limit)?;
+            let preparing = Arc::clone(&loaded);
+            let asked = Arc::clone(&request);
+            let (job, outcome) = deep(move || preparing.embedding(&asked)).await??;
+            let prompt_tokens = job.tokens();
+            if loaded.send(Command::Embed(job)).is_ok() {
+                place.keep();
+                let vectors = outcome.await.unwrap_or(Err(EngineError::Unloaded))?;
+                return Ok(Embeddings {
                     model: source.name,
-                    events,
+                    vectors,
+                    prompt_tokens,
                 });
             }
             drop(place);
@@ -138,6 +202,41 @@ impl Engine {
         }
         entry.gone().await;
         true
+    }
+
+    /// Has a loaded model stay this long after its last request, or for ever, instead of [`EngineOptions::keep_alive`];
+    /// no time at all unloads it once it is idle. It is forgotten when the model goes.
+    pub fn keep(&self, model: &str, keep_alive: Option<Duration>) {
+        let Some(entry) = self.inner.lock().get(model).cloned() else {
+            return;
+        };
+        if let State::Ready(loaded) = &*entry.state.borrow() {
+            loaded.counters.keep(keep_alive);
+            let _ = loaded.send(Command::Keep);
+        }
+    }
+
+    /// What a loaded model takes of this machine; `None` if it is not loaded.
+    pub fn residence(&self, model: &str) -> Option<Residence> {
+        let entry = self.inner.lock().get(model).cloned()?;
+        let State::Ready(loaded) = &*entry.state.borrow() else {
+            return None;
+        };
+        let bytes = entry.bytes.load(Ordering::Relaxed);
+        Some(Residence {
+            context: loaded.plan.context,
+            bytes,
+            gpu_bytes: match llama::gpu_free_bytes() {
+                0 => 0,
+                _ => loaded.gpu_bytes(bytes),
+            },
+            until: loaded.counters.until(loaded.is_busy()),
+        })
+    }
+
+    /// Whether a model embeds texts; `None` if its file cannot be read. Reads its header once.
+    pub fn embeds(&self, source: &ModelSource) -> Option<bool> {
+        self.inner.embeds(source)
     }
 
     /// Every known model and its counters: those of the catalogue first, then those loaded by path.
@@ -211,6 +310,33 @@ impl Inner {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Entry>>> {
         // The map is valid after any panic: it is only inserted into and read.
         self.models.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The embedding model that answers to a name. Reads headers.
+    fn embedder(&self, name: Option<&str>) -> Result<ModelSource, EngineError> {
+        let source = self.catalogue.resolve(name)?;
+        if self.embeds(&source) != Some(false) {
+            return Ok(source);
+        }
+        let others = name.is_none().then(|| self.catalogue.list());
+        let mut others = others.into_iter().flatten();
+        others
+            .find(|other| self.embeds(other) == Some(true))
+            .ok_or(EngineError::OnlyGenerates { name: source.name })
+    }
+
+    /// Whether a model embeds texts; `None` if its file cannot be read, which loading it explains.
+    fn embeds(&self, source: &ModelSource) -> Option<bool> {
+        let file = std::fs::metadata(&source.path).ok()?;
+        let stamp = (file.len(), file.modified().ok());
+        let known = || self.embeds.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, embeds)) = known().get(&source.path).filter(|known| known.0 == stamp) {
+            return Some(*embeds);
+        }
+        let header = Header::read(&source.path).ok()?;
+        let embeds = header.pooling.is_some();
+        known().insert(source.path.clone(), (stamp, embeds));
+        Some(embeds)
     }
 
     /// The entry of a model; starts loading it unless it is loaded or being loaded.
@@ -383,28 +509,23 @@ impl Drop for Guard<'_> {
 /// The life of a model's thread: load, work, go.
 fn live(engine: &Weak<Inner>, entry: &Entry) {
     let _guard = Guard(entry);
-    let Some((loaded, runner, commands, keep_alive)) = come_up(engine, entry) else {
+    let Some((loaded, work, keep_alive)) = come_up(engine, entry) else {
         return;
     };
+    loaded.counters.keep(keep_alive);
+    loaded.counters.rest();
     entry.state.send_replace(State::Ready(Arc::new(loaded)));
     if entry.cancelled.load(Ordering::Relaxed) {
-        // Cancelled after the last look at progress, when there was no runner to tell yet.
-        drop((runner, commands));
+        // Cancelled after the last look at progress, when there was nobody to tell yet.
+        drop(work);
     } else {
-        runner.run(commands, keep_alive);
+        work();
     }
     entry.bytes.store(0, Ordering::Relaxed);
     entry.state.send_replace(State::Gone);
 }
 
-type Up = (
-    Loaded,
-    crate::runner::Runner,
-    tokio::sync::mpsc::UnboundedReceiver<Command>,
-    Option<Duration>,
-);
-
-fn come_up(engine: &Weak<Inner>, entry: &Entry) -> Option<Up> {
+fn come_up(engine: &Weak<Inner>, entry: &Entry) -> Option<(Loaded, Work, Option<Duration>)> {
     let since = Instant::now();
     let header = match Header::read(&entry.source.path) {
         Ok(header) => header,
@@ -453,13 +574,13 @@ fn come_up(engine: &Weak<Inner>, entry: &Entry) -> Option<Up> {
         !entry.cancelled.load(Ordering::Relaxed)
     };
     match Loaded::load(&entry.source, header, plan, &options, parking, &mut hear) {
-        Ok((loaded, runner, commands)) => {
+        Ok((loaded, work)) => {
             tracing::info!(
                 model = entry.source.name,
                 milliseconds = since.elapsed().as_millis() as u64,
                 "model loaded"
             );
-            Some((loaded, runner, commands, keep_alive))
+            Some((loaded, work, keep_alive))
         }
         Err(_) if entry.cancelled.load(Ordering::Relaxed) => {
             entry.bytes.store(0, Ordering::Relaxed);
@@ -492,6 +613,7 @@ fn status_of(source: &ModelSource, entry: Option<&Entry>) -> ModelStatus {
         architecture: None,
         parameters: None,
         context: None,
+        dimensions: None,
         load: None,
     };
     match entry.map(|entry| entry.state.borrow().clone()) {
@@ -505,6 +627,7 @@ fn status_of(source: &ModelSource, entry: Option<&Entry>) -> ModelStatus {
             status.architecture = Some(loaded.header.architecture.clone());
             status.parameters = Some(loaded.parameters());
             status.context = Some(loaded.plan.context);
+            status.dimensions = loaded.dimensions();
             status.load = Some(loaded.counters.snapshot());
         }
         Some(State::Failed(error)) => {

@@ -65,6 +65,37 @@ pub enum EngineError {
         /// Tokens a sequence may have.
         context: usize,
     },
+    /// A text to embed does not fit the context.
+    #[error(
+        "input[{index}] has {tokens} tokens and at most {context} fit{hint}; divide it into shorter texts",
+        hint = longer(*context, *trained)
+    )]
+    InputTooLong {
+        /// Its place in the request, from 0.
+        index: usize,
+        /// Its tokens.
+        tokens: usize,
+        /// Tokens a text may have here.
+        context: usize,
+        /// Tokens the model was made for.
+        trained: usize,
+    },
+    /// An embedding model was asked for text.
+    #[error(
+        "model `{name}` embeds texts and generates none; name another model for chats and completions"
+    )]
+    OnlyEmbeds {
+        /// Name of the model.
+        name: String,
+    },
+    /// A model that generates text was asked for vectors.
+    #[error(
+        "model `{name}` generates text; embeddings come from an embedding model; run `hearth pull nomic-embed-text`"
+    )]
+    OnlyGenerates {
+        /// Name of the model.
+        name: String,
+    },
     /// A field of the request is wrong.
     #[error("{message}")]
     Invalid {
@@ -82,4 +113,12 @@ pub enum EngineError {
     /// The node is shutting down or the model was unloaded.
     #[error("the model was unloaded before the answer was complete; send the request again")]
     Unloaded,
+}
+
+/// What to say when the model itself takes longer texts than its context here.
+fn longer(context: usize, trained: usize) -> String {
+    match trained > context {
+        true => format!(" (the model takes {trained}; start the node with a larger --context)"),
+        false => String::new(),
+    }
 }

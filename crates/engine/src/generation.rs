@@ -1,23 +1,16 @@
 //! A request for tokens, and the stream of events that answers it.
 
+use std::collections::VecDeque;
 use std::path::PathBuf;
 
-use serde_json::Value;
-
-use crate::{Constraint, EngineError, Sampling, Token};
+use crate::split::{Part, Splitter};
+use crate::{Chat, Constraint, EngineError, Sampling, Token};
 
 /// What to continue.
 #[derive(Debug, Clone)]
 pub enum Prompt {
-    /// Chat messages in OpenAI's shape (`role`, `content`, …), rendered with the model's own template.
-    Chat {
-        /// The conversation, oldest first.
-        messages: Vec<Value>,
-        /// Tool definitions in OpenAI's shape; empty for none.
-        tools: Vec<Value>,
-        /// Extra variables for the template (`enable_thinking`, …).
-        variables: serde_json::Map<String, Value>,
-    },
+    /// A conversation.
+    Chat(Chat),
     /// Text continued as it stands; special tokens in it are recognised.
     Text(String),
     /// Token ids continued as they stand.
@@ -80,6 +73,8 @@ pub enum FinishReason {
     Stop,
     /// `max_tokens` or the end of the context.
     Length,
+    /// The model calls tools and waits for their results.
+    ToolCalls,
 }
 
 /// Tokens used by one request, all choices together.
@@ -91,6 +86,8 @@ pub struct Usage {
     pub cached_tokens: u32,
     /// Tokens generated.
     pub completion_tokens: u32,
+    /// Of those, tokens of reasoning.
+    pub reasoning_tokens: u32,
 }
 
 /// A token's text and its log probability (natural logarithm, before temperature).
@@ -113,7 +110,8 @@ pub struct TokenLogprob {
     pub top: Vec<TopLogprob>,
 }
 
-/// What happens to a request, in order: `Started`, then `Text` and `Finished` per choice, then `Done`.
+/// What happens to a request, in order: `Started`; then per choice `Reasoning`, `Text`, each `ToolCall` with its
+/// `ToolArguments`, and `Finished`; then `Done`.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Event {
     /// A slot works on the request.
@@ -133,12 +131,39 @@ pub enum Event {
         /// One per token since the last event, if asked for.
         logprobs: Vec<TokenLogprob>,
     },
+    /// More of what the model thinks before it answers, without the tags around it.
+    Reasoning {
+        /// Choice, from 0.
+        choice: u32,
+        /// The text.
+        text: String,
+    },
+    /// The model begins to call a tool.
+    ToolCall {
+        /// Choice, from 0.
+        choice: u32,
+        /// Number of the call in its choice, from 0.
+        call: u32,
+        /// The tool's name.
+        name: String,
+    },
+    /// More of a call's arguments. All of a call's together are one JSON object, unless the choice ended for length.
+    ToolArguments {
+        /// Choice, from 0.
+        choice: u32,
+        /// Number of the call in its choice, from 0.
+        call: u32,
+        /// A piece of JSON text.
+        json: String,
+    },
     /// A choice ended.
     Finished {
         /// Choice, from 0.
         choice: u32,
         /// Why.
         reason: FinishReason,
+        /// The stop text that ended it.
+        stop: Option<String>,
     },
     /// All choices ended; the last event.
     Done(Usage),
@@ -153,17 +178,134 @@ pub(crate) type EventReceiver = tokio::sync::mpsc::UnboundedReceiver<Result<Even
 pub struct Generation {
     /// Name of the model that answers, as the catalogue spells it.
     pub model: String,
-    pub(crate) events: EventReceiver,
+    events: EventReceiver,
+    /// One per choice, for conversations.
+    splitters: Vec<Splitter>,
+    /// Calls of each choice so far.
+    calls: Vec<u32>,
+    /// Events that came out of the last one.
+    ready: VecDeque<Event>,
 }
 
 impl Generation {
+    pub(crate) fn new(model: String, events: EventReceiver, splitters: Vec<Splitter>) -> Self {
+        Self {
+            model,
+            events,
+            calls: vec![0; splitters.len()],
+            splitters,
+            ready: VecDeque::new(),
+        }
+    }
+
     /// The next event; `None` after [`Event::Done`] or an error.
     pub async fn next(&mut self) -> Option<Result<Event, EngineError>> {
-        self.events.recv().await
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            match self.events.recv().await? {
+                Ok(event) => self.split(event),
+                Err(error) => return Some(Err(error)),
+            }
+        }
     }
 
     /// The next event if one is already there (so that a stream can send several tokens in one write).
     pub fn try_next(&mut self) -> Option<Result<Event, EngineError>> {
-        self.events.try_recv().ok()
+        loop {
+            if let Some(event) = self.ready.pop_front() {
+                return Some(Ok(event));
+            }
+            match self.events.try_recv().ok()? {
+                Ok(event) => self.split(event),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+
+    /// Tells reasoning and calls from text.
+    fn split(&mut self, event: Event) {
+        let (choice, text, logprobs, ended) = match event {
+            Event::Text {
+                choice,
+                text,
+                logprobs,
+            } => (choice, text, logprobs, None),
+            Event::Finished {
+                choice,
+                reason,
+                stop,
+            } => (choice, String::new(), Vec::new(), Some((reason, stop))),
+            other => return self.ready.push_back(other),
+        };
+        let Some(splitter) = self.splitters.get_mut(choice as usize) else {
+            self.ready.push_back(match ended {
+                Some((reason, stop)) => Event::Finished {
+                    choice,
+                    reason,
+                    stop,
+                },
+                None => Event::Text {
+                    choice,
+                    text,
+                    logprobs,
+                },
+            });
+            return;
+        };
+        let mut parts = Vec::new();
+        splitter.push(&text, &mut parts);
+        if ended.is_some() {
+            splitter.finish(&mut parts);
+        }
+        // Probabilities are of text alone, and come with the text that was made of their tokens or just before it.
+        let mut logprobs = if splitter.in_text() {
+            logprobs
+        } else {
+            Vec::new()
+        };
+        if !logprobs.is_empty() && !parts.iter().any(|part| matches!(part, Part::Text(_))) {
+            parts.push(Part::Text(String::new()));
+        }
+        for part in parts {
+            let calls = &mut self.calls[choice as usize];
+            self.ready.push_back(match part {
+                Part::Text(text) => Event::Text {
+                    choice,
+                    text,
+                    logprobs: std::mem::take(&mut logprobs),
+                },
+                Part::Reasoning(text) => Event::Reasoning { choice, text },
+                Part::Call(name) => {
+                    *calls += 1;
+                    Event::ToolCall {
+                        choice,
+                        call: *calls - 1,
+                        name,
+                    }
+                }
+                Part::Arguments(json) => Event::ToolArguments {
+                    choice,
+                    call: calls.saturating_sub(1),
+                    json,
+                },
+            });
+        }
+        if let Some((reason, stop)) = ended {
+            // A stop text may have cut a call.
+            let called =
+                splitter.called() && reason == FinishReason::Stop && stop.is_none();
+            let reason = if called {
+                FinishReason::ToolCalls
+            } else {
+                reason
+            };
+            self.ready.push_back(Event::Finished {
+                choice,
+                reason,
+                stop,
+            });
+        }
     }
 }

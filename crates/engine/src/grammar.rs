@@ -10,6 +10,7 @@ use llguidance::toktrie::{
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
+use crate::dialect::Form;
 use crate::{EngineError, Token, gbnf, schema};
 
 /// Whitespace a model may write after a comma and a colon. Bounded, so that no model can fill its answer with it; and
@@ -33,6 +34,38 @@ pub enum Constraint {
     Lark(String),
     /// A regular expression that the whole answer matches.
     Regex(String),
+}
+
+impl From<&Constraint> for Form {
+    /// The constraint alone.
+    fn from(constraint: &Constraint) -> Self {
+        Self {
+            lark: "start: @body\n".into(),
+            parts: vec![("body".into(), constraint.clone())],
+        }
+    }
+}
+
+impl Form {
+    fn top_level(&self) -> Result<TopLevelGrammar, EngineError> {
+        // A grammar alone keeps its own start: its errors name its own lines.
+        if let [(_, only)] = self.parts.as_slice()
+            && *self == Self::from(only)
+            && let Some(top_level) = only.top_level()?
+        {
+            return Ok(top_level);
+        }
+        let mut all = TopLevelGrammar::from_lark(self.lark.clone());
+        for (name, part) in &self.parts {
+            let Some(mut part) = part.top_level()? else {
+                continue;
+            };
+            let mut part = part.grammars.remove(0);
+            part.name = Some(name.clone());
+            all.grammars.push(part);
+        }
+        Ok(all)
+    }
 }
 
 impl Constraint {
@@ -120,7 +153,7 @@ const KEPT: usize = 16;
 pub struct GrammarFactory {
     factory: ParserFactory,
     /// The ones used last, the latest at the end.
-    kept: Mutex<Vec<(Constraint, Grammar)>>,
+    kept: Mutex<Vec<(Form, Grammar)>>,
 }
 
 impl std::fmt::Debug for GrammarFactory {
@@ -185,16 +218,24 @@ impl GrammarFactory {
 
     /// A grammar at its start; `None` for [`Constraint::None`].
     pub fn compile(&self, constraint: &Constraint) -> Result<Option<Grammar>, EngineError> {
-        let Some(top_level) = constraint.top_level()? else {
-            return Ok(None);
-        };
+        match constraint {
+            Constraint::None => Ok(None),
+            constraint => self.compile_form(&constraint.into()).map(Some),
+        }
+    }
+
+    /// A grammar at its start.
+    pub fn compile_form(&self, form: &Form) -> Result<Grammar, EngineError> {
+        let top_level = form.top_level()?;
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         {
             let mut kept = kept();
-            if let Some(at) = kept.iter().position(|(other, _)| other == constraint) {
+            if let Some(at) = kept.iter().position(|(other, _)| other == form) {
                 // The latest one moves to the end.
                 kept[at..].rotate_left(1);
-                return Ok(kept.last().map(|(_, grammar)| grammar.at_start()));
+                if let Some((_, grammar)) = kept.last() {
+                    return Ok(grammar.at_start());
+                }
             }
         }
         let grammar = self.build(top_level)?;
@@ -202,8 +243,8 @@ impl GrammarFactory {
         if kept.len() == KEPT {
             kept.remove(0);
         }
-        kept.push((constraint.clone(), grammar.at_start()));
-        Ok(Some(grammar))
+        kept.push((form.clone(), grammar.at_start()));
+        Ok(grammar)
     }
 
     fn build(&self, top_level: TopLevelGrammar) -> Result<Grammar, EngineError> {
@@ -254,7 +295,7 @@ impl std::fmt::Debug for Grammar {
 
 impl Grammar {
     /// A copy of a grammar that followed nothing yet, which shares no state with it.
-    fn at_start(&self) -> Self {
+    pub(crate) fn at_start(&self) -> Self {
         Self {
             matcher: self.matcher.deep_clone(),
             mask: SimpleVob::new(),

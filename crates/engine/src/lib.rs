@@ -10,28 +10,36 @@
 
 mod catalogue;
 mod cells;
+mod chat;
 mod counters;
 mod cpu;
+pub mod dialect;
+mod embed;
 mod engine;
 mod error;
 mod gbnf;
 pub mod generation;
 pub mod grammar;
+mod header;
 mod kv;
 mod llama;
 mod loaded;
+pub mod machine;
 mod options;
 mod prefix;
 mod runner;
 pub mod sampler;
 mod schedule;
 mod schema;
+pub mod split;
 mod task;
 pub mod template;
 pub mod text;
 
 pub use catalogue::{Catalogue, ModelSource};
-pub use engine::Engine;
+pub use chat::{Chat, Reasoning, Tool, ToolChoice, Tools};
+pub use embed::{EmbedInput, EmbedRequest, Embeddings};
+pub use engine::{Engine, Residence};
 pub use error::EngineError;
 pub use generation::{
     AdapterUse, Event, FinishReason, Generation, Prompt, Request, TokenLogprob, TopLogprob, Usage,

@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 use llama_cpp_sys_2 as sys;
 
 use crate::options::KvType;
-use crate::{Sampling, SeqId, Token};
+use crate::{SeqId, Token};
 
 /// Process-wide set-up: picks the CPU code and routes llama.cpp's log to `tracing`. Cheap after the first call.
 pub(crate) fn initialise() -> &'static str {
@@ -62,162 +62,39 @@ unsafe extern "C" fn forward_log(level: sys::ggml_log_level, text: *const c_char
     }
 }
 
-/// What a GGUF file says about itself, read without loading its weights.
-#[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Header {
-    /// `general.architecture`.
-    pub architecture: String,
-    /// Transformer blocks.
-    pub layers: u32,
-    /// Longest sequence the model was trained for, in tokens.
-    pub context: u32,
-    /// Elements of keys plus values per token over all layers.
-    pub kv_elements: u64,
-    /// Size of all files of the model in bytes.
-    pub bytes: u64,
-    /// What the file recommends for requests that do not say (`general.sampling.*`).
-    pub sampling: Sampling,
+/// How the vectors of a text's tokens become one (`<architecture>.pooling_type` of GGUF).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Pooling {
+    /// Their mean.
+    Mean,
+    /// The first one's.
+    First,
+    /// The last one's.
+    Last,
+    /// None: a head scores the text (a reranker).
+    Rank,
 }
 
-impl Header {
-    /// Reads the header of a GGUF file; the error says what is wrong with it.
-    pub fn read(path: &Path) -> Result<Self, String> {
-        let bytes = std::fs::metadata(path)
-            .map_err(|error| format!("{}: {error}", path.display()))?
-            .len();
-        let file = CString::new(path.as_os_str().as_encoded_bytes())
-            .map_err(|_| "path contains a NUL byte")?;
-        initialise();
-        take_error();
-        // SAFETY: `file` is NUL-terminated; no_alloc with a null ctx reads metadata alone.
-        let gguf = unsafe {
-            sys::gguf_init_from_file(
-                file.as_ptr(),
-                sys::gguf_init_params {
-                    no_alloc: true,
-                    ctx: std::ptr::null_mut(),
-                },
-            )
-        };
-        let gguf = Gguf(NonNull::new(gguf).ok_or_else(|| {
-            let why = take_error().unwrap_or_else(|| "not a GGUF file".into());
-            format!("{} is not a readable GGUF file: {why}", path.display())
-        })?);
-        let architecture = gguf
-            .text("general.architecture")
-            .ok_or("the file has no general.architecture")?;
-        let number = |name: &str| gguf.number(&format!("{architecture}.{name}"));
-        let layers = number("block_count").unwrap_or(0);
-        let heads = number("attention.head_count").unwrap_or(1).max(1);
-        let width = number("embedding_length").unwrap_or(0);
-        let kv_heads = number("attention.head_count_kv").unwrap_or(heads);
-        let key = number("attention.key_length").unwrap_or(width / heads);
-        let value = number("attention.value_length").unwrap_or(width / heads);
-        let share = |name: &str| gguf.float(&format!("general.sampling.{name}"));
-        let count = |name: &str| gguf.number(&format!("general.sampling.{name}"));
-        let recommended = Sampling {
-            temperature: share("temp"),
-            top_k: count("top_k"),
-            top_p: share("top_p"),
-            min_p: share("min_p"),
-            repeat_penalty: share("penalty_repeat"),
-            penalty_window: count("penalty_last_n"),
-            ..Sampling::default()
-        };
-        // A file may say anything; what no request may say is not taken from it either.
-        let sampling = match recommended.validate(usize::MAX) {
-            Ok(()) => recommended,
-            Err(_) => Sampling::default(),
-        };
-        let splits = gguf.number("split.count").unwrap_or(1).max(1);
-        Ok(Self {
-            layers,
-            context: number("context_length").unwrap_or(4096),
-            kv_elements: u64::from(layers)
-                .saturating_mul(u64::from(kv_heads))
-                .saturating_mul(u64::from(key) + u64::from(value)),
-            // Parts of a split model are of about one size.
-            bytes: bytes.saturating_mul(u64::from(splits)),
-            sampling,
-            architecture,
-        })
-    }
-
-    /// Bytes of KV cache per token for these cache types.
-    pub fn kv_bytes_per_token(&self, kv: KvType) -> u64 {
-        // Bits per element: f16 16, q8_0 8.5, q4_0 4.5; halves counted separately.
-        let twice_bits = match kv {
-            KvType::F16 => 32,
-            KvType::Q8_0 => 17,
-            KvType::Q8_0Q4_0 | KvType::Q4_0Q8_0 => 13,
-        };
-        self.kv_elements.saturating_mul(twice_bits) / 16
-    }
-}
-
-struct Gguf(NonNull<sys::gguf_context>);
-
-impl Gguf {
-    fn find(&self, key: &str) -> Option<i64> {
-        let key = CString::new(key).ok()?;
-        // SAFETY: the context is live and the key NUL-terminated.
-        let id = unsafe { sys::gguf_find_key(self.0.as_ptr(), key.as_ptr()) };
-        (id >= 0).then_some(id)
-    }
-
-    fn text(&self, key: &str) -> Option<String> {
-        let id = self.find(key)?;
-        // SAFETY: the id is valid, and the type is checked before the value is read as a string.
-        unsafe {
-            (sys::gguf_get_kv_type(self.0.as_ptr(), id) == sys::GGUF_TYPE_STRING).then(|| {
-                CStr::from_ptr(sys::gguf_get_val_str(self.0.as_ptr(), id))
-                    .to_string_lossy()
-                    .into_owned()
-            })
+impl Pooling {
+    /// The pooling that a file states. An encoder that states none takes the mean, as sentence-transformers has it;
+    /// any other model without one generates text.
+    pub fn of(stated: Option<u32>, encoder: bool) -> Option<Self> {
+        match stated {
+            Some(1) => Some(Self::Mean),
+            Some(2) => Some(Self::First),
+            Some(3) => Some(Self::Last),
+            Some(4) => Some(Self::Rank),
+            _ => encoder.then_some(Self::Mean),
         }
     }
 
-    fn float(&self, key: &str) -> Option<f32> {
-        let id = self.find(key)?;
-        // SAFETY: the id is valid, and the type is checked before the value is read.
-        unsafe {
-            (sys::gguf_get_kv_type(self.0.as_ptr(), id) == sys::GGUF_TYPE_FLOAT32)
-                .then(|| sys::gguf_get_val_f32(self.0.as_ptr(), id))
+    fn raw(self) -> sys::llama_pooling_type {
+        match self {
+            Self::Mean => sys::LLAMA_POOLING_TYPE_MEAN,
+            Self::First => sys::LLAMA_POOLING_TYPE_CLS,
+            Self::Last => sys::LLAMA_POOLING_TYPE_LAST,
+            Self::Rank => sys::LLAMA_POOLING_TYPE_RANK,
         }
-    }
-
-    /// An unsigned number, or the largest of an array of them (per-layer values).
-    fn number(&self, key: &str) -> Option<u32> {
-        let id = self.find(key)?;
-        let gguf = self.0.as_ptr();
-        // SAFETY: the id is valid and every read matches the type just asked for; array data holds `n` elements of
-        // the array's own type, both of which are 4 bytes wide here.
-        unsafe {
-            match sys::gguf_get_kv_type(gguf, id) {
-                sys::GGUF_TYPE_UINT32 => Some(sys::gguf_get_val_u32(gguf, id)),
-                sys::GGUF_TYPE_INT32 => u32::try_from(sys::gguf_get_val_i32(gguf, id)).ok(),
-                sys::GGUF_TYPE_UINT64 => u32::try_from(sys::gguf_get_val_u64(gguf, id)).ok(),
-                sys::GGUF_TYPE_UINT16 => Some(sys::gguf_get_val_u16(gguf, id).into()),
-                sys::GGUF_TYPE_ARRAY
-                    if matches!(
-                        sys::gguf_get_arr_type(gguf, id),
-                        sys::GGUF_TYPE_UINT32 | sys::GGUF_TYPE_INT32
-                    ) =>
-                {
-                    let data = sys::gguf_get_arr_data(gguf, id).cast::<u32>();
-                    let n = sys::gguf_get_arr_n(gguf, id);
-                    (0..n).map(|index| data.add(index).read_unaligned()).max()
-                }
-                _ => None,
-            }
-        }
-    }
-}
-
-impl Drop for Gguf {
-    fn drop(&mut self) {
-        // SAFETY: owned, freed once.
-        unsafe { sys::gguf_free(self.0.as_ptr()) };
     }
 }
 
@@ -308,6 +185,12 @@ impl Model {
                 && !sys::llama_model_has_encoder(self.model.as_ptr())
                 && !sys::llama_model_is_diffusion(self.model.as_ptr())
         }
+    }
+
+    /// Elements of the vectors that an embedding model makes.
+    pub fn vector_length(&self) -> usize {
+        // SAFETY: the model is live.
+        unsafe { sys::llama_model_n_embd_out(self.model.as_ptr()) as usize }
     }
 
     /// The chat template in the file.
@@ -422,6 +305,8 @@ pub(crate) struct ContextOptions {
     pub kv: KvType,
     /// Attention in one fused pass.
     pub flash_attention: bool,
+    /// Computes one vector per sequence instead of logits.
+    pub pooling: Option<Pooling>,
 }
 
 /// A KV cache with its compute buffers and threads.
@@ -453,9 +338,17 @@ impl Context {
             let mut params = sys::llama_context_default_params();
             params.n_ctx = options.cells;
             params.n_batch = options.batch;
-            params.n_ubatch = options.batch.min(512);
+            params.n_ubatch = options.batch;
             params.n_seq_max = options.sequences;
-            params.n_outputs_max = options.sequences.max(1);
+            params.n_outputs_max = match options.pooling {
+                // Pooling takes every token's vector.
+                Some(_) => options.batch,
+                None => options.sequences.max(1),
+            };
+            params.embeddings = options.pooling.is_some();
+            params.pooling_type = options
+                .pooling
+                .map_or(sys::LLAMA_POOLING_TYPE_NONE, Pooling::raw);
             params.n_threads = options.threads as i32;
             params.n_threads_batch = options.threads as i32;
             params.flash_attn_type = match options.flash_attention {
@@ -512,6 +405,21 @@ impl Context {
         unsafe {
             let row = sys::llama_get_logits_ith(self.context.as_ptr(), index as i32);
             (!row.is_null()).then(|| std::slice::from_raw_parts(row, self.vocabulary))
+        }
+    }
+
+    /// Whether what was decoded is kept for later batches. Encoders keep nothing.
+    pub fn has_cache(&self) -> bool {
+        !self.memory.is_null()
+    }
+
+    /// The vector of a sequence of the last decode, in a context that pools.
+    pub fn pooled(&mut self, sequence: SeqId) -> Option<&[f32]> {
+        // SAFETY: llama.cpp returns null for a sequence it did not pool, else a row of the model's vector length that
+        // is valid until the next decode, which the borrow of `self` prevents.
+        unsafe {
+            let row = sys::llama_get_embeddings_seq(self.context.as_ptr(), sequence);
+            (!row.is_null()).then(|| std::slice::from_raw_parts(row, self.model.vector_length()))
         }
     }
 

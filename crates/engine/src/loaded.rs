@@ -7,25 +7,31 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+use serde_json::Value;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 
+use crate::chat::{Reasoning, Tool, ToolChoice, Tools};
 use crate::counters::Counters;
-use crate::generation::{AdapterUse, EventReceiver, Prompt, Request};
+use crate::dialect::{self, Dialect, Form, Opening};
+use crate::embed::{self, EmbedRequest};
+use crate::generation::{AdapterUse, Generation, Prompt, Request};
 use crate::grammar::{Grammar, GrammarFactory, Vocabulary};
+use crate::header::{self, Header};
 use crate::kv::{KvCache, ParkRoom};
-use crate::llama::{Adapter, Context, ContextOptions, Header, Model};
+use crate::llama::{Adapter, Context, ContextOptions, Model, Pooling};
 use crate::options::{ModelOptions, longest_word};
 use crate::runner::{Command, Runner};
 use crate::sampler::Sampler;
-use crate::task::{AdapterSet, Job, Task};
+use crate::split::Splitter;
+use crate::task::{AdapterSet, Job, Task, Thought};
 use crate::template::{ChatTemplate, TemplateInput};
 use crate::text::TextStream;
 use crate::{Constraint, EngineError, ModelSource, Token};
 
 /// Most tokens in one batch.
-const BATCH: u32 = 512;
+pub(crate) const BATCH: u32 = 512;
 /// Longest context taken from a model's own metadata when none is configured, in tokens.
-const DEFAULT_CONTEXT: u32 = 8192;
+pub(crate) const DEFAULT_CONTEXT: u32 = 8192;
 /// Most KV cells; llama.cpp counts them in 32 bits.
 const MOST_CELLS: u64 = 1 << 30;
 /// Sequence ids beyond the slots' own, for resident prefixes.
@@ -41,7 +47,7 @@ fn worthwhile_threads(bytes: u64) -> u32 {
 }
 
 /// Physical cores this process may use: fewer than the machine has in a container or under an affinity mask.
-fn usable_cores() -> u32 {
+pub(crate) fn usable_cores() -> u32 {
     let allowed = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
     num_cpus::get_physical().min(allowed) as u32
 }
@@ -53,6 +59,8 @@ pub(crate) struct Plan {
     pub context: u32,
     /// KV cells for all sequences.
     pub cells: u32,
+    /// Most tokens in one batch.
+    pub batch: u32,
     /// Bytes of weights and KV cache.
     pub bytes: u64,
     /// Layers on the GPU; −1 is all.
@@ -63,6 +71,26 @@ impl Plan {
     /// Fits a model into `budget` bytes: the slots share the cells of two contexts if there is room, for they are rarely
     /// all at their end at once, and of one at least.
     pub fn new(header: &Header, options: &ModelOptions, budget: u64, gpu_free: u64) -> Self {
+        let mut plan = match header.pooling {
+            Some(_) => embed::plan(header, options),
+            None => Self::generating(header, options, budget),
+        };
+        let bytes = plan.bytes;
+        plan.gpu_layers = match options.gpu_layers {
+            Some(layers) => i32::try_from(layers).unwrap_or(i32::MAX),
+            None if gpu_free == 0 => 0,
+            // A tenth stays free for compute buffers.
+            None if bytes.saturating_add(bytes / 10) <= gpu_free => -1,
+            None => {
+                let share = u128::from(header.layers) * u128::from(gpu_free)
+                    / (u128::from(bytes) * 11 / 10).max(1);
+                i32::try_from(share).unwrap_or(i32::MAX)
+            }
+        };
+        plan
+    }
+
+    fn generating(header: &Header, options: &ModelOptions, budget: u64) -> Self {
         let context = options
             .context
             .unwrap_or(header.context.min(DEFAULT_CONTEXT))
@@ -75,26 +103,18 @@ impl Plan {
             .max(u64::from(context))
             .min(MOST_CELLS)
             .next_multiple_of(256);
-        let bytes = header.bytes.saturating_add(cells.saturating_mul(per_token));
-        let gpu_layers = match options.gpu_layers {
-            Some(layers) => i32::try_from(layers).unwrap_or(i32::MAX),
-            None if gpu_free == 0 => 0,
-            // A tenth stays free for compute buffers.
-            None if bytes.saturating_add(bytes / 10) <= gpu_free => -1,
-            None => {
-                let share = u128::from(header.layers) * u128::from(gpu_free)
-                    / (u128::from(bytes) * 11 / 10).max(1);
-                i32::try_from(share).unwrap_or(i32::MAX)
-            }
-        };
         Self {
             context,
             cells: cells as u32,
-            bytes,
-            gpu_layers,
+            batch: BATCH,
+            bytes: header.bytes.saturating_add(cells.saturating_mul(per_token)),
+            gpu_layers: 0,
         }
     }
 }
+
+/// What a model's thread does once it is loaded, until it is told to unload or was idle for as long as its counters say.
+pub(crate) type Work = Box<dyn FnOnce()>;
 
 /// Places in the queue, given back unless they are kept.
 #[derive(Debug)]
@@ -121,11 +141,15 @@ impl Drop for Place {
 #[derive(Debug)]
 pub(crate) struct Loaded {
     name: String,
+    path: PathBuf,
     pub header: Header,
     pub plan: Plan,
     pub counters: Arc<Counters>,
     model: Arc<Model>,
     template: ChatTemplate,
+    dialect: Arc<Dialect>,
+    /// The dialect's tags that are control tokens.
+    tags: Vec<(String, Token)>,
     /// Tokens that end a generation.
     ends: Vec<Token>,
     /// Bytes of the longest token.
@@ -139,7 +163,7 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Loads weights and allocates the context; blocks. Returns the model and what its thread runs.
+    /// Loads weights and allocates the context; blocks. Returns the model and the work of its thread.
     pub fn load(
         source: &ModelSource,
         header: Header,
@@ -147,36 +171,63 @@ impl Loaded {
         options: &ModelOptions,
         parking: Arc<ParkRoom>,
         progress: &mut dyn FnMut(f32) -> bool,
-    ) -> Result<(Self, Runner, UnboundedReceiver<Command>), String> {
+    ) -> Result<(Self, Work), String> {
         let model = Arc::new(Model::load(&source.path, plan.gpu_layers, progress)?);
+        let neither = format!(
+            "Hearth can neither generate text nor embed it with a `{}` model",
+            header.architecture
+        );
         if !model.is_generative() {
-            return Err(format!(
-                "a `{}` model does not generate text",
-                header.architecture
-            ));
+            return Err(neither);
         }
-        let template = match model.chat_template() {
+        if header.pooling == Some(Pooling::Rank) {
+            return Err("it scores texts (a reranker), which Hearth has no use for".into());
+        }
+        let embeds = header.pooling.is_some();
+        let written = model.chat_template().filter(|_| !embeds);
+        let template = match &written {
             Some(text) => {
-                ChatTemplate::new(&text).map_err(|error| format!("its chat template: {error}"))?
+                ChatTemplate::new(text).map_err(|error| format!("its chat template: {error}"))?
             }
             None => ChatTemplate::chatml(),
         };
-        let threads = options
-            .threads
-            .unwrap_or_else(|| worthwhile_threads(header.bytes).min(usable_cores()));
+        let one_token = |tag: &str| match model.tokenize(tag.as_bytes(), false, true)[..] {
+            [token] => Some(token),
+            _ => None,
+        };
+        let dialect = Dialect::of(&template, written.as_deref().unwrap_or_default(), &|tag| {
+            one_token(tag).is_some()
+        });
+        let control = |tag: &&str| one_token(tag).filter(|token| model.is_control(*token));
+        let tags = dialect.tags().into_iter();
+        let tags = tags.filter_map(|tag| Some((tag.to_owned(), control(&tag)?)));
+        let tags = tags.collect();
+        let threads = options.threads.unwrap_or_else(|| match embeds {
+            // A batch of many tokens divides well, whatever the model's size.
+            true => usable_cores(),
+            false => worthwhile_threads(header.bytes).min(usable_cores()),
+        });
         let whole_only = model.is_recurrent();
-        let sequences = options.slots + if whole_only { options.slots } else { RESIDENT };
+        let sequences = match embeds {
+            true => embed::SEQUENCES,
+            false => options.slots + if whole_only { options.slots } else { RESIDENT },
+        };
         let context = Context::new(
             &model,
             ContextOptions {
                 cells: plan.cells,
                 sequences,
-                batch: BATCH,
+                batch: plan.batch,
                 threads,
                 kv: options.kv,
-                flash_attention: options.fuses(plan.context, plan.gpu_layers != 0),
+                // What attends to a long text at once has no room for its scores.
+                flash_attention: options.fuses(plan.context, embeds || plan.gpu_layers != 0),
+                pooling: header.pooling,
             },
         )?;
+        if !header.encoder && !context.has_cache() {
+            return Err(neither);
+        }
         let ends = (0..model.vocabulary_size() as Token)
             .filter(|token| model.is_end(*token))
             .collect();
@@ -187,16 +238,26 @@ impl Loaded {
         let counters = Arc::new(Counters::default());
         counters.slots.store(options.slots, Ordering::Relaxed);
         counters.kv_cells.store(plan.cells, Ordering::Relaxed);
-        let kv = KvCache::new(plan.cells, sequences, parking, whole_only);
-        let runner = Runner::new(context, kv, options.slots, BATCH, Arc::clone(&counters));
         let (commands, receiver) = unbounded_channel();
+        let work: Work = if embeds {
+            let counters = Arc::clone(&counters);
+            let runner = embed::Runner::new(context, plan.batch, options.slots, counters);
+            Box::new(move || runner.run(receiver))
+        } else {
+            let kv = KvCache::new(plan.cells, sequences, parking, whole_only);
+            let runner = Runner::new(context, kv, options.slots, BATCH, Arc::clone(&counters));
+            Box::new(move || runner.run(receiver))
+        };
         let loaded = Self {
             name: source.name.clone(),
+            path: source.path.clone(),
             header,
             plan,
             counters,
             model,
             template,
+            dialect: Arc::new(dialect),
+            tags,
             ends,
             longest_piece,
             adapters: Mutex::new(HashMap::new()),
@@ -204,12 +265,38 @@ impl Loaded {
             commands,
             seeds: AtomicU32::new(0),
         };
-        Ok((loaded, runner, receiver))
+        Ok((loaded, work))
     }
 
     /// Parameters of the model.
     pub fn parameters(&self) -> u64 {
         self.model.parameters()
+    }
+
+    /// Of so many bytes, those on a GPU, where there is one.
+    pub fn gpu_bytes(&self, bytes: u64) -> u64 {
+        let on_gpu = match u32::try_from(self.plan.gpu_layers) {
+            Ok(layers) => layers.min(self.header.layers),
+            Err(_) => self.header.layers,
+        };
+        let share = u128::from(bytes) * u128::from(on_gpu) / u128::from(self.header.layers.max(1));
+        u64::try_from(share).unwrap_or(bytes)
+    }
+
+    /// Elements of its vectors, if it is an embedding model.
+    pub fn dimensions(&self) -> Option<u32> {
+        self.header
+            .pooling
+            .map(|_| self.model.vector_length() as u32)
+    }
+
+    /// Turns a request for vectors into a job. What can be wrong with it is found here. Blocks for as long as
+    /// tokenising takes, and may need a deep stack.
+    pub fn embedding(
+        &self,
+        request: &EmbedRequest,
+    ) -> Result<(embed::Job, embed::Outcome), EngineError> {
+        embed::prepare(&self.model, &self.header, self.plan.context, request)
     }
 
     /// Whether requests run or wait.
@@ -261,8 +348,8 @@ impl Loaded {
 
     /// Turns a request that passed [`Loaded::check`] into tasks. What else can be wrong with it is found here. Blocks
     /// for as long as tokenising and compiling take, and may need a deep stack.
-    pub fn prepare(&self, request: &Request) -> Result<(Vec<Task>, EventReceiver), EngineError> {
-        let prompt = self.tokens(&request.prompt)?;
+    pub fn prepare(&self, request: &Request) -> Result<(Vec<Task>, Generation), EngineError> {
+        let (prompt, opening) = self.tokens(&request.prompt)?;
         let context = self.plan.context as usize;
         if prompt.len() >= context {
             return Err(EngineError::ContextExceeded {
@@ -282,6 +369,7 @@ impl Loaded {
             prompt_tokens: prompt.len() as u32,
             cached_tokens: AtomicU32::new(0),
             completion_tokens: AtomicU32::new(0),
+            reasoning_tokens: AtomicU32::new(0),
             unfinished: AtomicU32::new(request.n),
         });
         let mut sampling = request.sampling.clone().or(&self.header.sampling);
@@ -290,29 +378,76 @@ impl Loaded {
                 .logit_bias
                 .extend(self.ends.iter().map(|token| (*token, f32::NEG_INFINITY)));
         }
+        let no_tools = Tools::default();
+        let (tools, budget) = match &request.prompt {
+            Prompt::Chat(chat) => (&chat.tools, chat.reasoning.budget),
+            Prompt::Text(_) | Prompt::Tokens(_) => (&no_tools, None),
+        };
+        let grammar = self.grammar(request, tools, opening)?;
+        let tags: Arc<[Token]> = self.tags.iter().map(|(_, token)| *token).collect();
+        let thought = self.thought(opening, budget);
         let tasks = (0..request.n)
             .map(|choice| {
                 let mut sampler = Sampler::new(&sampling, seed.wrapping_add(choice.into()));
                 sampler.observe_prompt(&prompt);
-                Ok(Task {
+                Task {
                     job: Arc::clone(&job),
                     choice,
                     adapters: adapters.clone(),
                     tokens: prompt.clone(),
                     limit,
                     sampler,
-                    grammar: self.grammar(&request.constraint)?,
+                    grammar: grammar.as_ref().map(Grammar::at_start),
                     text: TextStream::new(request.stop.clone()),
+                    tags: Arc::clone(&tags),
+                    thought: thought.clone(),
                     logprobs: request.logprobs,
                     started: false,
-                })
+                }
             })
-            .collect::<Result<Vec<_>, EngineError>>()?;
-        Ok((tasks, receiver))
+            .collect();
+        let splitters = match &request.prompt {
+            Prompt::Chat(chat) => {
+                let names: Arc<[String]> = tools
+                    .callable()
+                    .iter()
+                    .map(|tool| tool.name.clone())
+                    .collect();
+                let inside = opening == Opening::Inside;
+                let mut splitter = Splitter::new(Arc::clone(&self.dialect), names, inside);
+                if !chat.prefill.is_empty() {
+                    splitter = splitter.continuing();
+                }
+                vec![splitter; request.n as usize]
+            }
+            Prompt::Text(_) | Prompt::Tokens(_) => Vec::new(),
+        };
+        let generation = Generation::new(self.name.clone(), receiver, splitters);
+        Ok((tasks, generation))
+    }
+
+    fn thought(&self, opening: Opening, budget: Option<u32>) -> Option<Thought> {
+        let tags = self.dialect.thinking.clone()?;
+        if opening == Opening::Closed {
+            return None;
+        }
+        let text = format!("\n{}\n\n", tags.close);
+        let close = self.model.tokenize(text.as_bytes(), false, true);
+        Some(Thought::new(
+            tags,
+            opening == Opening::Inside,
+            budget,
+            close.into(),
+        ))
     }
 
     /// Refuses values that no request may have.
     pub fn check(&self, request: &Request) -> Result<(), EngineError> {
+        if self.header.pooling.is_some() {
+            return Err(EngineError::OnlyEmbeds {
+                name: self.name.clone(),
+            });
+        }
         let invalid = |field, message: String| Err(EngineError::Invalid { field, message });
         if !(1..=MOST_CHOICES).contains(&request.n) {
             return invalid(
@@ -335,18 +470,37 @@ impl Loaded {
                 "stop takes up to 16 texts, none of them empty".into(),
             );
         }
+        if let Prompt::Chat(chat) = &request.prompt {
+            chat.tools.check()?;
+            let forced = matches!(
+                chat.tools.choice,
+                ToolChoice::Required | ToolChoice::Named(_)
+            );
+            if !chat.prefill.is_empty() && (forced || request.constraint != Constraint::None) {
+                return invalid(
+                    "messages",
+                    "messages: an answer that is begun already cannot be held to a schema, a grammar or a call; \
+                     leave out its beginning"
+                        .into(),
+                );
+            }
+        }
         request.sampling.validate(self.model.vocabulary_size())
     }
 
-    fn tokens(&self, prompt: &Prompt) -> Result<Vec<Token>, EngineError> {
+    /// How many tokens a prompt has. Blocks, and may need a deep stack.
+    pub fn count(&self, prompt: &Prompt) -> Result<u32, EngineError> {
+        let (tokens, _) = self.tokens(prompt)?;
+        Ok(tokens.len() as u32)
+    }
+
+    /// Tokens of a prompt, and where its answer stands with its reasoning.
+    fn tokens(&self, prompt: &Prompt) -> Result<(Vec<Token>, Opening), EngineError> {
         let invalid = |field, message: String| EngineError::Invalid { field, message };
+        let mut opening = Opening::Closed;
         let mut tokens = match prompt {
-            Prompt::Chat {
-                messages,
-                tools,
-                variables,
-            } => {
-                if messages.is_empty() {
+            Prompt::Chat(chat) => {
+                if chat.messages.is_empty() {
                     return Err(invalid(
                         "messages",
                         "messages must hold at least one message".into(),
@@ -358,10 +512,31 @@ impl Loaded {
                         .unwrap_or_default();
                     String::from_utf8_lossy(&bytes).into_owned()
                 };
-                let text = self.template.render(&TemplateInput {
-                    messages,
-                    tools,
-                    variables,
+                let shown: &[Tool] = match chat.tools.choice {
+                    ToolChoice::None => &[],
+                    _ => &chat.tools.definitions,
+                };
+                let calls = &self.dialect.calls;
+                let definitions: Vec<Value> = if calls.shown {
+                    shown.iter().map(dialect::definition).collect()
+                } else {
+                    Vec::new()
+                };
+                let mut reasoning = chat.reasoning;
+                if !chat.prefill.is_empty() {
+                    // What comes after reasoning is there already.
+                    reasoning.enabled = Some(false);
+                }
+                let mut variables = chat.variables.clone();
+                if let Some(enabled) = reasoning.enabled {
+                    for name in ["enable_thinking", "thinking"] {
+                        variables.entry(name).or_insert(enabled.into());
+                    }
+                }
+                let mut text = self.template.render(&TemplateInput {
+                    messages: &calls.fitting(&chat.messages, shown),
+                    tools: &definitions,
+                    variables: &variables,
                     bos: &name(self.model.bos()),
                     eos: &name(self.model.eos()),
                     add_generation_prompt: true,
@@ -370,6 +545,8 @@ impl Loaded {
                         .unwrap_or(Duration::ZERO)
                         .as_secs() as i64,
                 })?;
+                opening = self.opening(&mut text, reasoning);
+                text.push_str(&chat.prefill);
                 self.tokenize("messages", &text)?
             }
             Prompt::Text(text) => self.tokenize("prompt", text)?,
@@ -396,7 +573,28 @@ impl Loaded {
                 "the prompt is empty; give at least one token".into(),
             ));
         }
-        Ok(tokens)
+        Ok((tokens, opening))
+    }
+
+    /// Where the answer to a rendered prompt stands with its reasoning. A template that opens it although there shall
+    /// be none is answered by closing it.
+    fn opening(&self, prompt: &mut String, reasoning: Reasoning) -> Opening {
+        let Some(tags) = &self.dialect.thinking else {
+            return Opening::Closed;
+        };
+        let refused = reasoning.enabled == Some(false) || reasoning.budget == Some(0);
+        if self.dialect.ends_in_reasoning(prompt) {
+            if !refused {
+                return Opening::Inside;
+            }
+            prompt.truncate(prompt.trim_end().len());
+            prompt.push_str(&format!("\n\n{}\n\n", tags.close));
+        }
+        if refused || self.dialect.ends_after_reasoning(prompt) {
+            Opening::Closed
+        } else {
+            Opening::Free
+        }
     }
 
     /// Tokens of a text that can fit the context; what cannot is refused without the work.
@@ -463,21 +661,51 @@ impl Loaded {
 
     /// Has the model's thread load an adapter; the inner error is the file's.
     fn load_adapter(&self, path: &Path) -> Result<Result<Arc<Adapter>, String>, EngineError> {
+        if let Err(reason) = header::check_adapter(&self.path, path) {
+            return Ok(Err(reason));
+        }
         let (reply, outcome) = tokio::sync::oneshot::channel();
         self.send(Command::LoadAdapter(path.to_owned(), reply))
             .map_err(|_| EngineError::Unloaded)?;
         outcome.blocking_recv().map_err(|_| EngineError::Unloaded)
     }
 
-    fn grammar(&self, constraint: &Constraint) -> Result<Option<Grammar>, EngineError> {
-        if *constraint == Constraint::None {
-            return Ok(None);
-        }
+    fn grammar(
+        &self,
+        request: &Request,
+        tools: &Tools,
+        opening: Opening,
+    ) -> Result<Option<Grammar>, EngineError> {
+        let control = |tag: &str| {
+            let known = self.tags.iter().find(|(text, _)| text == tag);
+            known.map(|(_, token)| *token)
+        };
+        let form = Form::new(&self.dialect, tools, opening, &request.constraint, &control);
+        let Some(form) = form else { return Ok(None) };
         // Built on the first constrained request: a trie over the whole vocabulary takes a while.
         let factory = self
             .grammars
             .get_or_init(|| GrammarFactory::new(self.vocabulary()));
-        factory.as_ref().map_err(Clone::clone)?.compile(constraint)
+        let factory = factory.as_ref().map_err(Clone::clone)?;
+        let error = match factory.compile_form(&form) {
+            Ok(grammar) => return Ok(Some(grammar)),
+            Err(error) => error,
+        };
+        // Whose fault is it?
+        factory.compile(&request.constraint)?;
+        for tool in tools.callable().iter().filter(|tool| tool.strict) {
+            factory
+                .compile(&dialect::arguments(tool))
+                .map_err(|error| EngineError::Invalid {
+                    field: "tools",
+                    message: format!("tools: the parameters of `{}`: {error}", tool.name),
+                })?;
+        }
+        let loosened = form.loosened(tools, |part| factory.compile(part).is_ok());
+        if loosened == form {
+            return Err(error);
+        }
+        factory.compile_form(&loosened).map(Some)
     }
 
     fn vocabulary(&self) -> Vocabulary {
@@ -539,6 +767,10 @@ mod tests {
             kv_elements: 28 * 8 * 256,
             bytes: 600 << 20,
             sampling: Default::default(),
+            pooling: None,
+            causal: true,
+            encoder: false,
+            vocabulary: 151_936,
         }
     }
 

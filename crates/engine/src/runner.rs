@@ -14,6 +14,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::mpsc::error::TryRecvError;
 
 use crate::counters::Counters;
+use crate::embed;
 use crate::kv::{KvCache, shared_prefix};
 use crate::llama::{Adapter, Batch, Context, DecodeError};
 use crate::prefix::AdapterKey;
@@ -24,7 +25,7 @@ use crate::{EngineError, SeqId, Token};
 /// A prefix that a neighbour is computing must save at least this much to be waited for, in tokens.
 const WORTH_WAITING: usize = 32;
 /// How long nothing must run before idle prefixes are copied to RAM: who got an answer often asks on at once.
-const SETTLE: Duration = Duration::from_millis(100);
+pub(crate) const SETTLE: Duration = Duration::from_millis(100);
 /// A prompt with this many tokens to compute waits for idle prefixes to be parked: each of its tokens would be
 /// compared with theirs, which takes longer than the copy.
 const LONG_PROMPT: usize = 256;
@@ -39,8 +40,12 @@ pub(crate) type Reply<T> = tokio::sync::oneshot::Sender<Result<T, String>>;
 /// What the engine asks of a runner.
 #[derive(Debug)]
 pub(crate) enum Command {
-    /// Answer the choices of a request.
+    /// Answer the choices of a request. For a model that generates.
     Run(Vec<Task>),
+    /// Compute the vectors of a request. For an embedding model.
+    Embed(embed::Job),
+    /// Look again how long to wait for the next command.
+    Keep,
     /// Load an adapter. Here, because llama.cpp notes it in the model, which a running batch reads.
     LoadAdapter(PathBuf, Reply<Arc<Adapter>>),
     /// End after the running tasks; what waits is refused.
@@ -117,19 +122,20 @@ impl Runner {
         }
     }
 
-    /// Works until told to unload, or until idle for `keep_alive`.
-    pub fn run(mut self, mut commands: UnboundedReceiver<Command>, keep_alive: Option<Duration>) {
-        // Who waited for the model to load needs a moment to send its work.
-        let keep_alive = keep_alive.map(|time| time.max(SETTLE));
+    /// Works until told to unload, or until idle for as long as its counters say.
+    pub fn run(mut self, mut commands: UnboundedReceiver<Command>) {
         loop {
             if self.is_idle() {
                 self.publish();
                 if self.unloading {
                     return;
                 }
+                // Who waited for the model to load needs a moment to send its work.
+                let keep_alive = self.counters.rest().map(|time| time.max(SETTLE));
                 // A request that is being prepared has its place in the queue already.
                 let expecting = self.counters.queued.load(Ordering::Acquire) > 0;
-                let settling = self.kv.has_uncopied();
+                // What goes at once need not be copied.
+                let settling = self.kv.has_uncopied() && keep_alive != Some(SETTLE);
                 let patience = if settling || expecting {
                     Some(SETTLE)
                 } else {
@@ -178,10 +184,15 @@ impl Runner {
     fn take(&mut self, command: Command) {
         match command {
             Command::Run(tasks) => self.waiting.extend(tasks),
+            Command::Embed(job) => {
+                self.leave_queue(1);
+                job.fail(EngineError::Unloaded);
+            }
             Command::LoadAdapter(path, reply) => {
                 // Who asked may have gone; the adapter goes with the answer then.
                 let _ = reply.send(Adapter::load(self.context.model(), &path));
             }
+            Command::Keep => {}
             Command::Unload => self.unloading = true,
             Command::Stop => {
                 self.unloading = true;
@@ -556,7 +567,7 @@ impl Runner {
 }
 
 /// The next command; `None` when none came for `keep_alive` or nobody can send one any more.
-fn receive(
+pub(crate) fn receive(
     commands: &mut UnboundedReceiver<Command>,
     keep_alive: Option<Duration>,
 ) -> Option<Command> {

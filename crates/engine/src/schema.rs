@@ -77,6 +77,11 @@ const ANNOTATIONS: &[&str] = &[
     "xml",
 ];
 
+/// Whether a word in a schema says nothing about which values fit.
+pub(crate) fn is_annotation(word: &str) -> bool {
+    ANNOTATIONS.contains(&word) || word.starts_with("x-")
+}
+
 /// Deepest nesting of schemas looked at; the compiler refuses deeper ones.
 const DEEPEST: usize = 256;
 
@@ -90,9 +95,7 @@ fn look(schema: &Value, place: &str, depth: usize) -> Option<String> {
     let keywords = schema.as_object().filter(|_| depth < DEEPEST)?;
     keywords.iter().find_map(|(word, value)| {
         let here = format!("{place}/{word}");
-        let known = ENFORCED.contains(&word.as_str())
-            || ANNOTATIONS.contains(&word.as_str())
-            || word.starts_with("x-");
+        let known = ENFORCED.contains(&word.as_str()) || is_annotation(word);
         if !known {
             return Some(here);
         }

@@ -262,6 +262,15 @@ fn to_json(value: &Jinja, options: Kwargs) -> Result<Jinja, Error> {
         .map_err(|error| Error::new(ErrorKind::BadSerialization, error.to_string()))
 }
 
+/// JSON text as Python's `json.dumps` writes it.
+pub(crate) fn python_json(value: &Value) -> String {
+    let mut out = Vec::new();
+    let mut serializer = serde_json::Serializer::with_formatter(&mut out, Python);
+    // A JSON value can always be written, and is UTF-8.
+    let _ = serde::Serialize::serialize(value, &mut serializer);
+    String::from_utf8(out).unwrap_or_default()
+}
+
 /// Python's default separators.
 struct Python;
 

@@ -8,8 +8,8 @@
 pub struct Chunk {
     /// Whole characters, free of stop texts.
     pub text: String,
-    /// A stop text was found; nothing may follow.
-    pub stopped: bool,
+    /// The stop text that was found; nothing may follow.
+    pub stop: Option<String>,
 }
 
 /// The text of one choice as its tokens come in.
@@ -46,14 +46,15 @@ impl TextStream {
             .iter()
             .filter_map(|stop| {
                 let at = self.held.find(stop.as_str())?;
-                Some((at + stop.len(), at))
+                Some((at + stop.len(), at, stop))
             })
             .min();
-        if let Some((_, at)) = first {
+        if let Some((_, at, stop)) = first {
+            let stop = stop.clone();
             self.held.truncate(at);
             return Chunk {
                 text: std::mem::take(&mut self.held),
-                stopped: true,
+                stop: Some(stop),
             };
         }
         let keep = self
@@ -65,7 +66,7 @@ impl TextStream {
         let tail = self.held.split_off(self.held.len() - keep);
         Chunk {
             text: std::mem::replace(&mut self.held, tail),
-            stopped: false,
+            stop: None,
         }
     }
 
@@ -142,28 +143,28 @@ mod tests {
             stream.push(b"the E"),
             Chunk {
                 text: "the ".into(),
-                stopped: false
+                stop: None
             }
         );
         assert_eq!(
             stream.push(b"NTRY"),
             Chunk {
                 text: "ENTRY".into(),
-                stopped: false
+                stop: None
             }
         );
         assert_eq!(
             stream.push(b" EN"),
             Chunk {
                 text: " ".into(),
-                stopped: false
+                stop: None
             }
         );
         assert_eq!(
             stream.push(b"D more"),
             Chunk {
                 text: "".into(),
-                stopped: true
+                stop: Some("END".into())
             }
         );
     }
@@ -185,7 +186,7 @@ mod tests {
                 rest = after;
                 let chunk = stream.push(token);
                 out.push_str(&chunk.text);
-                stopped = chunk.stopped;
+                stopped = chunk.stop.is_some();
                 if stopped || rest.is_empty() {
                     break;
                 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hearth_engine::{
-    AdapterUse, Catalogue, Constraint, Engine, EngineError, EngineOptions, Event, FinishReason,
+    AdapterUse, Catalogue, Chat, Constraint, Engine, EngineError, EngineOptions, Event, FinishReason,
     Generation, ModelOptions, Prompt, Request, Sampling, Token, Usage,
 };
 use hearth_protocol::status::{ModelLoad, ModelState};
@@ -54,6 +54,7 @@ async fn collect(mut generation: Generation, choices: usize) -> Result<Answer, E
         match event? {
             Event::Started { .. } => {}
             Event::Text { choice, text, .. } => answer.texts[choice as usize].push_str(&text),
+            Event::Reasoning { .. } | Event::ToolCall { .. } | Event::ToolArguments { .. } => {}
             Event::Finished { reason, .. } => answer.reasons.push(reason),
             Event::Done(usage) => answer.usage = usage,
         }
@@ -293,7 +294,8 @@ async fn a_prompt_seen_before_is_not_computed_again() {
         Usage {
             prompt_tokens: 300,
             cached_tokens: 0,
-            completion_tokens: 8
+            completion_tokens: 8,
+            reasoning_tokens: 0,
         }
     );
     let second = ask(&engine, greedy(prompt(1, 300), 8)).await;
@@ -515,11 +517,7 @@ async fn what_is_wrong_with_a_request_is_said_before_it_runs() {
         ("prompt", Request::new(Prompt::Tokens(vec![]))),
         (
             "messages",
-            Request::new(Prompt::Chat {
-                messages: vec![],
-                tools: vec![],
-                variables: Default::default(),
-            }),
+            Request::new(Prompt::Chat(Chat::default())),
         ),
     ] {
         let error = engine.generate(None, request).await.unwrap_err();
@@ -790,7 +788,7 @@ async fn adapters_change_the_answer_and_share_no_prefix_with_others() {
             ..plain()
         }
     };
-    let sets = || [plain(), adapted("shout", 2.0), adapted("commit", 2.0)];
+    let sets = || [plain(), adapted("steps", 2.0), adapted("commit", 2.0)];
     // What each set answers on an engine that never saw another one.
     let mut alone = Vec::new();
     for request in sets() {
@@ -825,7 +823,7 @@ async fn adapters_change_the_answer_and_share_no_prefix_with_others() {
         );
     }
     // A scale of nothing is no adapter; a file that is not there is refused with its name.
-    let (likely, cached) = first_step(&together, adapted("shout", 0.0)).await;
+    let (likely, cached) = first_step(&together, adapted("steps", 0.0)).await;
     assert!(cached > 16, "{cached}");
     assert!(
         distance(&likely, &alone[0]) < CLOSE,

@@ -4,7 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hearth_engine::{
-    Constraint, Engine, EngineError, Event, FinishReason, Prompt, Request, Sampling,
+    Chat, Constraint, Engine, EngineError, Event, FinishReason, Prompt, Reasoning, Request,
+    Sampling,
 };
 use hearth_protocol::status::{ModelState, ModelStatus};
 use serde_json::{Value, json};
@@ -34,6 +35,8 @@ pub struct Question {
     pub temperature: Option<f32>,
     /// Same seed, same text.
     pub seed: Option<u64>,
+    /// Whether a model that can reason does; `None` is as the model has it.
+    pub think: Option<bool>,
 }
 
 /// A complete answer.
@@ -41,6 +44,8 @@ pub struct Question {
 pub struct Answer {
     /// Model that gave it.
     pub model: String,
+    /// What the model thought before it answered.
+    pub reasoning: String,
     /// All of its text.
     pub text: String,
     /// `stop` or `length`.
@@ -60,6 +65,7 @@ impl Answer {
     pub fn json(&self) -> Value {
         json!({
             "model": self.model,
+            "reasoning": (!self.reasoning.is_empty()).then_some(&self.reasoning),
             "text": self.text,
             "finish_reason": self.finish_reason,
             "usage": {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens},
@@ -101,11 +107,20 @@ impl Watch {
         }
     }
 
-    fn text(&mut self, text: &str) {
+    fn text(&mut self, text: &str, screen: &Screen) {
         if !text.is_empty() {
             self.first.get_or_insert_with(Instant::now);
+            if self.answer.text.is_empty() && !self.answer.reasoning.is_empty() {
+                screen.aside("\n\n");
+            }
             self.answer.text.push_str(text);
         }
+    }
+
+    fn reasoning(&mut self, text: &str, screen: &Screen) {
+        self.first.get_or_insert_with(Instant::now);
+        self.answer.reasoning.push_str(text);
+        screen.aside(text);
     }
 
     fn finish(mut self) -> Answer {
@@ -225,6 +240,7 @@ async fn ask_node(
         ("max_tokens", question.max_tokens.map(|most| json!(most))),
         ("temperature", question.temperature.map(|temperature| json!(temperature))),
         ("seed", question.seed.map(|seed| json!(seed))),
+        ("enable_thinking", question.think.map(|think| json!(think))),
         (
             "response_format",
             question.schema.as_ref().map(|schema| {
@@ -264,8 +280,11 @@ async fn ask_node(
         if let Some(model) = event["model"].as_str() {
             watch.answer.model = model.to_owned();
         }
+        if let Some(text) = event["choices"][0]["delta"]["reasoning_content"].as_str() {
+            watch.reasoning(text, screen);
+        }
         if let Some(text) = event["choices"][0]["delta"]["content"].as_str() {
-            watch.text(text);
+            watch.text(text, screen);
             on_text(text);
         }
         if let Some(reason) = event["choices"][0]["finish_reason"].as_str() {
@@ -297,11 +316,13 @@ async fn ask_engine(
             .clone()
             .map_or(Constraint::None, Constraint::JsonSchema),
         max_tokens: question.max_tokens,
-        ..Request::new(Prompt::Chat {
-            messages: question.messages.clone(),
-            tools: Vec::new(),
-            variables: serde_json::Map::new(),
-        })
+        ..Request::new(Prompt::Chat(Chat {
+            reasoning: Reasoning {
+                enabled: question.think,
+                budget: None,
+            },
+            ..Chat::new(question.messages.clone())
+        }))
     };
     let model = question.model.as_deref();
     load(engine, model, screen).await?;
@@ -310,15 +331,17 @@ async fn ask_engine(
     watch.answer.model.clone_from(&generation.model);
     while let Some(event) = generation.next().await {
         match event? {
-            Event::Started { .. } => {}
+            Event::Started { .. } | Event::ToolCall { .. } | Event::ToolArguments { .. } => {}
+            Event::Reasoning { text, .. } => watch.reasoning(&text, screen),
             Event::Text { text, .. } => {
-                watch.text(&text);
+                watch.text(&text, screen);
                 on_text(&text);
             }
             Event::Finished { reason, .. } => {
                 watch.answer.finish_reason = match reason {
                     FinishReason::Stop => "stop".into(),
                     FinishReason::Length => "length".into(),
+                    FinishReason::ToolCalls => "tool_calls".into(),
                 };
             }
             Event::Done(usage) => {

@@ -8,11 +8,12 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::commands::{
-    Context, chat, completions, config, models, run, runtime, serve, status, stop, up,
+    Context, chat, completions, config, logs, man, models, run, runtime, serve, service, status, stop, up, update,
 };
 use crate::config::Sources;
 use crate::failure::Outcome;
 use crate::flags::Global;
+use crate::log_file::LogFile;
 use crate::logging;
 use crate::screen::Screen;
 
@@ -67,15 +68,27 @@ pub enum Command {
     Status(status::StatusArgs),
     /// Show settings and where they came from
     Config(config::ConfigArgs),
+    /// Show what a node in the background logged
+    Logs(logs::LogsArgs),
+    /// Let the system start and stop the node
+    Service(service::ServiceArgs),
+    /// Look for a newer version
+    Update(update::UpdateArgs),
     /// Print shell completions
     Completions(completions::CompletionsArgs),
+    /// Print the manual
+    #[command(hide = true)]
+    Man(man::ManArgs),
 }
 
 /// Runs the command.
 pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
     if let Command::Completions(args) = &cli.command {
         // Works whatever the configuration says.
-        return completions::run(args, &mut Cli::command());
+        return completions::run(args);
+    }
+    if let Command::Man(args) = &cli.command {
+        return man::run(args, Cli::command());
     }
     if let Command::Config(args) = &cli.command
         && args.only_path()
@@ -94,10 +107,22 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
             flags.extend(args.tuning.layer());
             LevelFilter::ERROR
         }
+        Command::Service(args) => {
+            flags.extend(args.layer());
+            LevelFilter::ERROR
+        }
+        Command::Update(args) => {
+            flags.extend(args.layer());
+            LevelFilter::ERROR
+        }
         _ => LevelFilter::ERROR,
     };
     let config = Sources::of_process(cli.global.config.as_deref(), flags.clone())?.resolve()?;
-    logging::install(&config.log, usual, cli.global.verbose, &screen);
+    let file = match &cli.command {
+        Command::Serve(args) if args.log_to_file => Some(LogFile::open(&config.home, &config.log)?),
+        _ => None,
+    };
+    logging::install(&config.log, usual, cli.global.verbose, &screen, file);
     let context = Context {
         config,
         screen,
@@ -106,7 +131,7 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
     };
     match cli.command {
         Command::Up(args) => block_on(up::run(&context, &args)),
-        Command::Serve(_) => block_on(serve::run(&context)),
+        Command::Serve(args) => block_on(serve::run(&context, &args)),
         Command::Stop(_) => block_on(stop::run(&context)),
         Command::Run(args) => block_on(run::run(&context, &args)),
         Command::Chat(args) => chat::run(&context, &args),
@@ -116,7 +141,10 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
             config::show(&context);
             Ok(())
         }
-        Command::Completions(_) => Ok(()),
+        Command::Logs(args) => block_on(logs::run(&context, &args)),
+        Command::Service(args) => block_on(service::run(&context, &args)),
+        Command::Update(_) => block_on(update::run(&context)),
+        Command::Completions(_) | Command::Man(_) => Ok(()),
     }
 }
 

@@ -3,12 +3,16 @@
 pub mod chat;
 pub mod completions;
 pub mod config;
+pub mod logs;
+pub mod man;
 pub mod models;
 pub mod run;
 pub mod serve;
+pub mod service;
 pub mod status;
 pub mod stop;
 pub mod up;
+pub mod update;
 
 use crate::config::{Config, Key};
 use crate::failure::{Failure, Outcome};

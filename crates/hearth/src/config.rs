@@ -45,6 +45,20 @@ impl fmt::Display for Origin {
     }
 }
 
+/// The user's configuration and home folders.
+pub fn folders() -> Outcome<(PathBuf, PathBuf)> {
+    use etcetera::BaseStrategy;
+    let folders = user_folders()?;
+    Ok((folders.config_dir(), folders.home_dir().to_path_buf()))
+}
+
+fn user_folders() -> Outcome<impl etcetera::BaseStrategy> {
+    etcetera::base_strategy::choose_native_strategy().map_err(|error| {
+        Failure::usage(format!("the user's home folder is unknown: {error}"))
+            .fix("set HOME, or HEARTH_HOME and HEARTH_CONFIG")
+    })
+}
+
 /// The values one layer sets, not parsed yet.
 pub type Layer = BTreeMap<Key, (String, Origin)>;
 
@@ -71,10 +85,7 @@ impl Sources {
     /// The real environment and the platform's folders.
     pub fn of_process(config_flag: Option<&Path>, flags: Vec<(Key, String)>) -> Outcome<Self> {
         use etcetera::BaseStrategy;
-        let folders = etcetera::base_strategy::choose_native_strategy().map_err(|error| {
-            Failure::usage(format!("the user's home folder is unknown: {error}"))
-                .fix("set HOME, or HEARTH_HOME and HEARTH_CONFIG")
-        })?;
+        let folders = user_folders()?;
         let named = config_flag.map(Path::to_path_buf).or_else(|| {
             std::env::var_os("HEARTH_CONFIG")
                 .filter(|path| !path.is_empty())
@@ -132,8 +143,21 @@ impl Sources {
 pub struct LogOptions {
     /// The least severe level shown; `None` leaves it to the command.
     pub level: Option<tracing::level_filters::LevelFilter>,
-    /// How lines look.
+    /// How lines look on standard error; a log file has JSON lines.
     pub format: LogFormat,
+    /// Size in bytes at which the log file makes room for a new one.
+    pub file_size: u64,
+    /// Log files kept, the newest included; at least 1.
+    pub files: u32,
+}
+
+/// How the owner learns of newer versions.
+#[derive(Debug, Clone)]
+pub struct UpdateOptions {
+    /// Address of the list of releases; `None` asks nobody.
+    pub url: Option<String>,
+    /// Whether `hearth up` asks there without being told to.
+    pub check: bool,
 }
 
 /// All settings, resolved.
@@ -151,8 +175,12 @@ pub struct Config {
     pub engine: EngineOptions,
     /// Logging.
     pub log: LogOptions,
+    /// Newer versions.
+    pub update: UpdateOptions,
     /// The configuration file that was looked for.
     pub file: PathBuf,
+    /// Whether somebody named it.
+    pub file_named: bool,
     /// Every value as shown to people, in the order of [`Key::ALL`].
     pub shown: Vec<Shown>,
 }
@@ -305,8 +333,19 @@ impl Resolver<'_> {
             log: LogOptions {
                 level: self.get(Key::LogLevel, value::auto_or(value::level), None)?,
                 format: self.get(Key::LogFormat, LogFormat::parse, LogFormat::Text)?,
+                file_size: self.get(
+                    Key::LogFileSize,
+                    |text| value::size(text).filter(|size| *size >= 4 << 10),
+                    10 << 20,
+                )?,
+                files: self.get(Key::LogFiles, |text| value::whole(text, 1, crate::log_file::MOST_FILES), 5)?,
+            },
+            update: UpdateOptions {
+                url: self.get(Key::UpdateUrl, value::url_or_none, None)?,
+                check: self.get(Key::UpdateCheck, value::switch, false)?,
             },
             file: self.sources.file.clone(),
+            file_named: self.sources.file_named,
             shown: Vec::new(),
             home,
         };
@@ -362,10 +401,14 @@ fn show(config: &Config, key: Key) -> String {
         Key::Cpu => auto(engine.cpu.as_ref()),
         Key::LogLevel => auto(config.log.level.map(|level| level.to_string())),
         Key::LogFormat => config.log.format.name().into(),
+        Key::LogFileSize => value::show_size(config.log.file_size),
+        Key::LogFiles => config.log.files.to_string(),
+        Key::UpdateUrl => config.update.url.clone().unwrap_or_else(|| "none".into()),
+        Key::UpdateCheck => if config.update.check { "on" } else { "off" }.into(),
     }
 }
 
-pub use value::show_size;
+pub use value::{level as log_level, show_size, switch};
 
 #[cfg(test)]
 mod tests;

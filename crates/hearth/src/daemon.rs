@@ -234,11 +234,13 @@ impl Bound {
             std::process::exit(130);
         });
         tracing::info!(address = record.address, pid = record.pid, "serving");
+        tell_systemd(State::Ready);
         let served = node
             .serve(async {
                 let _ = stopped.await;
             })
             .await;
+        tell_systemd(State::Stopping);
         warming.abort();
         // Waits for the models' threads; the record goes last, because `hearth stop` waits for that.
         let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
@@ -247,6 +249,29 @@ impl Bound {
         tracing::info!("stopped");
         served.map_err(|error| Failure::new(format!("the node failed: {error}")))
     }
+}
+
+/// What a service manager wants to know (sd_notify(3)).
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Ready,
+    Stopping,
+}
+
+/// Tells systemd, if it started this process and asked to be told.
+fn tell_systemd(state: State) {
+    #[cfg(target_os = "linux")]
+    {
+        let state = match state {
+            State::Ready => sd_notify::NotifyState::Ready,
+            State::Stopping => sd_notify::NotifyState::Stopping,
+        };
+        if let Err(error) = sd_notify::notify(&[state]) {
+            tracing::warn!("systemd was not told: {error}");
+        }
+    }
+    #[cfg(not(target_os = "linux"))]
+    let _ = state;
 }
 
 /// Resolves at the next SIGINT or SIGTERM.

@@ -105,7 +105,10 @@ impl fmt::Display for Failure {
 impl From<EngineError> for Failure {
     fn from(error: EngineError) -> Self {
         let exit = match error {
-            EngineError::UnknownModel { .. } | EngineError::Invalid { .. } => Exit::Usage,
+            EngineError::UnknownModel { .. }
+            | EngineError::OnlyEmbeds { .. }
+            | EngineError::OnlyGenerates { .. }
+            | EngineError::Invalid { .. } => Exit::Usage,
             _ => Exit::Failed,
         };
         Self {

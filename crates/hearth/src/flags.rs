@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Args};
 
-use crate::config::Key;
+use crate::config::{Key, switch};
 
 /// Flags of every command.
 #[derive(Debug, Clone, Args)]
@@ -95,6 +95,18 @@ pub struct Tuning {
     /// text or json
     #[arg(long, value_name = "FORMAT")]
     pub log_format: Option<String>,
+    /// Size at which the log file makes room
+    #[arg(long, value_name = "SIZE")]
+    pub log_file_size: Option<String>,
+    /// Log files kept, 1 to 100
+    #[arg(long, value_name = "N")]
+    pub log_files: Option<String>,
+    /// Where the releases are listed, or `none`
+    #[arg(long, value_name = "URL")]
+    pub update_url: Option<String>,
+    /// Whether `hearth up` looks for a newer version: on or off
+    #[arg(long, value_name = "WHEN")]
+    pub update_check: Option<String>,
 }
 
 impl Tuning {
@@ -117,13 +129,23 @@ impl Tuning {
             (Key::Cpu, &self.cpu),
             (Key::LogLevel, &self.log_level),
             (Key::LogFormat, &self.log_format),
+            (Key::LogFileSize, &self.log_file_size),
+            (Key::LogFiles, &self.log_files),
+            (Key::UpdateUrl, &self.update_url),
+            (Key::UpdateCheck, &self.update_check),
         ])
     }
 }
 
-fn said<const N: usize>(flags: [(Key, &Option<String>); N]) -> Vec<(Key, String)> {
+/// The flags that were given.
+pub fn said<const N: usize>(flags: [(Key, &Option<String>); N]) -> Vec<(Key, String)> {
     flags
         .into_iter()
         .filter_map(|(key, text)| Some((key, text.clone()?)))
         .collect()
+}
+
+/// A switch of a flag.
+pub fn on_or_off(text: &str) -> Result<bool, String> {
+    switch(text).ok_or_else(|| "give on or off".into())
 }

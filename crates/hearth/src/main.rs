@@ -12,19 +12,22 @@ mod daemon;
 mod ember;
 mod failure;
 mod flags;
+mod log_file;
 mod logging;
 mod record;
 mod screen;
+mod service;
 
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 #[cfg(feature = "mimalloc")]
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
+    commands::completions::answer(cli::Cli::command);
     let cli = cli::Cli::parse();
     let screen = screen::Screen::of_process(cli.global.json);
     match cli::dispatch(cli, screen) {

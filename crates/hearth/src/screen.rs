@@ -29,6 +29,17 @@ impl Screen {
         }
     }
 
+    /// Words without colours.
+    #[cfg(test)]
+    pub fn plain() -> Self {
+        Self {
+            json: false,
+            colour_out: false,
+            colour_err: false,
+            live: false,
+        }
+    }
+
     /// Faint text for standard output.
     pub fn dim(&self, text: &str) -> String {
         paint(self.colour_out, "2", text)
@@ -44,6 +55,16 @@ impl Screen {
         paint(self.colour_out, "32", text)
     }
 
+    /// A failure, for standard output.
+    pub fn red(&self, text: &str) -> String {
+        paint(self.colour_out, "31", text)
+    }
+
+    /// A warning, for standard output.
+    pub fn yellow(&self, text: &str) -> String {
+        paint(self.colour_out, "33", text)
+    }
+
     /// Whether standard error shows colours.
     pub fn colour_err(&self) -> bool {
         self.colour_err
@@ -53,6 +74,13 @@ impl Screen {
     pub fn note(&self, text: &str) {
         self.clear();
         eprintln!("{}", paint(self.colour_err, "2", text));
+    }
+
+    /// Text beside the answer, faint, for who watches.
+    pub fn aside(&self, text: &str) {
+        if self.live {
+            eprint!("{}", paint(self.colour_err, "2", text));
+        }
     }
 
     /// Replaces the progress line; nothing where nobody watches.

@@ -48,7 +48,7 @@ pub(crate) async fn check(
     let (method, headers) = (request.method(), request.headers());
     match verdict(ends, shared.address, method, path, headers) {
         Ok(()) => next.run(request).await,
-        Err((code, message)) => failure::on_route(path, StatusCode::FORBIDDEN, code, &message),
+        Err((code, message)) => failure::on_route(&request, StatusCode::FORBIDDEN, code, &message),
     }
 }
 

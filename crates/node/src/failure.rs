@@ -1,12 +1,15 @@
 //! Failures as HTTP answers: each surface in its own error shape.
 
 use axum::Json;
+use axum::extract::Request;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hearth_engine::EngineError;
 use hearth_protocol::error::{ApiError, ErrorBody, Problem};
 use serde_json::{Map, json};
+
+use crate::{RequestId, anthropic};
 
 /// A failure on OpenAI's routes.
 #[derive(Debug, Clone)]
@@ -80,6 +83,18 @@ impl From<EngineError> for Failure {
                 error.param = Some("messages".into());
                 Self::new(StatusCode::BAD_REQUEST, error)
             }
+            EngineError::InputTooLong { index, .. } => {
+                let code = Some("context_length_exceeded");
+                let mut error = ApiError::new("invalid_request_error", code, message);
+                error.param = Some(format!("input[{index}]"));
+                error.into()
+            }
+            EngineError::OnlyEmbeds { .. } | EngineError::OnlyGenerates { .. } => {
+                let code = Some("unsupported_model");
+                let mut error = ApiError::new("invalid_request_error", code, message);
+                error.param = Some("model".into());
+                error.into()
+            }
             EngineError::Invalid { field, .. } => {
                 ApiError::invalid(Some(field.into()), message).into()
             }
@@ -144,13 +159,24 @@ pub(crate) fn problem_with(
 }
 
 /// A failure in the shape of the route it happened on.
-pub(crate) fn on_route(path: &str, status: StatusCode, code: &str, message: &str) -> Response {
-    if path.starts_with("/v1/") || path == "/v1" {
-        Failure::new(
-            status,
-            ApiError::new("invalid_request_error", Some(code), message),
-        )
-        .into_response()
+pub(crate) fn on_route(
+    request: &Request,
+    status: StatusCode,
+    code: &str,
+    message: &str,
+) -> Response {
+    let path = request.uri().path();
+    let failure = || {
+        let error = ApiError::new("invalid_request_error", Some(code), message);
+        Failure::new(status, error)
+    };
+    if anthropic::is_ours(path) {
+        let id = request.extensions().get::<RequestId>();
+        anthropic::refusal(failure(), id.map_or("", |id| &id.0))
+    } else if path.starts_with("/api/") {
+        crate::ollama::on_route(status, message)
+    } else if path.starts_with("/v1/") || path == "/v1" {
+        failure().into_response()
     } else {
         problem(
             status,

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
 use axum::response::{IntoResponse, Response};
-use hearth_engine::{EngineError, Event, Prompt, Request};
+use hearth_engine::{EmbedInput, EmbedRequest, EngineError, Event, Prompt, Request};
 use serde_json::{Map, json};
 
 use crate::failure::{Failure, problem_with};
@@ -71,7 +71,11 @@ async fn probe(node: &Node) -> Result<(), EngineError> {
         ignore_eos: true,
         ..Request::new(Prompt::Text("Hi".into()))
     };
-    let mut generation = node.engine.generate(None, request).await?;
+    let mut generation = match node.engine.generate(None, request).await {
+        // The default model has vectors to give instead of tokens.
+        Err(EngineError::OnlyEmbeds { .. }) => return probe_embedding(node).await,
+        answer => answer?,
+    };
     while let Some(event) = generation.next().await {
         if matches!(event?, Event::Finished { .. }) {
             node.saw_token();
@@ -79,6 +83,16 @@ async fn probe(node: &Node) -> Result<(), EngineError> {
         }
     }
     Err(EngineError::Unloaded)
+}
+
+async fn probe_embedding(node: &Node) -> Result<(), EngineError> {
+    let request = EmbedRequest {
+        inputs: vec![EmbedInput::Text("Hi".into())],
+        dimensions: None,
+    };
+    node.engine.embed(None, request).await?;
+    node.saw_token();
+    Ok(())
 }
 
 fn healthy(node: &Node, age: Duration) -> Response {

@@ -5,15 +5,20 @@
 //! the terminal: the binary hands it an engine and an address.
 
 mod access;
+mod answer;
+mod anthropic;
+mod body;
 mod door;
 mod failure;
 mod health;
 mod metrics;
 mod native;
+mod ollama;
 mod openai;
 mod openapi;
 mod page;
 mod state;
+mod stream;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -32,6 +37,12 @@ use tracing::Instrument;
 use crate::state::Shared;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The same, as Anthropic's clients look for it.
+const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+
+/// A request's id, for handlers whose answers name it.
+#[derive(Debug, Clone)]
+struct RequestId(String);
 
 /// What a node needs besides its engine.
 #[derive(Debug, Clone)]
@@ -100,8 +111,20 @@ fn router(node: Shared) -> Router {
         .route("/openapi.json", get(openapi::describe))
         .route("/status", get(native::status))
         .route("/shutdown", post(native::shutdown))
+        .route("/api/chat", post(ollama::chat::chat))
+        .route("/api/generate", post(ollama::generate::generate))
+        .route("/api/ps", get(ollama::models::ps))
+        .route("/api/show", post(ollama::models::show))
+        .route("/api/tags", get(ollama::models::tags))
+        .route("/api/version", get(ollama::models::version))
         .route("/v1/chat/completions", post(openai::chat::chat))
         .route("/v1/completions", post(openai::completions::completions))
+        .route("/v1/embeddings", post(openai::embeddings::embeddings))
+        .route("/v1/messages", post(anthropic::messages::messages))
+        .route(
+            "/v1/messages/count_tokens",
+            post(anthropic::messages::count_tokens),
+        )
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
         .fallback(unknown)
@@ -112,7 +135,7 @@ fn router(node: Shared) -> Router {
 }
 
 /// Gives every request an id, a span and a place in the metrics. Bodies are never logged.
-async fn observe(State(node): State<Shared>, request: Request, next: Next) -> Response {
+async fn observe(State(node): State<Shared>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = request
         .extensions()
@@ -134,6 +157,8 @@ async fn observe(State(node): State<Shared>, request: Request, next: Next) -> Re
         route,
         model = tracing::field::Empty
     );
+    let is_anthropics = anthropic::is_ours(request.uri().path());
+    request.extensions_mut().insert(RequestId(id.clone()));
     let mut response = next.run(request).instrument(span.clone()).await;
     let status = response.status().as_u16();
     span.in_scope(|| {
@@ -145,6 +170,10 @@ async fn observe(State(node): State<Shared>, request: Request, next: Next) -> Re
     });
     node.metrics.request(&route, status);
     if let Ok(id) = HeaderValue::from_str(&id) {
+        if is_anthropics {
+            let headers = response.headers_mut();
+            headers.insert(ANTHROPIC_REQUEST_ID, id.clone());
+        }
         response.headers_mut().insert(REQUEST_ID, id);
     }
     response
@@ -153,13 +182,16 @@ async fn observe(State(node): State<Shared>, request: Request, next: Next) -> Re
 async fn unknown(request: Request) -> Response {
     let path = request.uri().path();
     let hint = match path {
+        _ if path.starts_with("/api/") => "; of Ollama's routes this node has chat, generate, embed, tags, show, ps, version, pull, delete and copy",
         _ if path.contains("chat") => "; did you mean /v1/chat/completions?",
         _ if path.contains("completion") => "; did you mean /v1/completions?",
+        _ if path.contains("embed") => "; did you mean /v1/embeddings?",
+        _ if path.contains("message") => "; did you mean /v1/messages?",
         _ if path.contains("model") => "; did you mean /v1/models?",
         _ => "; /openapi.json lists all routes",
     };
     failure::on_route(
-        path,
+        &request,
         StatusCode::NOT_FOUND,
         "unknown_route",
         &format!("there is no route {path}{hint}"),
@@ -170,7 +202,7 @@ async fn wrong_method(method: Method, request: Request) -> Response {
     let path = request.uri().path();
     let message = format!("{path} does not take {method}; see the Allow header");
     failure::on_route(
-        path,
+        &request,
         StatusCode::METHOD_NOT_ALLOWED,
         "method_not_allowed",
         &message,

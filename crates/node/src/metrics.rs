@@ -95,6 +95,11 @@ impl Metrics {
         self.tokens_out.inc_by(generated.into());
         self.request_seconds.observe(took.as_secs_f64());
     }
+
+    /// Texts with so many tokens were embedded.
+    pub fn embedded(&self, prompt: u32) {
+        self.tokens_in.inc_by(prompt.into());
+    }
 }
 
 /// Type of the text that [`Metrics::text`] gives.

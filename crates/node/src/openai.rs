@@ -2,68 +2,17 @@
 
 pub(crate) mod chat;
 pub(crate) mod completions;
+pub(crate) mod embeddings;
 pub(crate) mod models;
-mod sse;
 
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use axum::body::Body;
-use axum::http::StatusCode;
-use futures_util::StreamExt;
-use hearth_engine::{
-    Constraint, EngineError, Event, FinishReason, Generation, Sampling, TokenLogprob, Usage,
-};
+use hearth_engine::{Constraint, FinishReason, Sampling, TokenLogprob, Usage};
 use hearth_protocol::chat::{self as wire, SamplingFields};
 use hearth_protocol::error::ApiError;
 
-use crate::failure::Failure;
-use crate::state::{Node, Shared, unix_time};
+use crate::state::{Node, unix_time};
 
-/// A body too large is still read, up to this many times the limit, so that the client has sent it all when the
-/// answer comes; many clients report a broken pipe instead of an answer that comes before they are done.
-const PATIENCE: usize = 16;
-/// How long a client may send nothing in the middle of its body.
-const PAUSE: Duration = Duration::from_secs(30);
-
-/// The body's bytes, or why they did not come in whole.
-async fn received(node: &Node, body: Body) -> Result<Vec<u8>, Failure> {
-    let refused = |status, message: String| {
-        Failure::new(
-            status,
-            ApiError::new("invalid_request_error", Some("bad_body"), message),
-        )
-    };
-    let limit = node.options.body_limit;
-    let mut stream = body.into_data_stream();
-    let mut bytes = Vec::new();
-    let mut length = 0;
-    loop {
-        let Ok(piece) = tokio::time::timeout(PAUSE, stream.next()).await else {
-            let message = format!("the body stopped coming in for {PAUSE:?}; send it whole");
-            return Err(refused(StatusCode::REQUEST_TIMEOUT, message));
-        };
-        let Some(piece) = piece else { break };
-        let piece = piece.map_err(|error| {
-            refused(
-                StatusCode::BAD_REQUEST,
-                format!("the body did not come in whole: {error}"),
-            )
-        })?;
-        length += piece.len();
-        if length <= limit {
-            bytes.extend_from_slice(&piece);
-        } else if length > limit * PATIENCE {
-            break;
-        }
-    }
-    if length > limit {
-        let message =
-            format!("the body is larger than the {limit} bytes this node accepts; send less");
-        return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, message));
-    }
-    Ok(bytes)
-}
+/// What ends every stream.
+const DONE: &str = "data: [DONE]\n\n";
 
 /// The engine's sampling for a request's fields.
 fn sampling(fields: &SamplingFields) -> Result<Sampling, ApiError> {
@@ -115,6 +64,9 @@ fn usage(usage: Usage) -> wire::Usage {
         prompt_tokens_details: wire::PromptTokensDetails {
             cached_tokens: usage.cached_tokens,
         },
+        completion_tokens_details: wire::CompletionTokensDetails {
+            reasoning_tokens: usage.reasoning_tokens,
+        },
     }
 }
 
@@ -122,6 +74,7 @@ fn reason(reason: FinishReason) -> &'static str {
     match reason {
         FinishReason::Stop => "stop",
         FinishReason::Length => "length",
+        FinishReason::ToolCalls => "tool_calls",
     }
 }
 
@@ -140,103 +93,5 @@ fn logprob(token: &TokenLogprob) -> wire::TokenLogProb {
                 bytes: top.bytes.clone(),
             })
             .collect(),
-    }
-}
-
-/// What a request calls the engine's fields, so that an error names what the client sent.
-#[derive(Debug, Clone, Copy)]
-struct Names {
-    prompt: &'static str,
-    constraint: &'static str,
-    max_tokens: &'static str,
-    logprobs: &'static str,
-}
-
-impl Names {
-    fn failure(&self, error: EngineError) -> Failure {
-        let mut failure = Failure::from(error);
-        let error = &mut failure.error;
-        let Some(field) = error.param.take() else {
-            return failure;
-        };
-        let name = match field.as_str() {
-            "messages" | "prompt" => self.prompt,
-            "constraint" => self.constraint,
-            "max_tokens" => self.max_tokens,
-            "logprobs" => self.logprobs,
-            other => other,
-        };
-        if let Some(rest) = error.message.strip_prefix(&field) {
-            error.message = format!("{name}{rest}");
-        }
-        error.param = Some(name.into());
-        failure
-    }
-}
-
-/// A generation that is measured while it is read, and speaks of a request's own fields.
-struct Watched {
-    node: Shared,
-    generation: Generation,
-    names: Names,
-    begun: Instant,
-    first: bool,
-}
-
-impl Watched {
-    /// Asks the engine.
-    async fn ask(
-        node: &Shared,
-        model: Option<&str>,
-        request: hearth_engine::Request,
-        names: Names,
-        begun: Instant,
-    ) -> Result<Self, Failure> {
-        let generation = node.engine.generate(model, request).await;
-        Ok(Self {
-            node: Arc::clone(node),
-            generation: generation.map_err(|error| names.failure(error))?,
-            names,
-            begun,
-            first: true,
-        })
-    }
-
-    /// The model that answers.
-    fn model(&self) -> &str {
-        &self.generation.model
-    }
-
-    /// The next event. The last one is [`Event::Done`]; a model's thread that ends without a word is a failure.
-    async fn next(&mut self) -> Result<Event, Failure> {
-        let event = self.generation.next().await;
-        self.watch(event.unwrap_or(Err(EngineError::Unloaded)))
-    }
-
-    /// The next event if it is there already.
-    fn try_next(&mut self) -> Option<Result<Event, Failure>> {
-        let event = self.generation.try_next()?;
-        Some(self.watch(event))
-    }
-
-    fn watch(&mut self, event: Result<Event, EngineError>) -> Result<Event, Failure> {
-        match &event {
-            Ok(Event::Text { .. } | Event::Finished { .. }) => {
-                self.node.saw_token();
-                if self.first {
-                    self.first = false;
-                    self.node.metrics.first_token(self.begun.elapsed());
-                }
-            }
-            Ok(Event::Done(usage)) => {
-                self.node.metrics.answered(
-                    usage.prompt_tokens,
-                    usage.completion_tokens,
-                    self.begun.elapsed(),
-                );
-            }
-            _ => {}
-        }
-        event.map_err(|error| self.names.failure(error))
     }
 }

@@ -12,8 +12,17 @@ use utoipa::OpenApi;
         license(name = "Apache-2.0 OR MIT")
     ),
     paths(
+        crate::ollama::chat::chat,
+        crate::ollama::generate::generate,
+        crate::ollama::models::ps,
+        crate::ollama::models::show,
+        crate::ollama::models::tags,
+        crate::ollama::models::version,
         crate::openai::chat::chat,
         crate::openai::completions::completions,
+        crate::openai::embeddings::embeddings,
+        crate::anthropic::messages::messages,
+        crate::anthropic::messages::count_tokens,
         crate::openai::models::list,
         crate::openai::models::one,
         crate::health::health,

@@ -3,8 +3,8 @@
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::header::{
-    CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH, REFERRER_POLICY,
-    X_CONTENT_TYPE_OPTIONS,
+    ACCEPT, CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, ETAG, IF_NONE_MATCH,
+    REFERRER_POLICY, VARY, X_CONTENT_TYPE_OPTIONS,
 };
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -15,15 +15,25 @@ use crate::state::Shared;
 /// Scripts, styles and connections from this node alone.
 const POLICY: &str = "default-src 'self'; img-src 'self' data:; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
-/// The chat and status page.
-#[utoipa::path(get, path = "/", tag = "page", responses((status = 200, description = "HTML")))]
-pub(crate) async fn home(State(node): State<Shared>) -> Response {
+/// What Ollama says here; its clients look for it to see whether somebody is there.
+const RUNNING: &str = "Ollama is running";
+
+/// The chat and status page; programs get a line of text.
+#[utoipa::path(get, path = "/", tag = "page", responses((status = 200, description = "HTML for browsers, else a line of text")))]
+pub(crate) async fn home(State(node): State<Shared>, headers: HeaderMap) -> Response {
+    let mut accepted = headers.get_all(ACCEPT).iter();
+    let browser =
+        accepted.any(|types| types.to_str().is_ok_and(|types| types.contains("text/html")));
+    if !browser {
+        return ([(VARY, "accept")], RUNNING).into_response();
+    }
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (REFERRER_POLICY, "no-referrer"),
         (CACHE_CONTROL, "no-store"),
+        (VARY, "accept"),
     ];
     (headers, hearth_web::home(&node.status())).into_response()
 }

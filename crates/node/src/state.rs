@@ -22,6 +22,8 @@ pub(crate) struct Node {
     pub address: SocketAddr,
     pub started: Instant,
     pub metrics: Metrics,
+    /// What the models' files say.
+    pub facts: crate::ollama::facts::Known,
     /// Somebody asked the node to stop.
     pub stop: Notify,
     /// One health probe at a time.
@@ -38,6 +40,7 @@ impl Node {
             address,
             started: Instant::now(),
             metrics: Metrics::default(),
+            facts: Default::default(),
             stop: Notify::new(),
             probing: Mutex::new(()),
             last_token: AtomicU64::new(0),

@@ -264,20 +264,20 @@ fn what_is_wrong_is_named() {
         (
             json!({"tools": [{"type": "function"}]}),
             400,
-            json!("tools"),
-            "unsupported_parameter",
+            json!("tools[0].function"),
+            "invalid_value",
         ),
         (
-            json!({"messages": [{"role": "user", "content": "x"}, {"role": "tool", "content": "x"}]}),
+            json!({"messages": [{"role": "user", "content": "x"}, {"role": "function", "content": "x"}]}),
             400,
             json!("messages[1].role"),
-            "unsupported_parameter",
+            "invalid_value",
         ),
         (
             json!({"messages": [{"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]}]}),
             400,
-            json!("messages[0].tool_calls"),
-            "unsupported_parameter",
+            json!("messages[0].tool_calls[0].function"),
+            "invalid_value",
         ),
         (
             json!({"logprobs": true, "top_logprobs": 21}),
@@ -447,7 +447,7 @@ fn the_other_routes_answer() {
     ] {
         assert!(described["paths"][path].is_object(), "{path}");
     }
-    let page = node.get("/");
+    let page = node.visit("/");
     assert!(
         page.body.contains("<title>Hearth</title>")
             && page.header("content-security-policy").is_some()

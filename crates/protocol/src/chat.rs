@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
+use crate::tool::{ToolCall, ToolChoice, ToolDefinition};
 
 /// Adds the sampling fields to a request. Not `#[serde(flatten)]`: that loses the path of a wrong field.
 macro_rules! with_sampling_fields {
@@ -94,9 +95,19 @@ with_sampling_fields! {
         /// Variables for the model's chat template (`enable_thinking`, …).
         #[schema(value_type = Option<Object>)]
         pub chat_template_kwargs: Option<Map<String, Value>>,
-        /// Not supported yet: refused unless empty.
-        #[schema(value_type = Option<Vec<Object>>)]
-        pub tools: Option<Vec<Value>>,
+        /// Tools that the model may call.
+        pub tools: Option<Vec<ToolDefinition>>,
+        /// Whether it must; left out, it may.
+        pub tool_choice: Option<ToolChoice>,
+        /// Whether one answer may hold several calls; left out, it may.
+        pub parallel_tool_calls: Option<bool>,
+        /// How much a model that reasons may do so: `none` not at all, `high` without limit.
+        pub reasoning_effort: Option<ReasoningEffort>,
+        /// Whether a model that can reason does; wins over `reasoning_effort`.
+        pub enable_thinking: Option<bool>,
+        /// Most tokens of reasoning; wins over `reasoning_effort`.
+        #[serde(alias = "thinking_budget_tokens")]
+        pub thinking_budget: Option<u32>,
         /// Not supported: refused unless empty.
         #[schema(value_type = Option<Vec<Object>>)]
         pub functions: Option<Vec<Value>>,
@@ -186,8 +197,7 @@ pub enum Role {
     User,
     /// The model.
     Assistant,
-    /// The result of a tool: not supported yet, refused.
-    #[serde(alias = "function")]
+    /// The result of a tool.
     Tool,
 }
 
@@ -197,16 +207,21 @@ pub enum Role {
 pub struct Message {
     /// Who speaks; `developer` is read as `system`.
     pub role: Role,
-    /// What is said; null only for an assistant that said nothing.
+    /// What is said; null only for an assistant that said nothing, or called tools.
     #[serde(default)]
     pub content: Option<Content>,
     /// Name of the speaker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// Not supported yet: refused unless empty.
-    #[serde(default, skip_serializing)]
-    #[schema(value_type = Option<Vec<Object>>)]
-    pub tool_calls: Option<Vec<Value>>,
+    /// Tools the assistant called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_calls: Option<Vec<ToolCall>>,
+    /// Of a tool's result: the call it belongs to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tool_call_id: Option<String>,
+    /// What the assistant thought before it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none", alias = "reasoning")]
+    pub reasoning_content: Option<String>,
     /// Not supported: refused unless null.
     #[serde(default, skip_serializing)]
     #[schema(value_type = Option<Object>)]
@@ -232,6 +247,37 @@ pub struct Part {
     /// The text.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub text: Option<String>,
+}
+
+/// How much a model may reason.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum ReasoningEffort {
+    /// Not at all.
+    None,
+    /// Up to 512 tokens.
+    Minimal,
+    /// Up to 2,048 tokens.
+    Low,
+    /// Up to 8,192 tokens.
+    Medium,
+    /// As long as it wants.
+    High,
+    /// As long as it wants.
+    XHigh,
+}
+
+impl ReasoningEffort {
+    /// Most tokens of reasoning; `None` is no limit.
+    pub fn budget(self) -> Option<u32> {
+        match self {
+            Self::None => Some(0),
+            Self::Minimal => Some(512),
+            Self::Low => Some(2048),
+            Self::Medium => Some(8192),
+            Self::High | Self::XHigh => None,
+        }
+    }
 }
 
 /// What the answer must look like.
@@ -272,11 +318,8 @@ impl ChatRequest {
         for (at, message) in self.messages.iter().enumerate() {
             message.check(&format!("messages[{at}]"))?;
         }
-        if self.tools.as_ref().is_some_and(|tools| !tools.is_empty()) {
-            return Err(ApiError::unsupported(
-                "tools",
-                "tools are not supported yet; leave them out",
-            ));
+        for (at, tool) in self.tools.iter().flatten().enumerate() {
+            tool.function(&format!("tools[{at}]"))?;
         }
         if self
             .functions
@@ -285,7 +328,7 @@ impl ChatRequest {
         {
             return Err(ApiError::unsupported(
                 "functions",
-                "functions are not supported; leave them out",
+                "functions are not supported; send them as tools",
             ));
         }
         if self
@@ -318,22 +361,26 @@ impl ChatRequest {
 
 impl Message {
     fn check(&self, place: &str) -> Result<(), ApiError> {
-        // Templates that know no tools drop these without a word.
-        for (field, used) in [
-            ("role", self.role == Role::Tool),
-            (
-                "tool_calls",
-                self.tool_calls
-                    .as_ref()
-                    .is_some_and(|calls| !calls.is_empty()),
-            ),
-            ("function_call", self.function_call.is_some()),
-        ] {
-            if used {
-                let param = format!("{place}.{field}");
-                let message =
-                    format!("{param}: tools are not supported yet; leave their messages out");
-                return Err(ApiError::unsupported(&param, message));
+        if self.function_call.is_some() {
+            let param = format!("{place}.function_call");
+            let message = format!("{param} is not supported; send it as tool_calls");
+            return Err(ApiError::unsupported(&param, message));
+        }
+        let called = self
+            .tool_calls
+            .as_ref()
+            .is_some_and(|calls| !calls.is_empty());
+        if called && self.role != Role::Assistant {
+            let param = format!("{place}.tool_calls");
+            let message = format!("{param}: only an assistant calls tools");
+            return Err(ApiError::invalid(Some(param), message));
+        }
+        for (at, call) in self.tool_calls.iter().flatten().enumerate() {
+            let arguments = &call.function.arguments;
+            if !arguments.is_empty() && serde_json::from_str::<Value>(arguments).is_err() {
+                let param = format!("{place}.tool_calls[{at}].function.arguments");
+                let message = format!("{param} is not JSON; send the text that the model gave");
+                return Err(ApiError::invalid(Some(param), message));
             }
         }
         match &self.content {
@@ -360,7 +407,7 @@ impl Message {
                 Ok(())
             }
             Some(Content::Text(_)) => Ok(()),
-            None if self.role == Role::Assistant => Ok(()),
+            None if matches!(self.role, Role::Assistant | Role::Tool) => Ok(()),
             None => {
                 let param = format!("{place}.content");
                 Err(ApiError::invalid(
@@ -383,6 +430,15 @@ pub struct Usage {
     pub total_tokens: u32,
     /// Where the prompt's tokens came from.
     pub prompt_tokens_details: PromptTokensDetails,
+    /// What the generated tokens are.
+    pub completion_tokens_details: CompletionTokensDetails,
+}
+
+/// What generated tokens are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct CompletionTokensDetails {
+    /// Tokens of reasoning.
+    pub reasoning_tokens: u32,
 }
 
 /// Where a prompt's tokens came from.
@@ -420,7 +476,7 @@ pub struct Choice {
     pub message: Answer,
     /// Log probabilities, if asked for.
     pub logprobs: Option<LogProbs>,
-    /// `stop` or `length`.
+    /// `stop`, `length` or `tool_calls`.
     pub finish_reason: String,
 }
 
@@ -429,8 +485,14 @@ pub struct Choice {
 pub struct Answer {
     /// Always `assistant`.
     pub role: String,
-    /// The text.
-    pub content: String,
+    /// The text; null if the model called tools and said nothing.
+    pub content: Option<String>,
+    /// What the model thought before it answered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reasoning_content: Option<String>,
+    /// Tools that the model calls.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tool_calls: Vec<ToolCall>,
     /// Always null here.
     pub refusal: Option<String>,
 }

@@ -46,6 +46,9 @@ pub struct ModelStatus {
     pub parameters: Option<u64>,
     /// Longest sequence (prompt and answer) one request may use, in tokens, once loaded.
     pub context: Option<u32>,
+    /// Elements of its vectors, once loaded, if it is an embedding model.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dimensions: Option<u32>,
     /// Live counters, once loaded.
     pub load: Option<ModelLoad>,
 }

@@ -113,7 +113,7 @@ const CHAT: [Field; 6] = [
     ("logprobs", Value::is_boolean),
     ("top_logprobs", |value| whole(value, 0, u8::MAX.into())),
     ("chat_template_kwargs", Value::is_object),
-    ("tools", Value::is_array),
+    ("parallel_tool_calls", Value::is_boolean),
     ("modalities", |value| many(value, Value::is_string)),
 ];
 
@@ -275,15 +275,17 @@ fn every_refusal_of_a_chat_names_its_field() {
         ("messages[0].content", message(json!({"role": "user"}))),
         (
             "messages[0].role",
-            message(json!({"role": "tool", "content": "5", "tool_call_id": "1"})),
-        ),
-        (
-            "messages[0].role",
             message(json!({"role": "function", "content": "5", "name": "f"})),
         ),
         (
-            "messages[0].tool_calls",
+            "messages[0].tool_calls[0].function",
             message(json!({"role": "assistant", "content": null, "tool_calls": [{"id": "1"}]})),
+        ),
+        (
+            "messages[0].tool_calls",
+            message(
+                json!({"role": "user", "content": "x", "tool_calls": [{"id": "1", "function": {"name": "f", "arguments": "{}"}}]}),
+            ),
         ),
         (
             "messages[0].function_call",
@@ -303,7 +305,21 @@ fn every_refusal_of_a_chat_names_its_field() {
             "messages[0].content[0].text",
             message(json!({"role": "user", "content": [{"type": "text"}]})),
         ),
-        ("tools", and(json!({"tools": [{"type": "function"}]}))),
+        (
+            "tools[0].function",
+            and(json!({"tools": [{"type": "function"}]})),
+        ),
+        (
+            "tools[1].type",
+            and(
+                json!({"tools": [{"type": "function", "function": {"name": "f"}}, {"type": "web_search"}]}),
+            ),
+        ),
+        ("tool_choice", and(json!({"tool_choice": "perhaps"}))),
+        (
+            "reasoning_effort",
+            and(json!({"reasoning_effort": "endless"})),
+        ),
         ("functions", and(json!({"functions": [{"name": "f"}]}))),
         ("modalities", and(json!({"modalities": ["text", "audio"]}))),
         ("top_logprobs", and(json!({"top_logprobs": 2}))),

@@ -2,8 +2,8 @@
 #![allow(clippy::unwrap_used)]
 
 use hearth_protocol::chat::{
-    Answer, ChatCompletion, Choice, Content, LogProbs, Message, PromptTokensDetails, TokenLogProb,
-    TopLogProb, Usage,
+    Answer, ChatCompletion, Choice, CompletionTokensDetails, Content, LogProbs, Message,
+    PromptTokensDetails, TokenLogProb, TopLogProb, Usage,
 };
 use hearth_protocol::completion::{Completion, CompletionChoice, CompletionLogProbs};
 use hearth_protocol::error::{ApiError, ErrorBody, Problem};
@@ -28,6 +28,9 @@ const USAGE: Usage = Usage {
     completion_tokens: 2,
     total_tokens: 26,
     prompt_tokens_details: PromptTokensDetails { cached_tokens: 16 },
+    completion_tokens_details: CompletionTokensDetails {
+        reasoning_tokens: 0,
+    },
 };
 
 fn facts(facts: Value) -> Map<String, Value> {
@@ -40,7 +43,9 @@ fn a_chat_completion() {
         index,
         message: Answer {
             role: "assistant".into(),
-            content: "Grüß \"dich\"\n".into(),
+            content: Some("Grüß \"dich\"\n".into()),
+            reasoning_content: None,
+            tool_calls: Vec::new(),
             refusal: None,
         },
         logprobs,
@@ -91,6 +96,9 @@ fn a_chat_completion() {
         "total_tokens": 26,
         "prompt_tokens_details": {
           "cached_tokens": 16
+        },
+        "completion_tokens_details": {
+          "reasoning_tokens": 0
         }
       },
       "system_fingerprint": "hearth-0.1.0"
@@ -145,6 +153,9 @@ fn usage() {
       "total_tokens": 26,
       "prompt_tokens_details": {
         "cached_tokens": 16
+      },
+      "completion_tokens_details": {
+        "reasoning_tokens": 0
       }
     }
     "#);
@@ -216,6 +227,9 @@ fn a_completion() {
         "total_tokens": 26,
         "prompt_tokens_details": {
           "cached_tokens": 16
+        },
+        "completion_tokens_details": {
+          "reasoning_tokens": 0
         }
       },
       "system_fingerprint": "hearth-0.1.0"
@@ -379,6 +393,7 @@ fn a_nodes_status() {
         architecture: None,
         parameters: None,
         context: None,
+        dimensions: None,
         load: None,
     };
     let body = NodeStatus {

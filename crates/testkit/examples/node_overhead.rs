@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use hearth_engine::{Catalogue, Engine, EngineOptions, ModelOptions, Prompt, Request, Sampling};
+use hearth_engine::{Catalogue, Chat, Engine, EngineOptions, ModelOptions, Prompt, Request, Sampling};
 use hearth_node::{Node, NodeOptions};
 use serde_json::json;
 
@@ -95,11 +95,7 @@ async fn run(path: String) -> Result<(), String> {
 
 async fn ask_engine(engine: &Engine, length: u32) -> Result<Duration, String> {
     let messages = vec![json!({"role": "user", "content": "a word"})];
-    let mut request = Request::new(Prompt::Chat {
-        messages,
-        tools: Vec::new(),
-        variables: serde_json::Map::new(),
-    });
+    let mut request = Request::new(Prompt::Chat(Chat::new(messages)));
     request.sampling = Sampling {
         temperature: Some(0.0),
         ..Sampling::default()

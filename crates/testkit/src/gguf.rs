@@ -31,6 +31,10 @@ pub struct Shape {
     pub vocabulary: usize,
     /// How text becomes tokens.
     pub tokenizer: Tokenizer,
+    /// The chat template.
+    pub template: &'static str,
+    /// Makes it an embedding model with this `pooling_type` of GGUF (3 takes the last token's vector).
+    pub pooling: Option<u32>,
 }
 
 /// How text becomes tokens.
@@ -54,6 +58,8 @@ impl Shape {
         feed_forward: 256,
         vocabulary: 1536,
         tokenizer: Tokenizer::Bpe("qwen2"),
+        template: CHAT_TEMPLATE,
+        pooling: None,
     };
 
     /// [`Shape::TINY`] with another tokenizer.
@@ -75,6 +81,8 @@ impl Shape {
         feed_forward: 3072,
         vocabulary: 151_936,
         tokenizer: Tokenizer::Bpe("qwen2"),
+        template: CHAT_TEMPLATE,
+        pooling: None,
     };
 
     /// The shape of that name.
@@ -156,14 +164,14 @@ pub fn write(path: &Path, shape: &Shape, quantisation: Quantisation, seed: u64) 
 }
 
 /// Zeros up to the next multiple of the alignment after `length` bytes.
-fn pad(out: &mut impl Write, length: u64) -> io::Result<()> {
+pub(crate) fn pad(out: &mut impl Write, length: u64) -> io::Result<()> {
     let missing = length.next_multiple_of(ALIGNMENT) - length;
     out.write_all(&[0; ALIGNMENT as usize][..missing as usize])
 }
 
 /// Storage format of one tensor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Format {
+pub(crate) enum Format {
     F32,
     F16,
     Q8_0,
@@ -380,8 +388,35 @@ fn header(shape: &Shape, quantisation: Quantisation, tensors: &[Tensor]) -> Vec<
         ("tokenizer.ggml.padding_token_id", special(0)),
         ("tokenizer.ggml.eos_token_id", special(2)),
         ("tokenizer.ggml.add_bos_token", Value::Bool(false)),
-        ("tokenizer.chat_template", Value::Text(CHAT_TEMPLATE)),
+        ("tokenizer.chat_template", Value::Text(shape.template)),
     ];
+    let pooling = shape.pooling.map(Value::U32);
+    let pooling = pooling.map(|kind| ("qwen3.pooling_type", kind));
+    let metadata: Vec<_> = metadata.into_iter().chain(pooling).collect();
+    let tensors = tensors.iter().map(|tensor| Entry {
+        name: &tensor.name,
+        columns: tensor.columns,
+        rows: tensor.rows,
+        format: tensor.format,
+        bytes: tensor.bytes(),
+    });
+    head(&metadata, tensors)
+}
+
+/// A tensor as the header lists it.
+pub(crate) struct Entry<'a> {
+    pub name: &'a str,
+    pub columns: usize,
+    pub rows: usize,
+    pub format: Format,
+    pub bytes: u64,
+}
+
+/// Magic, metadata and list of tensors.
+pub(crate) fn head<'a>(
+    metadata: &[(&str, Value)],
+    tensors: impl ExactSizeIterator<Item = Entry<'a>>,
+) -> Vec<u8> {
     let mut out = b"GGUF".to_vec();
     out.extend(3u32.to_le_bytes());
     out.extend((tensors.len() as u64).to_le_bytes());
@@ -392,7 +427,7 @@ fn header(shape: &Shape, quantisation: Quantisation, tensors: &[Tensor]) -> Vec<
     }
     let mut offset = 0;
     for tensor in tensors {
-        text(&mut out, &tensor.name);
+        text(&mut out, tensor.name);
         let dimensions = if tensor.rows == 1 {
             vec![tensor.columns]
         } else {
@@ -404,13 +439,13 @@ fn header(shape: &Shape, quantisation: Quantisation, tensors: &[Tensor]) -> Vec<
             .for_each(|&length| out.extend((length as u64).to_le_bytes()));
         out.extend(tensor.format.id().to_le_bytes());
         out.extend(u64::to_le_bytes(offset));
-        offset += tensor.bytes().next_multiple_of(ALIGNMENT);
+        offset += tensor.bytes.next_multiple_of(ALIGNMENT);
     }
     out
 }
 
 /// A metadata value.
-enum Value<'a> {
+pub(crate) enum Value<'a> {
     U32(u32),
     F32(f32),
     Bool(bool),
@@ -585,7 +620,7 @@ fn byte_characters() -> Vec<String> {
 }
 
 /// SplitMix64: small, fast, and every seed is a good one.
-struct Random(u64);
+pub(crate) struct Random(pub u64);
 
 impl Random {
     fn next(&mut self) -> u64 {
@@ -596,7 +631,7 @@ impl Random {
     }
 
     /// From -1 to 1.
-    fn symmetric(&mut self) -> f32 {
+    pub fn symmetric(&mut self) -> f32 {
         (self.next() >> 40) as f32 / (1u64 << 23) as f32 - 1.0
     }
 

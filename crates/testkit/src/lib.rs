@@ -1,4 +1,5 @@
 //! hearth-testkit
 
+pub mod bert;
 pub mod gguf;
 pub mod node;

@@ -60,6 +60,14 @@ impl TestNode {
     /// # Panics
     /// If it cannot start; a test cannot go on then.
     pub fn with(options: EngineOptions, node: NodeOptions) -> Self {
+        Self::over(None, options, node)
+    }
+
+    /// As [`TestNode::with`], with the models of a folder beside `ember`.
+    ///
+    /// # Panics
+    /// If it cannot start; a test cannot go on then.
+    pub fn over(folder: Option<PathBuf>, options: EngineOptions, node: NodeOptions) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, address) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -68,7 +76,7 @@ impl TestNode {
                 .enable_all()
                 .build();
             runtime.expect("a runtime").block_on(async move {
-                let mut catalogue = Catalogue::new(None);
+                let mut catalogue = Catalogue::new(folder);
                 catalogue.register("ember", ember());
                 let engine = Engine::new(options, catalogue);
                 let node = Node::bind(([127, 0, 0, 1], 0).into(), engine, node)
@@ -111,6 +119,25 @@ impl TestNode {
     /// If the node does not answer.
     pub fn get(&self, path: &str) -> Reply {
         Reply::read(self.agent.get(self.url(path)).call())
+    }
+
+    /// Status, headers and body of a GET as a browser sends it for a page.
+    ///
+    /// # Panics
+    /// If the node does not answer.
+    pub fn visit(&self, path: &str) -> Reply {
+        let request = self.agent.get(self.url(path));
+        Reply::read(request.header("accept", "text/html,*/*;q=0.8").call())
+    }
+
+    /// Status, headers and body of a DELETE of these bytes as JSON.
+    ///
+    /// # Panics
+    /// If the node does not answer.
+    pub fn delete(&self, path: &str, body: impl AsRef<[u8]>) -> Reply {
+        let request = self.agent.delete(self.url(path)).force_send_body();
+        let request = request.content_type("application/json");
+        Reply::read(request.send(body.as_ref()))
     }
 
     /// Status, headers and body of a POST of these bytes as JSON.

@@ -131,7 +131,7 @@ fn elsewhere(status: &NodeStatus, base: &str) -> Markup {
             (snippet("curl", &curl(base)))
             (snippet("Python", &python))
             p.links {
-                a href="/openapi.json" { "API description" } " · " a href="/health" { "health" } " · "
+                a href="/models" { "models for this machine" } " · " a href="/openapi.json" { "API description" } " · " a href="/health" { "health" } " · "
                 a href="/metrics" { "metrics" } " · version " (status.version)
             }
         }

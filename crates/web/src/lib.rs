@@ -5,8 +5,10 @@
 
 mod asset;
 mod home;
+mod models;
 mod status;
 mod units;
 
 pub use asset::{Asset, asset};
 pub use home::home;
+pub use models::models;

@@ -21,6 +21,7 @@ fn status(name: &str) -> NodeStatus {
             architecture: None,
             parameters: None,
             context: None,
+            dimensions: None,
             load: Some(ModelLoad {
                 slots: 4,
                 slots_busy: 1,

@@ -15,6 +15,7 @@ use super::{Context, models, runtime};
 use crate::answer::{self, Question, Speaker, model_name};
 use crate::daemon::interrupted;
 use crate::failure::{Failure, Outcome};
+use crate::flags::on_or_off;
 use crate::screen::{Screen, print, println};
 
 /// Temperature of another answer to the same question, unless one was chosen.
@@ -24,6 +25,7 @@ const HELP: &str = "\
 /model [NAME]   show the models, or talk to another one
 /system [TEXT]  say what the model should be; alone, take it back
 /save FILE      keep the conversation, as Markdown or (FILE.json) as messages
+/think on|off   whether a model that can reason before it answers does
 /regenerate     another answer to the last question
 /clear          begin anew
 /help           this
@@ -54,6 +56,9 @@ pub struct ChatArgs {
     /// Most tokens of one answer
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<u32>,
+    /// Whether a model that can reason before it answers does
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    pub think: Option<bool>,
 }
 
 /// Talks until the input ends. Reading lines blocks, so the runtime works beside this thread and not around it.
@@ -72,6 +77,7 @@ pub fn run(context: &Context, args: &ChatArgs) -> Outcome {
         model: args.model.as_deref().map(model_name),
         temperature: args.temperature,
         max_tokens: args.max_tokens,
+        think: args.think,
         saved: None,
     };
     let outcome = chat.talk(input, &runtime);
@@ -90,6 +96,7 @@ struct Chat {
     model: Option<String>,
     temperature: Option<f32>,
     max_tokens: Option<u32>,
+    think: Option<bool>,
     /// The file this conversation was saved to last, which a later /save may replace.
     saved: Option<PathBuf>,
 }
@@ -172,6 +179,16 @@ impl Chat {
                     "system message set"
                 });
             }
+            "think" => {
+                let think = on_or_off(rest)
+                    .map_err(|fix| Failure::usage("/think needs on or off").fix(fix))?;
+                self.think = Some(think);
+                self.say(if think {
+                    "a model that can reason does"
+                } else {
+                    "answers come without reasoning"
+                });
+            }
             "save" => return self.save(rest),
             "clear" => {
                 self.transcript.messages.clear();
@@ -241,6 +258,7 @@ impl Chat {
             messages: self.transcript.all(),
             max_tokens: self.max_tokens,
             temperature,
+            think: self.think,
             ..Question::default()
         };
         let (screen, live) = (self.screen, !self.screen.json);

@@ -89,6 +89,7 @@ fn on_disk(config: &Config) -> (Vec<ModelStatus>, String) {
         architecture: None,
         parameters: None,
         context: None,
+        dimensions: None,
         load: None,
     });
     (models.collect(), default)

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Context;
 use crate::answer::{Question, Speaker, model_name};
 use crate::failure::{Failure, Outcome};
+use crate::flags::on_or_off;
 use crate::screen::{print, println};
 
 /// Flags of `hearth run`.
@@ -44,6 +45,9 @@ pub struct RunArgs {
     /// Same seed, same text
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
+    /// Whether a model that can reason before it answers does
+    #[arg(long, value_name = "on|off", value_parser = on_or_off)]
+    pub think: Option<bool>,
 }
 
 /// Asks and prints.
@@ -122,6 +126,7 @@ fn question(args: &RunArgs) -> Outcome<Question> {
         max_tokens: args.max_tokens,
         temperature: args.temperature,
         seed: args.seed,
+        think: args.think,
     })
 }
 

@@ -16,15 +16,29 @@ EXAMPLES
   hearth serve --model ~/models/qwen3-4b-q4_k_m.gguf --context 16384 --slots 2
   hearth serve --host 127.0.0.1:0 --home /tmp/second    a second node on a free port
 
-Logs go to standard error. SIGINT and SIGTERM let running answers end for a moment; a second one stops at once.")]
+Logs go to standard error, or with --log-to-file to HEARTH_HOME/logs (hearth logs). SIGINT and SIGTERM let running answers end for a moment; a second one stops at once.")]
 pub struct ServeArgs {
+    /// Log to a file that makes room, as a node in the background does
+    #[arg(long)]
+    pub log_to_file: bool,
     /// How the node and its models run.
     #[command(flatten)]
     pub tuning: Tuning,
 }
 
 /// Serves until told to stop.
-pub async fn run(context: &Context) -> Outcome {
+pub async fn run(context: &Context, args: &ServeArgs) -> Outcome {
+    let served = serve(context).await;
+    if let Err(failure) = &served
+        && args.log_to_file
+    {
+        // Standard error says it as well, but the log should not just end.
+        tracing::error!(fix = failure.fix, "{}", failure.message);
+    }
+    served
+}
+
+async fn serve(context: &Context) -> Outcome {
     let bound = daemon::bind(&context.config)
         .await
         .map_err(Unstarted::failure)?;

@@ -10,8 +10,8 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 
-use self::log::Log;
-use super::Context;
+use self::log::LastWords;
+use super::{Context, update};
 use crate::answer::{self, Answer, Question, Speaker};
 use crate::client::Client;
 use crate::config::HostPort;
@@ -131,11 +131,16 @@ async fn introduce(context: &Context, client: &Client, pid: u32, stop: &str) -> 
         })
         .await?;
     match live {
-        true => println(&format!(
-            "\n{}\n\n{}",
-            screen.dim(&answer.summary()),
-            next(client.place(), stop, screen)
-        )),
+        true => {
+            println(&format!(
+                "\n{}\n\n{}",
+                screen.dim(&answer.summary()),
+                next(client.place(), stop, screen)
+            ));
+            if let Some(remark) = update::remark(&context.config.update).await {
+                println(&format!("\n{remark}"));
+            }
+        }
         false => println(&described(client.place(), pid, &answer).to_string()),
     }
     Ok(())
@@ -196,8 +201,8 @@ async fn detached(context: &Context, args: &UpArgs) -> Outcome {
     if let Ok((client, status)) = daemon::running(config).await {
         return already(context, args, client, status.pid).await;
     }
-    let (log, file) = Log::open(&config.home)?;
-    let mut child = spawn(context, file)?;
+    let (words, errors) = LastWords::expect(&config.home)?;
+    let mut child = spawn(context, errors)?;
     let started = Instant::now();
     let record = loop {
         if let Some(record) =
@@ -213,11 +218,11 @@ async fn detached(context: &Context, args: &UpArgs) -> Outcome {
                     "the node did not open its door within {} s",
                     DOOR_LIMIT.as_secs()
                 ))
-                .fix(format!("see {}", log.path().display())));
+                .fix("see what it does: hearth logs"));
             }
             _ => {
                 screen.clear();
-                return Err(log.last_words());
+                return Err(words.failure());
             }
         }
         screen.progress("starting the node");
@@ -234,23 +239,20 @@ async fn detached(context: &Context, args: &UpArgs) -> Outcome {
     .await;
     if introduced.is_ok() && !screen.json {
         println(&screen.dim(&format!(
-            "the node stays in the background (pid {}); log: {}",
+            "the node stays in the background (pid {}); log: {} logs",
             record.pid,
-            log.path().display()
+            called()
         )));
     }
     introduced
 }
 
-fn spawn(context: &Context, log: File) -> Outcome<Child> {
-    let errors = log
-        .try_clone()
-        .map_err(|error| Failure::new(format!("cannot share the node's log: {error}")))?;
+fn spawn(context: &Context, errors: File) -> Outcome<Child> {
     let program = std::env::current_exe().map_err(|error| {
         Failure::new(format!("cannot find this executable to start it: {error}"))
     })?;
     let mut command = Command::new(program);
-    command.arg("serve");
+    command.args(["serve", "--log-to-file"]);
     for (key, text) in &context.flags {
         command.arg(format!("--{}={text}", key.flag()));
     }
@@ -260,11 +262,11 @@ fn spawn(context: &Context, log: File) -> Outcome<Child> {
     for _ in 0..context.global.verbose {
         command.arg("-v");
     }
-    // The log is a file: colours would only disturb there.
+    // Its words are read from a file: colours would only disturb there.
     command
         .env("NO_COLOR", "1")
         .stdin(Stdio::null())
-        .stdout(log)
+        .stdout(Stdio::null())
         .stderr(errors);
     #[cfg(unix)]
     {

@@ -40,6 +40,14 @@ pub enum Key {
     LogLevel,
     /// How log lines look.
     LogFormat,
+    /// Size at which the log file makes room.
+    LogFileSize,
+    /// Log files kept.
+    LogFiles,
+    /// Where the releases are listed.
+    UpdateUrl,
+    /// Whether `hearth up` asks there.
+    UpdateCheck,
 }
 
 /// Name in the file, environment variable, flag, accepted form.
@@ -47,7 +55,7 @@ type Names = (&'static str, &'static str, &'static str, &'static str);
 
 impl Key {
     /// All of them, in the order people see them.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 22] = [
         Self::Host,
         Self::Home,
         Self::Model,
@@ -66,6 +74,10 @@ impl Key {
         Self::Cpu,
         Self::LogLevel,
         Self::LogFormat,
+        Self::LogFileSize,
+        Self::LogFiles,
+        Self::UpdateUrl,
+        Self::UpdateCheck,
     ];
 
     fn names(self) -> Names {
@@ -167,6 +179,30 @@ impl Key {
                 "HEARTH_LOG_FORMAT",
                 "log-format",
                 "text or json",
+            ),
+            Self::LogFileSize => (
+                "log_file_size",
+                "HEARTH_LOG_FILE_SIZE",
+                "log-file-size",
+                "a size of at least 4KiB, such as 10MiB",
+            ),
+            Self::LogFiles => (
+                "log_files",
+                "HEARTH_LOG_FILES",
+                "log-files",
+                "a number from 1 to 100",
+            ),
+            Self::UpdateUrl => (
+                "update_url",
+                "HEARTH_UPDATE_URL",
+                "update-url",
+                "`none`, or an address that begins with https:// or http://",
+            ),
+            Self::UpdateCheck => (
+                "update_check",
+                "HEARTH_UPDATE_CHECK",
+                "update-check",
+                "on or off",
             ),
         }
     }

@@ -92,6 +92,10 @@ fn every_setting_can_come_from_the_file_the_environment_and_a_flag() {
         (Key::Cpu, "haswell"),
         (Key::LogLevel, "debug"),
         (Key::LogFormat, "json"),
+        (Key::LogFileSize, "1MiB"),
+        (Key::LogFiles, "3"),
+        (Key::UpdateUrl, "https://hearth.example/releases.json"),
+        (Key::UpdateCheck, "on"),
     ];
     assert_eq!(
         values.map(|(key, _)| key),
@@ -260,6 +264,10 @@ fn defaults_are_shown_as_documented() {
         "cpu = auto (default)",
         "log_level = auto (default)",
         "log_format = text (default)",
+        "log_file_size = 10MiB (default)",
+        "log_files = 5 (default)",
+        "update_url = none (default)",
+        "update_check = off (default)",
     ];
     assert_eq!(shown, expected);
 }

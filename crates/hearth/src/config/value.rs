@@ -147,6 +147,18 @@ pub fn switch(text: &str) -> Option<bool> {
     }
 }
 
+/// `none`, or an address of the web. What comes after the scheme is the client's to judge.
+pub fn url_or_none(text: &str) -> Option<Option<String>> {
+    let rest = text
+        .strip_prefix("https://")
+        .or_else(|| text.strip_prefix("http://"));
+    match rest {
+        Some(rest) if !rest.is_empty() => Some(Some(text.to_owned())),
+        None if text == "none" => Some(None),
+        _ => None,
+    }
+}
+
 /// KV cache types, keys then values.
 pub fn kv(text: &str) -> Option<KvType> {
     [

@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use hearth_testkit::bert::{Bert, Pooling};
+
 use crate::household::Household;
 
 fn scripts() -> PathBuf {
@@ -42,25 +44,58 @@ fn passes(mut script: Command, checks: usize) {
     );
 }
 
+/// A household with an embedding model, `bert`, beside the embedded one.
+fn embedding_household() -> Household {
+    let household = Household::new();
+    let models = household.home().join("models");
+    std::fs::create_dir_all(&models).unwrap();
+    let bert = Bert::new(Pooling::Mean, 1);
+    bert.write(&models.join("bert.gguf")).unwrap();
+    household
+}
+
 #[test]
 fn the_python_package_openai_works() {
-    let household = Household::new();
+    let household = embedding_household();
     let node = household.serve(&[]);
     let mut script = Command::new(installed("python/bin/python"));
     script
         .arg(scripts().join("openai_client.py"))
         .arg(format!("http://{}/v1", node.address));
-    passes(script, 10);
+    passes(script, 11);
 }
 
 #[test]
 fn the_javascript_package_openai_works() {
-    let household = Household::new();
+    let household = embedding_household();
     let node = household.serve(&[]);
     let mut script = Command::new(installed("node/node_modules/.bin/node"));
     script
         .arg(scripts().join("openai_client.mjs"))
         .arg(format!("http://{}/v1", node.address))
+        .arg(installed("node"));
+    passes(script, 8);
+}
+
+#[test]
+fn the_python_package_anthropic_works() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let mut script = Command::new(installed("python/bin/python"));
+    script
+        .arg(scripts().join("anthropic_client.py"))
+        .arg(format!("http://{}", node.address));
+    passes(script, 11);
+}
+
+#[test]
+fn the_javascript_package_anthropic_works() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let mut script = Command::new(installed("node/node_modules/.bin/node"));
+    script
+        .arg(scripts().join("anthropic_client.mjs"))
+        .arg(format!("http://{}", node.address))
         .arg(installed("node"));
     passes(script, 7);
 }

@@ -138,7 +138,7 @@ pub struct Ran {
 }
 
 impl Ran {
-    fn new(arguments: &[&str], output: Output) -> Self {
+    pub fn new(arguments: &[&str], output: Output) -> Self {
         Self {
             code: output.status.code(),
             out: String::from_utf8(output.stdout).unwrap(),

@@ -4,4 +4,9 @@
 mod cli;
 mod clients;
 mod household;
+mod logs;
+mod manual;
 mod page;
+mod service;
+mod shells;
+mod update;

@@ -6,18 +6,21 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use hearth_engine::{Constraint, Event, Prompt, Request};
+use hearth_engine::{Chat, Constraint, Event, Prompt, Reasoning, Request, Tool, Tools};
 use hearth_protocol::chat::{
     Answer, ChatCompletion, ChatRequest, Choice, LogProbs, ResponseFormat,
 };
 use hearth_protocol::error::{ApiError, ErrorBody};
 use hearth_protocol::parse;
+use hearth_protocol::tool::{self, ToolCall, ToolMode};
 use serde_json::{Value, json};
 
-use super::sse::{self, Chunks};
-use super::{Head, Names, Watched, gbnf, logprob, reason, received, sampling, usage};
+use super::{DONE, Head, gbnf, logprob, reason, sampling, usage};
+use crate::answer::{Names, Watched, Whole, call_id};
+use crate::body::received;
 use crate::failure::Failure;
 use crate::state::Shared;
+use crate::stream::{self, Chunks};
 
 /// Answers a conversation.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", request_body = ChatRequest, responses(
@@ -38,10 +41,10 @@ pub(crate) async fn chat(State(node): State<Shared>, body: Body) -> Result<Respo
     let logprobs = request.logprobs == Some(true);
     if request.stream == Some(true) {
         let chunks = ChatChunks::new(&head, &request);
-        return Ok(sse::respond(vec![answer], chunks));
+        return Ok(stream::respond(vec![answer], chunks));
     }
-    let whole = collect(answer, head, request.n.unwrap_or(1), logprobs).await?;
-    Ok(Json(whole).into_response())
+    let whole = answer.whole(request.n.unwrap_or(1)).await?;
+    Ok(Json(completion(whole, head, logprobs)).into_response())
 }
 
 fn names(request: &ChatRequest) -> Names {
@@ -64,11 +67,13 @@ fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
         request.messages.iter().map(serde_json::to_value).collect();
     let messages =
         messages.map_err(|error| ApiError::invalid(Some("messages".into()), error.to_string()))?;
-    let prompt = Prompt::Chat {
+    let prompt = Prompt::Chat(Chat {
         messages,
-        tools: Vec::new(),
-        variables: request.chat_template_kwargs.clone().unwrap_or_default(),
-    };
+        tools: tools(request)?,
+        reasoning: reasoning(request),
+        variables: variables(request),
+        prefill: String::new(),
+    });
     let fields = request.sampling();
     let constraint = match &request.response_format {
         None | Some(ResponseFormat::Text) => gbnf(&request.grammar),
@@ -93,54 +98,86 @@ fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
     })
 }
 
-async fn collect(
-    mut answer: Watched,
-    head: Head,
-    n: u32,
-    logprobs: bool,
-) -> Result<ChatCompletion, Failure> {
-    let mut choices: Vec<Choice> = (0..n)
-        .map(|index| Choice {
+fn tools(request: &ChatRequest) -> Result<Tools, ApiError> {
+    let definitions = request
+        .tools
+        .iter()
+        .flatten()
+        .enumerate()
+        .map(|(at, tool)| {
+            let function = tool.function(&format!("tools[{at}]"))?;
+            Ok(Tool {
+                name: function.name.clone(),
+                description: function.description.clone(),
+                parameters: function.parameters.clone(),
+                strict: function.strict == Some(true),
+            })
+        });
+    Ok(Tools {
+        definitions: definitions.collect::<Result<_, ApiError>>()?,
+        choice: match &request.tool_choice {
+            None | Some(tool::ToolChoice::Mode(ToolMode::Auto)) => hearth_engine::ToolChoice::Auto,
+            Some(tool::ToolChoice::Mode(ToolMode::None)) => hearth_engine::ToolChoice::None,
+            Some(tool::ToolChoice::Mode(ToolMode::Required)) => hearth_engine::ToolChoice::Required,
+            Some(tool::ToolChoice::Named(named)) => {
+                hearth_engine::ToolChoice::Named(named.function.name.clone())
+            }
+        },
+        single: request.parallel_tool_calls == Some(false),
+    })
+}
+
+fn reasoning(request: &ChatRequest) -> Reasoning {
+    let effort = request.reasoning_effort;
+    let asked = effort.map(|effort| effort.budget() != Some(0));
+    Reasoning {
+        enabled: request.enable_thinking.or(asked),
+        budget: request
+            .thinking_budget
+            .or(effort.and_then(|effort| effort.budget())),
+    }
+}
+
+/// Variables for the template; some models read the effort itself.
+fn variables(request: &ChatRequest) -> serde_json::Map<String, Value> {
+    let mut variables = request.chat_template_kwargs.clone().unwrap_or_default();
+    if let Some(effort) = request.reasoning_effort {
+        variables
+            .entry("reasoning_effort")
+            .or_insert_with(|| json!(effort));
+    }
+    variables
+}
+
+fn completion(whole: Whole, head: Head, logprobs: bool) -> ChatCompletion {
+    let choices = whole.choices.into_iter().zip(0..).map(|(choice, index)| {
+        let calls = choice.calls.into_iter();
+        let tool_calls: Vec<ToolCall> = calls
+            .map(|call| ToolCall::new(call_id("call_"), call.name, call.arguments))
+            .collect();
+        Choice {
             index,
             message: Answer {
                 role: "assistant".into(),
-                content: String::new(),
+                content: (tool_calls.is_empty() || !choice.text.is_empty()).then_some(choice.text),
+                reasoning_content: (!choice.reasoning.is_empty()).then_some(choice.reasoning),
+                tool_calls,
                 refusal: None,
             },
-            logprobs: logprobs.then(LogProbs::default),
-            finish_reason: String::new(),
-        })
-        .collect();
-    loop {
-        match answer.next().await? {
-            Event::Started { .. } => {}
-            Event::Text {
-                choice,
-                text,
-                logprobs,
-            } => {
-                let choice = &mut choices[choice as usize];
-                choice.message.content.push_str(&text);
-                if let Some(all) = &mut choice.logprobs {
-                    all.content.extend(logprobs.iter().map(logprob));
-                }
-            }
-            Event::Finished {
-                choice,
-                reason: why,
-            } => choices[choice as usize].finish_reason = reason(why).into(),
-            Event::Done(used) => {
-                return Ok(ChatCompletion {
-                    id: head.id,
-                    object: "chat.completion".into(),
-                    created: head.created,
-                    model: head.model,
-                    choices,
-                    usage: usage(used),
-                    system_fingerprint: head.fingerprint,
-                });
-            }
+            logprobs: logprobs.then(|| LogProbs {
+                content: choice.logprobs.iter().map(logprob).collect(),
+            }),
+            finish_reason: reason(choice.reason).into(),
         }
+    });
+    ChatCompletion {
+        id: head.id,
+        object: "chat.completion".into(),
+        created: head.created,
+        model: head.model,
+        choices: choices.collect(),
+        usage: usage(whole.usage),
+        system_fingerprint: head.fingerprint,
     }
 }
 
@@ -173,6 +210,12 @@ impl ChatChunks {
         }
     }
 
+    fn delta(&self, out: &mut String, choice: u32, delta: &str) {
+        let choice =
+            format!(r#"{{"index":{choice},"delta":{delta},"logprobs":null,"finish_reason":null}}"#);
+        self.push(out, &choice, "null");
+    }
+
     fn push(&self, out: &mut String, choice: &str, usage: &str) {
         out.push_str("data: ");
         out.push_str(&self.before);
@@ -192,10 +235,7 @@ impl Chunks for ChatChunks {
             Event::Started { .. } => {
                 for index in 0..self.choices {
                     let delta = r#"{"role":"assistant","content":"","refusal":null}"#;
-                    let choice = format!(
-                        r#"{{"index":{index},"delta":{delta},"logprobs":null,"finish_reason":null}}"#
-                    );
-                    self.push(out, &choice, "null");
+                    self.delta(out, index, delta);
                 }
             }
             Event::Text {
@@ -217,9 +257,25 @@ impl Chunks for ChatChunks {
                 );
                 self.push(out, &choice, "null");
             }
+            Event::Reasoning { choice, text } => {
+                let text = Value::from(text.as_str());
+                self.delta(out, *choice, &format!(r#"{{"reasoning_content":{text}}}"#));
+            }
+            Event::ToolCall { choice, call, name } => {
+                let id = call_id("call_");
+                let function = json!({"name": name, "arguments": ""});
+                let call =
+                    json!({"index": call, "id": id, "type": "function", "function": function});
+                self.delta(out, *choice, &json!({"tool_calls": [call]}).to_string());
+            }
+            Event::ToolArguments { choice, call, json } => {
+                let call = json!({"index": call, "function": {"arguments": json}});
+                self.delta(out, *choice, &json!({"tool_calls": [call]}).to_string());
+            }
             Event::Finished {
                 choice,
                 reason: why,
+                ..
             } => {
                 let why = reason(*why);
                 let choice = format!(
@@ -236,5 +292,6 @@ impl Chunks for ChatChunks {
             let used = serde_json::to_string(&usage(used)).unwrap_or_else(|_| "null".into());
             self.push(out, "", &used);
         }
+        out.push_str(DONE);
     }
 }

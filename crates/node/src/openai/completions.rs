@@ -13,10 +13,12 @@ use hearth_protocol::completion::{
 use hearth_protocol::error::{ApiError, ErrorBody};
 use hearth_protocol::parse;
 
-use super::sse::{self, Chunks};
-use super::{Head, Names, Watched, gbnf, reason, received, sampling, usage};
+use super::{DONE, Head, gbnf, reason, sampling, usage};
+use crate::answer::{Names, Watched};
+use crate::body::received;
 use crate::failure::Failure;
 use crate::state::Shared;
+use crate::stream::{self, Chunks};
 
 /// Tokens OpenAI generates here when `max_tokens` is left out.
 const DEFAULT_TOKENS: u32 = 16;
@@ -52,7 +54,7 @@ pub(crate) async fn completions(
     let head = Head::new(&node, "cmpl", model);
     let mut writer = Writer::new(head, &request);
     if request.stream == Some(true) {
-        return Ok(sse::respond(answers, writer));
+        return Ok(stream::respond(answers, writer));
     }
     let mut choices: Vec<CompletionChoice> = Vec::new();
     for (prompt, mut answer) in answers.into_iter().enumerate() {
@@ -194,7 +196,10 @@ impl Writer {
     fn piece(&mut self, prompt: usize, event: &Event) -> Option<CompletionChoice> {
         let offset = prompt as u32 * self.n;
         match event {
-            Event::Started { .. } => None,
+            Event::Started { .. }
+            | Event::Reasoning { .. }
+            | Event::ToolCall { .. }
+            | Event::ToolArguments { .. } => None,
             Event::Text {
                 choice,
                 text,
@@ -214,6 +219,7 @@ impl Writer {
             Event::Finished {
                 choice,
                 reason: why,
+                ..
             } => Some(CompletionChoice {
                 index: offset + choice,
                 text: String::new(),
@@ -281,7 +287,7 @@ impl Writer {
         if waits && json.pop().is_some() {
             json.push_str(r#","usage":null}"#);
         }
-        sse::push(out, &json);
+        stream::push(out, &json);
     }
 }
 
@@ -301,5 +307,6 @@ impl Chunks for Writer {
         if self.include_usage {
             self.push(out, Vec::new(), Some(usage(self.used)));
         }
+        out.push_str(DONE);
     }
 }

@@ -97,10 +97,24 @@ function about(turn, text, ...buttons) {
 function show() {
   log.querySelectorAll(".turn").forEach((turn) => turn.remove());
   $("welcome").hidden = talk.length > 0;
-  for (const message of talk) addTurn(message.role, message.content);
+  for (const message of talk) {
+    const turn = addTurn(message.role, message.content);
+    if (message.reasoning) reasoning(turn, message.reasoning, false);
+  }
   const last = talk.at(-1);
   if (last) offerAgain(log.lastElementChild, last.role === "assistant" ? ENDS[last.end] ?? "" : "not answered");
   if (last) toEnd(); else log.scrollTop = 0;
+}
+// What the model thought before it answered: open while it comes, then folded away.
+function reasoning(turn, text, open) {
+  let part = turn.querySelector(".reasoning");
+  if (!part) {
+    part = make("details", "reasoning");
+    part.append(make("summary", "", "Reasoning"), make("div"));
+    turn.querySelector(".bubble").before(part);
+  }
+  part.open = open;
+  part.lastElementChild.textContent = text;
 }
 function offerAgain(turn, text) {
   about(turn, text, [turn.matches(".assistant") ? "Regenerate" : "Try again", regenerate]);
@@ -152,7 +166,7 @@ async function ask(again = false) {
   const controller = new AbortController(), signal = controller.signal;
   setRunning(controller);
   toEnd();
-  let text = "", usage = null, finish = null, first = 0, end = "", wrong = "";
+  let text = "", thought = "", usage = null, finish = null, first = 0, end = "", wrong = "";
   const begun = performance.now();
   try {
     const response = await reach(request, turn, signal);
@@ -160,12 +174,16 @@ async function ask(again = false) {
       if (event.error) throw new Error(event.error.message);
       usage = event.usage ?? usage;
       finish = event.choices?.[0]?.finish_reason ?? finish;
-      const piece = event.choices?.[0]?.delta?.content;
-      if (!piece) continue;
+      const delta = event.choices?.[0]?.delta;
+      const piece = delta?.content, hint = delta?.reasoning_content;
+      if (!piece && !hint) continue;
       first ||= performance.now();
-      text += piece;
       const follow = atEnd();
-      markdown(bubble, text);
+      if (hint) reasoning(turn, thought += hint, true);
+      if (piece) {
+        if (!text && thought) reasoning(turn, thought, false);
+        markdown(bubble, text += piece);
+      }
       if (follow) toEnd();
     }
   } catch (error) {
@@ -178,7 +196,10 @@ async function ask(again = false) {
   const follow = atEnd();
   let last = turn, words;
   if (text) {
-    talk.push(end ? { role: "assistant", content: text, end } : { role: "assistant", content: text });
+    const message = { role: "assistant", content: text };
+    if (thought) message.reasoning = thought;
+    if (end) message.end = end;
+    talk.push(message);
     keep("hearth.talk", talk);
     words = ENDS[end] ?? figures(usage, finish, (performance.now() - (first || begun)) / 1000);
     about(turn, words);

@@ -38,6 +38,16 @@ const checks = {
     const answer = await client.chat.completions.create({ ...base, logprobs: true, top_logprobs: 2 });
     for (const token of answer.choices[0].logprobs.content) assert.equal(token.top_logprobs.length, 2);
   },
+  async embeddings() {
+    const answer = await client.embeddings.create({ model: "bert", input: ["warm fire", "cold water"] });
+    assert.deepEqual(answer.data.map((entry) => entry.index), [0, 1]);
+    const first = answer.data[0].embedding;
+    assert.ok(Math.abs(first.reduce((sum, x) => sum + x * x, 0) - 1) < 1e-4);
+    const plain = await client.embeddings.create({ model: "bert", input: "warm fire", encoding_format: "float" });
+    assert.equal(plain.data[0].embedding.length, first.length);
+    plain.data[0].embedding.forEach((x, at) => assert.ok(Math.abs(x - first[at]) < 1e-5));
+    await assert.rejects(client.embeddings.create({ model: "ember", input: "warm fire" }), (error) => error.status === 400 && error.param === "model");
+  },
   async models() {
     const ids = [];
     for await (const model of client.models.list()) ids.push(model.id);

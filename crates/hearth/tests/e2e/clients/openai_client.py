@@ -85,6 +85,24 @@ def completions():
     assert len(pieces) > 1
 
 
+def embeddings():
+    # The client asks for Base64 by itself and gives numbers back.
+    answer = client.embeddings.create(model="bert", input=["warm fire", "cold water"])
+    assert [entry.index for entry in answer.data] == [0, 1]
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == 8
+    first = answer.data[0].embedding
+    assert abs(sum(x * x for x in first) - 1) < 1e-4
+    plain = client.embeddings.create(model="bert", input="warm fire", encoding_format="float")
+    assert max(abs(a - b) for a, b in zip(first, plain.data[0].embedding, strict=True)) < 1e-5
+    assert len(client.embeddings.create(model="bert", input="warm fire", dimensions=8).data[0].embedding) == 8
+    try:
+        client.embeddings.create(model="ember", input="warm fire")
+    except openai.BadRequestError as error:
+        assert error.param == "model" and "embed" in str(error)
+    else:
+        raise AssertionError("ember embeds")
+
+
 def models():
     assert "ember" in [model.id for model in client.models.list()]
     assert client.models.retrieve("ember").id == "ember"
@@ -121,6 +139,6 @@ def cancel():
     assert not done.is_alive()
 
 
-for check in (chat, stream, schema, logprobs, choices_and_seed, stop, completions, models, errors, cancel):
+for check in (chat, stream, schema, logprobs, choices_and_seed, stop, completions, embeddings, models, errors, cancel):
     check()
     print("ok", check.__name__, flush=True)

@@ -1,6 +1,6 @@
-//! Server-sent events: an answer as a stream of chunks.
+//! An answer as a stream: server-sent events, or JSON lines on Ollama's routes.
 //!
-//! Several tokens that are already there go out in one write. While a long prompt is computed, a comment every few
+//! Each surface writes its own chunks ([`Chunks`]). Several tokens that are already there go out in one write. While a long prompt is computed, a comment every few
 //! seconds keeps proxies from cutting the connection. When the client goes away the body is dropped, with it the
 //! generation, and the engine frees the slot.
 
@@ -14,18 +14,35 @@ use futures_util::stream;
 use hearth_engine::Event;
 use hearth_protocol::error::ErrorBody;
 
-use super::Watched;
+use crate::answer::Watched;
 use crate::failure::Failure;
 
 /// Silence after which a comment is sent.
 const QUIET: Duration = Duration::from_secs(10);
 
 /// Turns events into chunks.
-pub(super) trait Chunks: Send + 'static {
-    /// Appends the chunks for an event of prompt `prompt`, each as `data: …\n\n`.
+pub(crate) trait Chunks: Send + 'static {
+    /// Type of the body.
+    const CONTENT_TYPE: &'static str = "text/event-stream";
+
+    /// Appends the chunks for an event of prompt `prompt`.
     fn event(&mut self, prompt: usize, event: &Event, out: &mut String);
-    /// Appends what follows the last event of the last prompt, before `[DONE]`.
+
+    /// Appends what follows the last event of the last prompt.
     fn end(&mut self, out: &mut String);
+
+    /// Appends what says that the answer broke off: the status line is long gone.
+    fn fail(&mut self, failure: Failure, out: &mut String) {
+        let body = ErrorBody {
+            error: failure.error,
+        };
+        push(out, &serde_json::to_string(&body).unwrap_or_default());
+    }
+
+    /// Appends what keeps the connection alive while nothing happens, and means nothing.
+    fn waiting(&mut self, out: &mut String) {
+        out.push_str(": waiting\n\n");
+    }
 }
 
 struct Streaming<C> {
@@ -37,7 +54,7 @@ struct Streaming<C> {
 }
 
 /// One or several answers, one after the other.
-pub(super) fn respond<C: Chunks>(answers: Vec<Watched>, chunks: C) -> Response {
+pub(crate) fn respond<C: Chunks>(answers: Vec<Watched>, chunks: C) -> Response {
     let state = Streaming {
         rest: answers.into(),
         prompt: 0,
@@ -48,10 +65,7 @@ pub(super) fn respond<C: Chunks>(answers: Vec<Watched>, chunks: C) -> Response {
         let out = state.write().await?;
         Some((Ok::<_, std::convert::Infallible>(Bytes::from(out)), state))
     });
-    let headers = [
-        (CONTENT_TYPE, "text/event-stream"),
-        (CACHE_CONTROL, "no-cache"),
-    ];
+    let headers = [(CONTENT_TYPE, C::CONTENT_TYPE), (CACHE_CONTROL, "no-cache")];
     (headers, Body::from_stream(body)).into_response()
 }
 
@@ -62,13 +76,12 @@ impl<C: Chunks> Streaming<C> {
         while out.is_empty() && !self.ended {
             let Some(answer) = self.rest.front_mut() else {
                 self.chunks.end(&mut out);
-                out.push_str("data: [DONE]\n\n");
                 self.ended = true;
                 break;
             };
             let mut event = match tokio::time::timeout(QUIET, answer.next()).await {
                 Err(_) => {
-                    out.push_str(": waiting\n\n");
+                    self.chunks.waiting(&mut out);
                     break;
                 }
                 Ok(event) => Some(event),
@@ -85,7 +98,7 @@ impl<C: Chunks> Streaming<C> {
                         }
                     }
                     Err(failure) => {
-                        fail(failure, &mut out);
+                        self.chunks.fail(failure, &mut out);
                         self.ended = true;
                         break;
                     }
@@ -97,16 +110,8 @@ impl<C: Chunks> Streaming<C> {
     }
 }
 
-/// The status line is long gone, so the error is an event.
-fn fail(failure: Failure, out: &mut String) {
-    let body = ErrorBody {
-        error: failure.error,
-    };
-    push(out, &serde_json::to_string(&body).unwrap_or_default());
-}
-
-/// Appends one event.
-pub(super) fn push(out: &mut String, json: &str) {
+/// Appends one unnamed server-sent event.
+pub(crate) fn push(out: &mut String, json: &str) {
     out.push_str("data: ");
     out.push_str(json);
     out.push_str("\n\n");

@@ -1,0 +1,129 @@
+//! Models from and for other Hearth machines, without a hub: `GET /peer/models` and `GET /peer/blobs/sha256-…`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Reason};
+use crate::http::{Reply, host};
+use crate::manifest::{Digest, Facts, Model, ModelFile, Source};
+use crate::name::Name;
+use crate::store::{Choice, Store, choose};
+
+/// Route of the list.
+pub const MODELS: &str = "/peer/models";
+/// Beginning of a blob's route; the blob's file name follows.
+pub const BLOBS: &str = "/peer/blobs/";
+
+/// What `GET /peer/models` answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerModels {
+    /// Every model of the machine's store.
+    pub models: Vec<PeerModel>,
+}
+
+/// A model as another machine may know it: nothing of this machine's folders.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct PeerModel {
+    /// Name it is asked for.
+    pub name: String,
+    /// Its files in order; each is a blob.
+    pub files: Vec<ModelFile>,
+    /// The hub's repository it came from, if it came from a hub.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repo: Option<String>,
+    /// What its file says.
+    pub facts: Facts,
+}
+
+impl From<Model> for PeerModel {
+    fn from(model: Model) -> Self {
+        Self {
+            name: model.name,
+            files: model.files,
+            repo: match model.source {
+                Source::Hub { repo, .. } => Some(repo),
+                Source::Peer { repo, .. } => repo,
+                Source::Import { .. } => None,
+            },
+            facts: model.facts,
+        }
+    }
+}
+
+impl Store {
+    /// The models for other machines.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn shared(&self) -> Result<PeerModels, Error> {
+        let models = self.list()?.into_iter().map(PeerModel::from).collect();
+        Ok(PeerModels { models })
+    }
+}
+
+/// Address of a machine, with `http://` before and nothing behind it.
+pub(crate) fn base(text: &str) -> String {
+    let text = text.trim().trim_end_matches('/');
+    match text.contains("://") {
+        true => text.to_owned(),
+        false => format!("http://{text}"),
+    }
+}
+
+/// Address of a blob.
+pub(crate) fn blob_url(base: &str, digest: &Digest) -> String {
+    format!("{base}{BLOBS}{}", digest.file())
+}
+
+/// The model of that name on another machine.
+pub(crate) fn find(base: &str, asked: &Name, reply: Reply) -> Result<PeerModel, Error> {
+    let PeerModels { models } = reply.json().map_err(|error| {
+        Error::new(Reason::Unreachable, error.what)
+            .fix("check that a Hearth node listens at that address")
+    })?;
+    match choose(asked, &models, |model| &model.name) {
+        Choice::One(model) => Ok(model.clone()),
+        Choice::Several(names) => Err(Error::new(
+            Reason::NotFound,
+            format!("{} has several of these: {}", host(base), names.join(", ")),
+        )
+        .fix("name it with its tag")),
+        Choice::None => {
+            let names: Vec<String> = models
+                .iter()
+                .map(|model| model.name.escape_debug().to_string())
+                .collect();
+            let message = format!("{} has no model `{asked}`", host(base));
+            Err(Error::new(Reason::NotFound, message).fix(match names.as_slice() {
+                [] => "pull one there first".to_owned(),
+                names => format!("it has: {}", names.join(", ")),
+            }))
+        }
+    }
+}
+
+/// What a status of another machine means, and what to do.
+pub(crate) fn explain(base: &str, reply: &Reply) -> Error {
+    let place = host(base);
+    match reply.status {
+        401 | 403 => Error::new(
+            Reason::Denied,
+            format!("{place} does not share its models"),
+        )
+        .fix("set share_models = \"on\" in that machine's configuration and start its node again"),
+        404 => Error::new(
+            Reason::NotFound,
+            format!("{place} does not have that file, or is no Hearth node that shares models"),
+        )
+        .fix("update Hearth there, or run `hearth models verify` there"),
+        429 | 503 => Error::new(
+            Reason::Limited,
+            format!("{place} serves too many others at the moment"),
+        )
+        .fix("run the same command again in a moment; it goes on where it stopped"),
+        status => Error::new(
+            Reason::Unreachable,
+            format!("{place} answers with HTTP status {status}"),
+        )
+        .fix("check that a Hearth node listens at that address"),
+    }
+}

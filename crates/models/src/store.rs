@@ -1,0 +1,740 @@
+//! The models on this machine's disk.
+//!
+//! ```text
+//! FOLDER/names/qwen3%3a1.7b.json     one manifest a name: files, source, facts
+//! FOLDER/blobs/sha256-…              the files, by their content; names share them
+//! FOLDER/parts/…/model-00001-of-….gguf   links to the blobs of a split model, under the names its parts must have
+//! FOLDER/partial/                    what is on its way
+//! FOLDER/locks/                      who works on what
+//! ```
+//!
+//! A name exists when its manifest does, and that comes last and goes first. So a crash leaves at most blobs that no
+//! name uses, which [`Store::prune`] removes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::cancel::Cancel;
+use crate::claim::Books;
+use crate::disk;
+use crate::error::{Error, Reason};
+use crate::manifest::{Digest, Facts, Kind, Model, ModelFile, Source};
+use crate::name::Name;
+
+/// Ending of the note beside a blob that was found damaged.
+const DAMAGED: &str = ".damaged";
+
+/// The models under a folder. Cheap to clone; several of one folder, in any processes, get along.
+#[derive(Debug, Clone)]
+pub struct Store {
+    root: PathBuf,
+}
+
+/// How a local file gets into the store.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Take {
+    /// By copying; file systems that can share the bytes do.
+    #[default]
+    Copy,
+    /// As a second name of the same file where the disk allows it, else by copying. The file must not be changed
+    /// afterwards.
+    Link,
+}
+
+/// What removing a name did.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Removed {
+    /// The name.
+    pub name: String,
+    /// Bytes that are free now; files that other names use stay.
+    pub freed: u64,
+}
+
+/// What checking a blob found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Checked {
+    /// The blob.
+    pub digest: Digest,
+    /// Its length in bytes by the manifests.
+    pub size: u64,
+    /// Names that use it.
+    pub names: Vec<String>,
+    /// What is wrong with it; `None` if it is whole.
+    pub problem: Option<String>,
+}
+
+/// What pruning removed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Pruned {
+    /// Blobs that no name used.
+    pub blobs: u64,
+    /// Downloads that were not complete.
+    pub partials: u64,
+    /// Bytes of both.
+    pub freed: u64,
+}
+
+/// A model with what only its files can tell.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Shown {
+    /// The manifest.
+    pub model: Model,
+    /// The file to load.
+    pub path: PathBuf,
+    /// Chat template that applies unless another is asked for by name.
+    pub template: Option<String>,
+    /// All metadata as lines of text, in file order; long values shortened.
+    pub metadata: Vec<(String, String)>,
+}
+
+impl Store {
+    /// The store under a folder. Creates nothing; the folder comes with the first model.
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    /// Its folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    pub(crate) fn names(&self) -> PathBuf {
+        self.root.join("names")
+    }
+
+    pub(crate) fn blobs(&self) -> PathBuf {
+        self.root.join("blobs")
+    }
+
+    pub(crate) fn partials(&self) -> PathBuf {
+        self.root.join("partial")
+    }
+
+    pub(crate) fn locks(&self) -> PathBuf {
+        self.root.join("locks")
+    }
+
+    fn parts(&self) -> PathBuf {
+        self.root.join("parts")
+    }
+
+    pub(crate) fn blob_path(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(digest.file())
+    }
+
+    fn note_path(&self, digest: &Digest) -> PathBuf {
+        self.blobs().join(format!("{}{DAMAGED}", digest.file()))
+    }
+
+    /// The file of a blob that is there and not known to be damaged, with its length.
+    pub fn blob(&self, digest: &Digest) -> Option<(PathBuf, u64)> {
+        let path = self.blob_path(digest);
+        let length = disk::length(&path)?;
+        (!self.note_path(digest).exists()).then_some((path, length))
+    }
+
+    /// Every model, sorted by name. A manifest that cannot be read is left out with a warning in the log.
+    ///
+    /// # Errors
+    /// The folder cannot be read.
+    pub fn list(&self) -> Result<Vec<Model>, Error> {
+        let mut models = Vec::new();
+        for (name, path) in disk::entries(&self.names())? {
+            if !name.ends_with(".json") {
+                continue;
+            }
+            match read_manifest(&path) {
+                Ok(Some(model)) => models.push(model),
+                Ok(None) => {}
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        models.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(models)
+    }
+
+    /// The model of that name, in any of its forms. Without a tag it is the one with `latest`, or the only one.
+    ///
+    /// # Errors
+    /// [`Reason::NotHere`], [`Reason::Invalid`], or what the disk says.
+    pub fn find(&self, name: &str) -> Result<Model, Error> {
+        let asked = Name::parse(name)?;
+        if let Some(model) = read_manifest(&self.names().join(asked.file()))? {
+            return Ok(model);
+        }
+        let models = self.list()?;
+        match choose(&asked, &models, |model| &model.name) {
+            Choice::One(model) => Ok(model.clone()),
+            Choice::Several(names) => Err(Error::new(
+                Reason::NotHere,
+                format!("`{name}` is one of several models: {}", names.join(", ")),
+            )
+            .fix("name it with its tag")),
+            Choice::None => Err(Error::new(
+                Reason::NotHere,
+                format!("model `{name}` is not on this machine"),
+            )
+            .fix(format!("run `hearth pull {name}`"))),
+        }
+    }
+
+    /// The file to load a model by: its blob, or the first part's link of a split model.
+    pub fn path(&self, model: &Model) -> PathBuf {
+        match model.files.as_slice() {
+            [only] => self.blob_path(&only.digest),
+            files => self.part_path(model, 1, files.len()),
+        }
+    }
+
+    fn part_path(&self, model: &Model, no: usize, count: usize) -> PathBuf {
+        self.parts()
+            .join(model.digest().hex())
+            .join(format!("model-{no:05}-of-{count:05}.gguf"))
+    }
+
+    /// A model with what its files say.
+    ///
+    /// # Errors
+    /// As [`Store::find`], or what is wrong with the files.
+    pub fn show(&self, name: &str) -> Result<Shown, Error> {
+        let model = self.find(name)?;
+        let path = self.path(&model);
+        let opened = hearth_gguf::Model::open(&path).map_err(|error| {
+            Error::new(Reason::Corrupt, format!("`{}`: {error}", model.name))
+                .fix(format!("run `hearth pull {}`", model.name))
+        })?;
+        let file = opened.first();
+        let metadata = file
+            .metadata()
+            .map(|(key, value)| (key.to_owned(), shorten(&value.to_string())))
+            .collect();
+        Ok(Shown {
+            template: file.chat_template().map(str::to_owned),
+            metadata,
+            model,
+            path,
+        })
+    }
+
+    /// Gives a model a second name. A name that is taken changes hands.
+    ///
+    /// # Errors
+    /// As [`Store::find`], or the new name is none.
+    pub fn copy(&self, from: &str, to: &str) -> Result<Model, Error> {
+        let name = Name::parse(to)?.or_tag("latest");
+        let books = self.books()?;
+        let model = Model {
+            name: name.to_string(),
+            ..self.find(from)?
+        };
+        self.enter(&books, &name, &model)?;
+        Ok(model)
+    }
+
+    /// Removes a name, and every file that no other name uses.
+    ///
+    /// # Errors
+    /// As [`Store::find`], or what the disk says.
+    pub fn remove(&self, name: &str) -> Result<Removed, Error> {
+        let books = self.books()?;
+        let model = self.find(name)?;
+        let file = Name::parse(&model.name)?.file();
+        disk::remove(&self.names().join(file))?;
+        disk::sync_folder(&self.names())
+            .map_err(|error| Error::storage("write", &self.names(), &error))?;
+        let freed = self.release(&books, &model.files)?;
+        Ok(Removed {
+            name: model.name,
+            freed,
+        })
+    }
+
+    /// Hashes the files of one model or of all and tells which are damaged. A damaged one gets a note, and the next
+    /// pull of a model with it fetches it again. `hear` is told after each piece: bytes so far, and of all.
+    ///
+    /// # Errors
+    /// As [`Store::find`], what the disk says, or [`Reason::Cancelled`].
+    pub fn verify(
+        &self,
+        name: Option<&str>,
+        cancel: &Cancel,
+        hear: &mut dyn FnMut(u64, u64),
+    ) -> Result<Vec<Checked>, Error> {
+        let all = self.list()?;
+        let wanted = match name {
+            Some(name) => vec![self.find(name)?],
+            None => all.clone(),
+        };
+        let mut blobs: BTreeMap<Digest, (u64, Vec<String>)> = BTreeMap::new();
+        for file in wanted.iter().flat_map(|model| &model.files) {
+            let users = all.iter().filter(|model| model.files.contains(file));
+            let users = users.map(|model| model.name.clone()).collect();
+            blobs.insert(file.digest, (file.size, users));
+        }
+        let total = blobs.values().map(|(size, _)| size).sum();
+        let mut done = 0;
+        let mut checked = Vec::new();
+        for (digest, (size, names)) in blobs {
+            let path = self.blob_path(&digest);
+            let problem = match disk::length(&path) {
+                None => Some("is missing".to_owned()),
+                Some(length) if length != size => {
+                    Some(format!("has {length} bytes and must have {size}"))
+                }
+                Some(_) => {
+                    let found = disk::hash(&path, cancel, &mut |bytes| {
+                        done += bytes;
+                        hear(done, total);
+                    })?;
+                    (found != digest).then(|| format!("has other content ({found})"))
+                }
+            };
+            let note = self.note_path(&digest);
+            match problem.is_some() && path.exists() {
+                true => disk::write(&note, b"")?,
+                false => drop(disk::remove(&note)?),
+            }
+            checked.push(Checked {
+                digest,
+                size,
+                names,
+                problem,
+            });
+        }
+        Ok(checked)
+    }
+
+    /// Removes blobs that no name uses, and downloads that are not complete and not under way.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn prune(&self) -> Result<Pruned, Error> {
+        let mut pruned = Pruned::default();
+        if !self.root.exists() {
+            return Ok(pruned);
+        }
+        let books = self.books()?;
+        let used = self.used()?;
+        for (name, path) in disk::entries(&self.blobs())? {
+            let Ok(digest) = name.trim_end_matches(DAMAGED).parse::<Digest>() else {
+                continue;
+            };
+            if used.contains(&digest) {
+                continue;
+            }
+            if let Some(claim) = self.try_claim(&books, &digest.file())? {
+                let freed = disk::remove(&path)?;
+                if !name.ends_with(DAMAGED) {
+                    pruned.blobs += 1;
+                    pruned.freed += freed;
+                }
+                drop(claim);
+            }
+        }
+        for (name, path) in disk::entries(&self.partials())? {
+            let key = name.strip_suffix(crate::chunks::ENDING).unwrap_or(&name);
+            if let Some(claim) = self.try_claim(&books, key)? {
+                // Holes of a partial file take no room.
+                let freed = allocated(&path);
+                disk::remove(&path)?;
+                if name == key {
+                    pruned.partials += 1;
+                }
+                pruned.freed += freed;
+                drop(claim);
+            }
+        }
+        let kept: BTreeSet<String> = self
+            .list()?
+            .iter()
+            .map(|model| model.digest().hex())
+            .collect();
+        for (name, path) in disk::entries(&self.parts())? {
+            if !kept.contains(&name) {
+                remove_links(&path)?;
+            }
+        }
+        // A manifest that was being written when its process ended.
+        for (name, path) in disk::entries(&self.names())? {
+            if disk::is_fresh_name(&name) {
+                disk::remove(&path)?;
+            }
+        }
+        for (name, _) in disk::entries(&self.locks())? {
+            if name != "store"
+                && let Some(claim) = self.try_claim(&books, &name)?
+            {
+                self.forget_claim(&books, claim, &name);
+            }
+        }
+        Ok(pruned)
+    }
+
+    /// Takes a GGUF file of this machine, or all parts of a split model through its first, under a name (`None`: the
+    /// file's). The files are checked first. `hear` is told after each piece: bytes so far, and of all.
+    ///
+    /// # Errors
+    /// [`Reason::Refused`] for a file that is no model, what the disk says, or [`Reason::Cancelled`].
+    pub fn import(
+        &self,
+        path: &Path,
+        name: Option<&str>,
+        take: Take,
+        cancel: &Cancel,
+        hear: &mut dyn FnMut(u64, u64),
+    ) -> Result<Model, Error> {
+        let path = fs::canonicalize(path).map_err(|error| {
+            Error::new(
+                Reason::Invalid,
+                format!("cannot read {}: {error}", path.display()),
+            )
+            .fix("name a .gguf file")
+        })?;
+        let name = match name {
+            Some(name) => Name::parse(name)?,
+            None => name_of_file(&path)?,
+        }
+        .or_tag("latest");
+        let opened = hearth_gguf::Model::open(&path)
+            .map_err(|error| Error::new(Reason::Refused, error.to_string()))?;
+        let total = opened.size();
+        for folder in [self.partials(), self.blobs(), self.names()] {
+            disk::create_folder(&folder)?;
+        }
+        let mut done = 0;
+        let mut files = Vec::new();
+        let mut claims = Vec::new();
+        for (source, file) in opened.files() {
+            let own = disk::fresh_name();
+            let held = self.claim(&own, cancel, &mut || {})?;
+            let fresh = self.partials().join(&own);
+            let taken = bring(source, &fresh, take)
+                .and_then(|()| {
+                    disk::hash(&fresh, cancel, &mut |bytes| {
+                        done += bytes;
+                        hear(done, total);
+                    })
+                })
+                .and_then(|digest| {
+                    let claim = self.claim(&digest.file(), cancel, &mut || {})?;
+                    if self.blob(&digest).map(|(_, length)| length) == Some(file.size()) {
+                        disk::remove(&fresh)?;
+                    } else {
+                        self.settle_blob(&fresh, &digest)?;
+                    }
+                    claims.push(claim);
+                    Ok(digest)
+                });
+            let digest = taken.inspect_err(|_| {
+                let _ = disk::remove(&fresh);
+            })?;
+            let books = self.books()?;
+            self.forget_claim(&books, held, &own);
+            files.push(ModelFile {
+                name: file_name(source),
+                digest,
+                size: file.size(),
+            });
+        }
+        let mut model = Model {
+            name: name.to_string(),
+            files,
+            source: Source::Import {
+                path: path.display().to_string(),
+            },
+            pulled: now(),
+            facts: facts(&opened),
+        };
+        // The file may have changed while it came; what counts is what is in the store.
+        match self.check(&model) {
+            Ok(facts) => model.facts = facts,
+            Err(error) => {
+                drop(claims);
+                self.discard(&model)?;
+                return Err(error);
+            }
+        }
+        self.install(&name, &model)?;
+        drop(claims);
+        Ok(model)
+    }
+
+    /// Makes a complete file in `partial/` a blob. The caller holds its claim.
+    pub(crate) fn settle_blob(&self, from: &Path, digest: &Digest) -> Result<(), Error> {
+        disk::settle(from, &self.blob_path(digest))?;
+        disk::remove(&self.note_path(digest))?;
+        Ok(())
+    }
+
+    /// Checks a model's files as GGUF, and what they say. The caller holds their claims.
+    ///
+    /// # Errors
+    /// [`Reason::Refused`] with what is wrong.
+    pub(crate) fn check(&self, model: &Model) -> Result<Facts, Error> {
+        self.link_parts(model)?;
+        match hearth_gguf::Model::open(&self.path(model)) {
+            Ok(opened) => Ok(facts(&opened)),
+            Err(error) => {
+                let message = format!(
+                    "`{}` is not a model that can be loaded: {} {}",
+                    model.name,
+                    error.place(),
+                    error.problem()
+                );
+                Err(Error::new(Reason::Refused, message).fix(error.advice()))
+            }
+        }
+    }
+
+    /// Removes the files of a model that was refused, unless a name uses them.
+    pub(crate) fn discard(&self, model: &Model) -> Result<(), Error> {
+        let books = self.books()?;
+        self.release(&books, &model.files).map(drop)
+    }
+
+    /// Makes a model's name visible and lets go of what it had before. The caller holds the claims of its files.
+    pub(crate) fn install(&self, name: &Name, model: &Model) -> Result<(), Error> {
+        let books = self.books()?;
+        self.link_parts(model)?;
+        self.enter(&books, name, model)
+    }
+
+    fn enter(&self, books: &Books, name: &Name, model: &Model) -> Result<(), Error> {
+        let path = self.names().join(name.file());
+        let before = read_manifest(&path).unwrap_or_default();
+        disk::create_folder(&self.names())?;
+        disk::write(&path, &model.manifest()?)?;
+        if let Some(before) = before {
+            self.release(books, &before.files)?;
+        }
+        Ok(())
+    }
+
+    /// Removes those of these files that no name uses and nobody claims; returns the bytes.
+    pub(crate) fn release(&self, books: &Books, files: &[ModelFile]) -> Result<u64, Error> {
+        let used = self.used()?;
+        let mut freed = 0;
+        for file in files.iter().filter(|file| !used.contains(&file.digest)) {
+            let name = file.digest.file();
+            if let Some(claim) = self.try_claim(books, &name)? {
+                freed += disk::remove(&self.blob_path(&file.digest))?;
+                disk::remove(&self.note_path(&file.digest))?;
+                self.forget_claim(books, claim, &name);
+            }
+        }
+        // Links keep the bytes of a blob: they go with it.
+        let kept: BTreeSet<String> = self
+            .list()?
+            .iter()
+            .map(|model| model.digest().hex())
+            .collect();
+        let gone = Model::digest_of(files).hex();
+        if files.len() > 1 && !kept.contains(&gone) {
+            remove_links(&self.parts().join(gone))?;
+        }
+        Ok(freed)
+    }
+
+    /// Every blob that a name uses. Fails rather than leave one out.
+    fn used(&self) -> Result<BTreeSet<Digest>, Error> {
+        let mut used = BTreeSet::new();
+        for (name, path) in disk::entries(&self.names())? {
+            if name.ends_with(".json")
+                && let Some(model) = read_manifest(&path)?
+            {
+                used.extend(model.files.iter().map(|file| file.digest));
+            }
+        }
+        Ok(used)
+    }
+
+    /// The parts of a split model find each other by their names, so each blob gets such a name beside its own.
+    fn link_parts(&self, model: &Model) -> Result<(), Error> {
+        let count = model.files.len();
+        if count < 2 {
+            return Ok(());
+        }
+        for (index, file) in model.files.iter().enumerate() {
+            let link = self.part_path(model, index + 1, count);
+            let folder = link.parent().unwrap_or(&self.root);
+            disk::create_folder(folder)?;
+            let fresh = folder.join(disk::fresh_name());
+            let blob = self.blob_path(&file.digest);
+            let linked = fs::hard_link(&blob, &fresh).and_then(|()| fs::rename(&fresh, &link));
+            // Renaming a link over another one of the same file does nothing and leaves both.
+            let _ = fs::remove_file(&fresh);
+            linked.map_err(|error| {
+                Error::new(
+                    Reason::Storage,
+                    format!("cannot link {} to {}: {error}", link.display(), blob.display()),
+                )
+                .fix("models in several files need a file system with hard links; choose another folder with models_dir")
+            })?;
+        }
+        Ok(())
+    }
+}
+
+impl Model {
+    fn digest_of(files: &[ModelFile]) -> Digest {
+        match files {
+            [only] => only.digest,
+            files => {
+                let all: String = files
+                    .iter()
+                    .map(|file| format!("{}\n", file.digest))
+                    .collect();
+                Digest::of_bytes(all.as_bytes())
+            }
+        }
+    }
+
+    /// One digest for the whole model: its file's, or that of all parts' digests in order.
+    pub fn digest(&self) -> Digest {
+        Self::digest_of(&self.files)
+    }
+}
+
+/// What a name without a tag means among these.
+pub(crate) enum Choice<'a, T> {
+    One(&'a T),
+    Several(Vec<String>),
+    None,
+}
+
+/// The one that `asked` means: of the same name, or, without a tag, the one with `latest` or the only one.
+pub(crate) fn choose<'a, T>(
+    asked: &Name,
+    all: &'a [T],
+    name: impl Fn(&T) -> &String,
+) -> Choice<'a, T> {
+    let named: Vec<(Name, &T)> = all
+        .iter()
+        .filter_map(|one| Some((Name::parse(name(one)).ok()?, one)))
+        .collect();
+    if let Some((_, one)) = named.iter().find(|(name, _)| name.is_same(asked)) {
+        return Choice::One(one);
+    }
+    if asked.tag().is_some_and(|tag| !tag.eq_ignore_ascii_case("latest")) {
+        return Choice::None;
+    }
+    let alike: Vec<&(Name, &T)> = named
+        .iter()
+        .filter(|(name, _)| name.has_base_of(asked))
+        .collect();
+    let latest = alike
+        .iter()
+        .find(|(name, _)| name.tag().is_some_and(|tag| tag.eq_ignore_ascii_case("latest")));
+    match (latest, alike.as_slice()) {
+        (Some((_, one)), _) | (None, [(_, one)]) => Choice::One(one),
+        (None, []) => Choice::None,
+        (None, several) => {
+            Choice::Several(several.iter().map(|(name, _)| name.to_string()).collect())
+        }
+    }
+}
+
+/// A manifest; `None` if there is none.
+fn read_manifest(path: &Path) -> Result<Option<Model>, Error> {
+    let text = match fs::read(path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(Error::storage("read", path, &error)),
+    };
+    Model::read(&text).map(Some).map_err(|what| {
+        Error::new(Reason::Storage, format!("{} {what}", path.display()))
+            .fix("update Hearth, or remove that file and pull the model again")
+    })
+}
+
+/// What a checked model says about itself.
+pub(crate) fn facts(opened: &hearth_gguf::Model) -> Facts {
+    let file = opened.first();
+    Facts {
+        architecture: file.architecture().unwrap_or("unknown").to_owned(),
+        parameters: opened.parameters(),
+        quantisation: opened.quantisation().to_owned(),
+        context: file.context_length(),
+        kind: match file.pooling() {
+            Some(_) => Kind::Embedding,
+            None => Kind::Chat,
+        },
+        licence: file.text("general.license").map(str::to_owned),
+    }
+}
+
+/// Now, in RFC 3339 and whole seconds.
+pub(crate) fn now() -> String {
+    let now = jiff::Timestamp::now();
+    jiff::Timestamp::from_second(now.as_second())
+        .unwrap_or(now)
+        .to_string()
+}
+
+fn file_name(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default();
+    name.to_string_lossy().into_owned()
+}
+
+/// A file's own name as a model's name: `-00001-of-00003` and `.gguf` gone, and `-` for what a name does not take.
+fn name_of_file(path: &Path) -> Result<Name, Error> {
+    let name = file_name(path);
+    let stem = match name.len().checked_sub(".gguf".len()) {
+        Some(at) if name.is_char_boundary(at) && name[at..].eq_ignore_ascii_case(".gguf") => {
+            &name[..at]
+        }
+        _ => &name,
+    };
+    let stem = crate::files::without_part(stem).0;
+    let plain: String = stem
+        .chars()
+        .map(|letter| match letter {
+            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' => letter,
+            _ => '-',
+        })
+        .collect();
+    Name::parse(&plain.trim_matches('.').to_ascii_lowercase())
+        .map_err(|error| error.fix("choose a name with --name"))
+}
+
+/// A second name or a copy of a file.
+fn bring(from: &Path, to: &Path, take: Take) -> Result<(), Error> {
+    if take == Take::Link && fs::hard_link(from, to).is_ok() {
+        return Ok(());
+    }
+    fs::copy(from, to)
+        .map(drop)
+        .map_err(|error| Error::storage("write", to, &error))
+}
+
+/// Removes the links of a split model with their folder.
+fn remove_links(folder: &Path) -> Result<(), Error> {
+    match fs::remove_dir_all(folder) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(Error::storage("remove", folder, &error))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Bytes that a file takes on the disk.
+fn allocated(path: &Path) -> u64 {
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::MetadataExt;
+        fs::symlink_metadata(path).map_or(0, |file| file.blocks() * 512)
+    }
+    #[cfg(not(unix))]
+    {
+        fs::symlink_metadata(path).map_or(0, |file| file.len())
+    }
+}
+
+fn shorten(text: &str) -> String {
+    const LONGEST: usize = 200;
+    match text.char_indices().nth(LONGEST) {
+        Some((at, _)) => format!("{}…", &text[..at]),
+        None => text.to_owned(),
+    }
+}

@@ -1,0 +1,201 @@
+//! The models of this node as Ollama tells of them: `tags`, `ps`, `show` and `version`.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use axum::Json;
+use axum::body::Body;
+use axum::extract::State;
+use hearth_engine::ModelSource;
+use hearth_gguf::Value as Stored;
+use hearth_protocol::ollama::{
+    ErrorBody, ListedModel, ModelRequest, Processes, RunningModel, Shown, Tags, Version,
+};
+use serde_json::{Map, Number, Value};
+
+use super::facts::{self, Facts};
+use super::{Refusal, read, tagged};
+use crate::state::Shared;
+
+/// Longest list that `show` tells without being asked for all.
+const SHORT: u64 = 16;
+/// As far away as Ollama puts the end of what never ends: 2^63 nanoseconds.
+const NEVER: Duration = Duration::from_nanos(i64::MAX as u64);
+
+/// Lists the models.
+#[utoipa::path(get, path = "/api/tags", tag = "ollama", responses((status = 200, body = Tags)))]
+pub(crate) async fn tags(State(node): State<Shared>) -> Json<Tags> {
+    let sources = node.engine.catalogue().list();
+    let facts = facts::all(&node, sources.clone()).await;
+    let models = sources.iter().zip(facts);
+    let models = models.map(|(source, facts)| ListedModel {
+        name: tagged(&source.name),
+        model: tagged(&source.name),
+        modified_at: modified(&facts),
+        size: facts.size,
+        digest: facts.digest.clone(),
+        details: facts.details.clone(),
+        capabilities: capabilities(&facts),
+    });
+    Json(Tags {
+        models: models.collect(),
+    })
+}
+
+/// Lists the loaded models.
+#[utoipa::path(get, path = "/api/ps", tag = "ollama", responses((status = 200, body = Processes)))]
+pub(crate) async fn ps(State(node): State<Shared>) -> Json<Processes> {
+    let mut models = Vec::new();
+    for status in node.engine.status() {
+        let Some(residence) = node.engine.residence(&status.name) else {
+            continue;
+        };
+        let Ok(source) = node.engine.catalogue().resolve(Some(&status.name)) else {
+            continue;
+        };
+        let facts = facts::of(&node, &source).await;
+        let left = residence.until.map_or(NEVER, |until| {
+            until.saturating_duration_since(Instant::now())
+        });
+        models.push(RunningModel {
+            name: tagged(&source.name),
+            model: tagged(&source.name),
+            size: residence.bytes,
+            digest: facts.digest.clone(),
+            details: facts.details.clone(),
+            expires_at: after(left),
+            size_vram: residence.gpu_bytes,
+            context_length: residence.context,
+        });
+    }
+    Json(Processes { models })
+}
+
+/// Tells all of one model.
+#[utoipa::path(post, path = "/api/show", tag = "ollama", request_body = ModelRequest, responses(
+    (status = 200, body = Shown),
+    (status = 400, description = "a field is wrong", body = ErrorBody),
+    (status = 404, description = "no such model", body = ErrorBody)))]
+pub(crate) async fn show(State(node): State<Shared>, body: Body) -> Result<Json<Shown>, Refusal> {
+    let request: ModelRequest = read(&node, body).await?;
+    let source = node.engine.catalogue().resolve(Some(request.model()?))?;
+    let facts = facts::of(&node, &source).await;
+    let verbose = request.verbose == Some(true);
+    let shown = tokio::task::spawn_blocking(move || shown(&source, &facts, verbose));
+    let shown = shown.await.unwrap_or_else(|error| Err(error.to_string()));
+    shown.map(Json).map_err(|reason| {
+        let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
+        Refusal::new(status, reason)
+    })
+}
+
+/// The version of this node.
+#[utoipa::path(get, path = "/api/version", tag = "ollama", responses((status = 200, body = Version)))]
+pub(crate) async fn version(State(node): State<Shared>) -> Json<Version> {
+    Json(Version {
+        version: node.options.version.into(),
+    })
+}
+
+fn shown(source: &ModelSource, facts: &Facts, verbose: bool) -> Result<Shown, String> {
+    let model = hearth_gguf::Model::open(&source.path).map_err(|error| error.to_string())?;
+    let file = model.first();
+    let mut info = Map::new();
+    for (key, value) in file.metadata() {
+        // It has a field of its own.
+        if key != "tokenizer.chat_template" {
+            info.insert(key.to_owned(), told(&value, verbose));
+        }
+    }
+    info.insert("general.parameter_count".into(), model.parameters().into());
+    let template = file.chat_template().unwrap_or_default().to_owned();
+    let parameters = parameters(file);
+    let mut modelfile = format!(
+        "# A Modelfile for this model\nFROM {}\n",
+        source.path.display()
+    );
+    if !template.is_empty() {
+        modelfile += &format!("TEMPLATE \"\"\"{template}\"\"\"\n");
+    }
+    for (name, value) in &parameters {
+        modelfile += &format!("PARAMETER {name} {value}\n");
+    }
+    let lines = parameters.iter();
+    let lines: Vec<String> = lines
+        .map(|(name, value)| format!("{name:<30} {value}"))
+        .collect();
+    Ok(Shown {
+        license: file.text("general.license").map(str::to_owned),
+        modelfile,
+        parameters: lines.join("\n"),
+        template,
+        details: facts.details.clone(),
+        model_info: info,
+        capabilities: capabilities(facts),
+        modified_at: modified(facts),
+    })
+}
+
+/// What the file recommends for requests that do not say, under Ollama's names.
+fn parameters(file: &hearth_gguf::File) -> Vec<(&'static str, String)> {
+    let names = [
+        ("temp", "temperature"),
+        ("top_k", "top_k"),
+        ("top_p", "top_p"),
+        ("min_p", "min_p"),
+        ("penalty_repeat", "repeat_penalty"),
+        ("penalty_last_n", "repeat_last_n"),
+    ];
+    let said = names.iter().filter_map(|(key, name)| {
+        let value = file.get(&format!("general.sampling.{key}"))?;
+        Some((*name, value.to_string()))
+    });
+    said.collect()
+}
+
+/// A value of the file as JSON; long lists are null unless all is wanted.
+fn told(value: &Stored<'_>, verbose: bool) -> Value {
+    let real = |number: f64| Number::from_f64(number).map_or(Value::Null, Value::Number);
+    match *value {
+        Stored::U8(number) => number.into(),
+        Stored::I8(number) => number.into(),
+        Stored::U16(number) => number.into(),
+        Stored::I16(number) => number.into(),
+        Stored::U32(number) => number.into(),
+        Stored::I32(number) => number.into(),
+        Stored::U64(number) => number.into(),
+        Stored::I64(number) => number.into(),
+        // As short as it was written: not the f64 beside it.
+        Stored::F32(number) => real(number.to_string().parse().unwrap_or(f64::from(number))),
+        Stored::F64(number) => real(number),
+        Stored::Bool(flag) => flag.into(),
+        Stored::Text(bytes) => String::from_utf8_lossy(bytes).into_owned().into(),
+        Stored::Array(array) if verbose || array.len() <= SHORT => {
+            let items = array.items().map(|item| told(&item, verbose));
+            Value::Array(items.collect())
+        }
+        Stored::Array(_) => Value::Null,
+    }
+}
+
+fn capabilities(facts: &Facts) -> Vec<String> {
+    facts
+        .capabilities
+        .iter()
+        .map(|name| (*name).into())
+        .collect()
+}
+
+fn modified(facts: &Facts) -> String {
+    let time = facts.modified.unwrap_or(SystemTime::UNIX_EPOCH);
+    let time = jiff::Timestamp::try_from(time);
+    time.unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+/// The time so long from now.
+fn after(time: Duration) -> String {
+    let time = jiff::SignedDuration::try_from(time).unwrap_or(jiff::SignedDuration::MAX);
+    let now = jiff::Timestamp::now();
+    now.checked_add(time)
+        .unwrap_or(jiff::Timestamp::MAX)
+        .to_string()
+}
