@@ -33,9 +33,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
  && install -D --mode=755 target/release/hearth /out/hearth
 
 FROM debian:${DEBIAN}-slim AS node
-# Certificates for downloads of models; the other two are what the program is linked with.
+# Certificates for downloads of models, and the library of C++ that the program is linked with.
 RUN apt-get update \
- && apt-get install --yes --no-install-recommends ca-certificates libgomp1 libstdc++6 \
+ && apt-get install --yes --no-install-recommends ca-certificates libstdc++6 \
  && rm -rf /var/lib/apt/lists/* \
  && groupadd --system --gid 10001 hearth \
  && useradd --system --uid 10001 --gid hearth --home-dir /var/lib/hearth --create-home hearth

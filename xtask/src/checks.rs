@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use crate::cargo::{cargo, succeed};
 use crate::setup::{Need, ensure};
-use crate::{clients, tidy};
+use crate::{clients, packaging, tidy};
 
 pub const HELP: &str = "\
-Installs what is missing and runs every check: format, clippy, documentation, tidy and licences, tests. All in the
-development profile, so that llama.cpp is compiled once. It goes on after a failure and lists them all at the end.
+Installs what is missing and runs every check: format, clippy, documentation, tidy and licences, packaging, tests. All in
+the development profile, so that llama.cpp is compiled once. It goes on after a failure and lists them all at the end.
 
 usage: cargo xtask test
 
@@ -19,7 +19,7 @@ EXAMPLES
 
 type Step = (&'static str, fn() -> Result<(), String>);
 
-const STEPS: [Step; 6] = [
+const STEPS: [Step; 7] = [
     ("format", || {
         succeed(&mut cargo(["fmt", "--all", "--check"]))
     }),
@@ -47,6 +47,7 @@ const STEPS: [Step; 6] = [
     ("examples in documentation", || {
         succeed(&mut cargo(["test", "--workspace", "--doc", "--quiet"]))
     }),
+    ("packaging", || packaging::run(&[])),
     ("tests", tests),
 ];
 

@@ -9,11 +9,13 @@ use crate::cargo::{root, succeed, target};
 
 const LISTS: &str = "crates/hearth/tests/e2e/clients";
 
-/// Installs both clients where `tests/e2e/clients.rs` looks for them.
+/// Installs the clients where `tests/e2e/clients.rs` looks for them.
 pub fn install() -> Result<(), String> {
     let lists = root().join(LISTS);
     let folder = target().join("clients");
     python_environment(&folder.join("python"), &lists.join("requirements.txt"))?;
+    // What others built on these packages asks for other versions of them.
+    python_environment(&folder.join("frameworks"), &lists.join("frameworks.txt"))?;
     node_packages(&folder.join("node"), &lists.join("package.json"))
 }
 

@@ -17,12 +17,13 @@ pub const HELP: &str = "\
 Builds the release binary and packages it into target/dist: an archive (.tar.gz; .zip on Windows) with the manual and
 completions, and with --deb a Debian package, for which dpkg-dev must be installed.
 
-usage: cargo xtask dist [--deb] [--features LIST] [--binary FILE] [--out FOLDER]
+usage: cargo xtask dist [--deb] [--features LIST] [--binary FILE] [--out FOLDER] [--quick]
 
   --deb            also a Debian package
   --features LIST  of the program: cuda, metal or vulkan; the name of the archive says so
   --binary FILE    package this program instead of building one
   --out FOLDER     write there
+  --quick          hardly compress; for looking at what is inside
 
 EXAMPLES
   cargo xtask dist
@@ -35,6 +36,7 @@ struct Order {
     features: Option<String>,
     binary: Option<PathBuf>,
     out: PathBuf,
+    quick: bool,
 }
 
 impl Order {
@@ -44,12 +46,18 @@ impl Order {
             features: None,
             binary: None,
             out: target().join("dist"),
+            quick: false,
         };
         let mut words = args.iter();
         while let Some(word) = words.next() {
-            let mut value = || words.next().ok_or(format!("{word} needs a value\n\n{HELP}"));
+            let mut value = || {
+                words
+                    .next()
+                    .ok_or(format!("{word} needs a value\n\n{HELP}"))
+            };
             match word.as_str() {
                 "--deb" => order.deb = true,
+                "--quick" => order.quick = true,
                 "--features" => order.features = Some(value()?.clone()),
                 "--binary" => order.binary = Some(value()?.into()),
                 "--out" => order.out = value()?.into(),
@@ -71,7 +79,9 @@ pub fn run(args: &[String]) -> Result<(), String> {
     let variant = order
         .features
         .as_deref()
-        .map_or_else(String::new, |features| format!("-{}", features.replace(',', "-")));
+        .map_or_else(String::new, |features| {
+            format!("-{}", features.replace(',', "-"))
+        });
     let name = format!(
         "hearth-{version}-{}-{}{variant}",
         std::env::consts::OS,
@@ -82,22 +92,22 @@ pub fn run(args: &[String]) -> Result<(), String> {
         fs::remove_dir_all(&folder).map_err(|error| at(&folder, error))?;
     }
     stage(&binary, &folder)?;
-    let archive = archive(&order.out, &name)?;
+    let archive = archive(&order.out, &name, order.quick)?;
     println!("{}", archive.display());
     match order.deb {
-        true => debian(&folder, &order.out, &version),
+        true => debian(&folder, &order.out, &version, order.quick),
         false => Ok(()),
     }
 }
 
 #[cfg(unix)]
-fn debian(folder: &Path, out: &Path, version: &str) -> Result<(), String> {
-    println!("{}", deb::build(folder, out, version)?.display());
+fn debian(folder: &Path, out: &Path, version: &str, quick: bool) -> Result<(), String> {
+    println!("{}", deb::build(folder, out, version, quick)?.display());
     Ok(())
 }
 
 #[cfg(not(unix))]
-fn debian(_: &Path, _: &Path, _: &str) -> Result<(), String> {
+fn debian(_: &Path, _: &Path, _: &str, _: bool) -> Result<(), String> {
     Err("--deb needs dpkg, which is not on this system".into())
 }
 
@@ -155,13 +165,18 @@ fn stage(binary: &Path, folder: &Path) -> Result<(), String> {
 }
 
 /// Packs the folder. `tar` is on every system that Hearth is released for; that of Windows also writes zip files.
-fn archive(out: &Path, name: &str) -> Result<PathBuf, String> {
+fn archive(out: &Path, name: &str, quick: bool) -> Result<PathBuf, String> {
     let (ending, how) = match cfg!(windows) {
-        true => ("zip", "-acf"),
-        false => ("tar.gz", "-czf"),
+        true => ("zip", "--auto-compress"),
+        false if quick => ("tar.gz", "--use-compress-program=gzip -1"),
+        false => ("tar.gz", "--gzip"),
     };
     let archive = format!("{name}.{ending}");
-    succeed(Command::new("tar").current_dir(out).args([how, &archive, name]))?;
+    succeed(
+        Command::new("tar")
+            .current_dir(out)
+            .args([how, "-cf", &archive, name]),
+    )?;
     Ok(out.join(archive))
 }
 
@@ -169,7 +184,9 @@ fn copy(from: &Path, to: &Path) -> Result<(), String> {
     if let Some(folder) = to.parent() {
         fs::create_dir_all(folder).map_err(|error| at(folder, error))?;
     }
-    fs::copy(from, to).map(drop).map_err(|error| at(from, error))
+    fs::copy(from, to)
+        .map(drop)
+        .map_err(|error| at(from, error))
 }
 
 fn write(path: &Path, bytes: &[u8]) -> Result<(), String> {

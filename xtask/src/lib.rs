@@ -1,4 +1,4 @@
-//! Developer commands of the workspace: `cargo xtask up | test | tidy | bench | train-ember`.
+//! Developer commands of the workspace: `cargo xtask up | test | tidy | bench | train-ember | dist | lint-packaging`.
 //!
 //! A library, so that `tests/tidy.rs` can hold the repository to its rules. It depends on no room: it must build in
 //! seconds on a machine that has only Rust, because it is what installs the rest.
@@ -8,7 +8,6 @@ mod bench_serve;
 pub mod cargo;
 mod checks;
 mod clients;
-#[cfg(unix)]
 mod dist;
 mod ember;
 mod packaging;
@@ -21,12 +20,12 @@ Developer commands of Hearth
 
 usage: cargo xtask COMMAND
 
-  up           install what is missing, build the release binary, start a node
-  test         install what is missing, run every check
-  tidy         check the rules that the compiler does not know
-  bench        measure; results go to bench/results/
-  train-ember  train or score the embedded model
-  dist         package a release
+  up              install what is missing, build the release binary, start a node
+  test            install what is missing, run every check
+  tidy            check the rules that the compiler does not know
+  bench           measure; results go to bench/results/
+  train-ember     train or score the embedded model
+  dist            package a release
   lint-packaging  check the Dockerfile, the workflows and the like
 
 `cargo xtask COMMAND --help` says more.

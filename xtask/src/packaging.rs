@@ -33,17 +33,26 @@ pub fn run(args: &[String]) -> Result<(), String> {
     let mut checks = vec![
         {
             let mut hadolint = linter("hadolint");
-            hadolint.arg("--config").arg(lint.join("hadolint.yaml")).arg("Dockerfile");
+            hadolint
+                .arg("--config")
+                .arg(lint.join("hadolint.yaml"))
+                .arg("Dockerfile");
             hadolint
         },
         {
             let mut zizmor = linter("zizmor");
-            zizmor.args(["--offline", "--quiet", "--config"]).arg(lint.join("zizmor.yaml")).arg(".github/workflows");
+            zizmor
+                .args(["--offline", "--quiet", "--config"])
+                .arg(lint.join("zizmor.yaml"))
+                .arg(".github/workflows");
             zizmor
         },
         {
             let mut yamllint = linter("yamllint");
-            yamllint.args(["--strict", "--config-file"]).arg(lint.join("yamllint.yaml")).args(YAML);
+            yamllint
+                .args(["--strict", "--config-file"])
+                .arg(lint.join("yamllint.yaml"))
+                .args(YAML);
             yamllint
         },
     ];
@@ -57,7 +66,9 @@ pub fn run(args: &[String]) -> Result<(), String> {
     }
     checks.extend(SCRIPTS.map(|script| {
         let mut shell = Command::new("sh");
-        shell.arg("-n").arg(root().join("packaging/debian").join(script));
+        shell
+            .arg("-n")
+            .arg(root().join("packaging/debian").join(script));
         shell
     }));
     let failed: Vec<String> = checks

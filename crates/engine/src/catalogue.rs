@@ -1,8 +1,17 @@
 //! Which models there are: names to files.
 
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use crate::EngineError;
+
+/// How long after a change of a folder its time cannot be trusted: another change in the same tick of the file system's
+/// clock (two seconds on the coarsest) would not show.
+const SETTLED: Duration = Duration::from_secs(3);
+/// How the names of models from a hub may begin; without it they are the same models.
+const HUB: [&str; 3] = ["hf:", "hf.co/", "huggingface.co/"];
 
 /// A model file and the name requests use for it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,23 +22,46 @@ pub struct ModelSource {
     pub path: PathBuf,
 }
 
-/// Names to GGUF files: the ones registered at start, then every `*.gguf` in the models folder by its stem, then any
-/// absolute path that ends in `.gguf`.
-#[derive(Debug, Clone, Default)]
+/// Lists models that are kept elsewhere.
+type Further = dyn Fn() -> Vec<ModelSource> + Send + Sync;
+
+/// Names to GGUF files: the ones registered at start, then every `*.gguf` in the models folder by its stem and those
+/// from further sources, then any absolute path that ends in `.gguf`.
+#[derive(Clone, Default)]
 pub struct Catalogue {
     registered: Vec<ModelSource>,
     folder: Option<PathBuf>,
+    further: Vec<Arc<Further>>,
     default: Option<String>,
+    /// What was in the folder when it last changed.
+    found: Arc<Mutex<Option<(SystemTime, Vec<ModelSource>)>>>,
+}
+
+impl fmt::Debug for Catalogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalogue")
+            .field("registered", &self.registered)
+            .field("folder", &self.folder)
+            .field("further", &self.further.len())
+            .field("default", &self.default)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Catalogue {
     /// An empty catalogue that also looks into `folder`, if given.
     pub fn new(folder: Option<PathBuf>) -> Self {
         Self {
-            registered: Vec::new(),
             folder,
-            default: None,
+            ..Self::default()
         }
+    }
+
+    /// Also knows what this source lists. It is asked for every request, on the thread of the request: it must be quick.
+    #[must_use]
+    pub fn with_source(mut self, source: Arc<dyn Fn() -> Vec<ModelSource> + Send + Sync>) -> Self {
+        self.further.push(source);
+        self
     }
 
     /// Adds a model under a name; the first one added answers when a request names none.
@@ -55,13 +87,38 @@ impl Catalogue {
         self.default.as_deref()
     }
 
-    /// Every model that can be named: registered ones first, then the folder's, sorted.
+    /// Every model that can be named: registered ones first, then the others, sorted.
     pub fn list(&self) -> Vec<ModelSource> {
         let mut all = self.registered.clone();
-        let mut found: Vec<ModelSource> = self
+        let first = all.len();
+        let further = self.further.iter().flat_map(|source| source());
+        for source in self.in_folder().into_iter().chain(further) {
+            if !all.iter().any(|known| known.name == source.name) {
+                all.push(source);
+            }
+        }
+        all[first..].sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// The folder's models; the folder is read again only when it changed.
+    fn in_folder(&self) -> Vec<ModelSource> {
+        let changed = |folder: &PathBuf| std::fs::metadata(folder).ok()?.modified().ok();
+        let Some((folder, changed)) = self
             .folder
-            .iter()
-            .filter_map(|folder| std::fs::read_dir(folder).ok())
+            .as_ref()
+            .and_then(|folder| Some((folder, changed(folder)?)))
+        else {
+            return Vec::new();
+        };
+        let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((at, models)) = &*found
+            && *at == changed
+        {
+            return models.clone();
+        }
+        let models: Vec<ModelSource> = std::fs::read_dir(folder)
+            .into_iter()
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| is_gguf(path) && path.is_file())
@@ -71,11 +128,10 @@ impl Catalogue {
                     path,
                 })
             })
-            .filter(|source| !all.iter().any(|known| known.name == source.name))
             .collect();
-        found.sort_by(|a, b| a.name.cmp(&b.name));
-        all.append(&mut found);
-        all
+        let settled = changed.elapsed().is_ok_and(|age| age > SETTLED);
+        *found = settled.then(|| (changed, models.clone()));
+        models
     }
 
     /// The file behind a name; `None` asks for the default model.
@@ -85,13 +141,7 @@ impl Catalogue {
         // What Ollama's clients append to a name without a tag.
         let plain = wanted.strip_suffix(":latest").unwrap_or(wanted);
         let path = Path::new(plain);
-        // Also the file's own name, in any case.
-        let bare = plain.strip_suffix(".gguf").unwrap_or(plain);
-        let named = models.iter().find(|source| source.name == wanted);
-        let named = named.or_else(|| {
-            let alike = |source: &&ModelSource| source.name.eq_ignore_ascii_case(bare);
-            models.iter().find(alike)
-        });
+        let named = meant(&models, wanted);
         if let Some(source) = named {
             return Ok(source.clone());
         }
@@ -119,7 +169,118 @@ impl Catalogue {
     }
 }
 
+/// The model that a name means: the same name, also in other case or with the file's ending; else the same but for its
+/// tag, when a name without one (or with `latest`) can mean only one model.
+fn meant<'a>(models: &'a [ModelSource], wanted: &str) -> Option<&'a ModelSource> {
+    let find = |same: &dyn Fn(&ModelSource) -> bool| models.iter().find(|source| same(source));
+    let bare = wanted.strip_suffix(".gguf").unwrap_or(wanted);
+    if let Some(source) = find(&|source| source.name == wanted)
+        .or_else(|| find(&|source| source.name.eq_ignore_ascii_case(bare)))
+    {
+        return Some(source);
+    }
+    let (base, tag) = divide(wanted);
+    let alike: Vec<(&ModelSource, Option<&str>)> = models
+        .iter()
+        .map(|source| (source, divide(&source.name)))
+        .filter(|(_, (own, _))| own.eq_ignore_ascii_case(base))
+        .map(|(source, (_, tag))| (source, tag))
+        .collect();
+    let same = alike.iter().find(|(_, own)| match (own, tag) {
+        (Some(own), Some(tag)) => own.eq_ignore_ascii_case(tag),
+        (own, tag) => own.is_none() && tag.is_none(),
+    });
+    match (same, alike.as_slice()) {
+        (Some((source, _)), _) => Some(source),
+        (None, [(source, _)]) if tag.is_none() => Some(source),
+        _ => None,
+    }
+}
+
+/// A name without the hub's mark, and its tag unless that is `latest`.
+fn divide(name: &str) -> (&str, Option<&str>) {
+    let bare = HUB.iter().find_map(|mark| {
+        let head = name.get(..mark.len())?;
+        head.eq_ignore_ascii_case(mark).then(|| &name[mark.len()..])
+    });
+    match bare.unwrap_or(name).split_once(':') {
+        Some((base, tag)) => (
+            base,
+            Some(tag).filter(|tag| !tag.eq_ignore_ascii_case("latest")),
+        ),
+        None => (bare.unwrap_or(name), None),
+    }
+}
+
 fn is_gguf(path: &Path) -> bool {
     path.extension()
         .is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn catalogue(names: &[&str]) -> Catalogue {
+        let sources: Vec<ModelSource> = names
+            .iter()
+            .map(|name| ModelSource {
+                name: (*name).to_owned(),
+                path: PathBuf::from("/blobs/x"),
+            })
+            .collect();
+        Catalogue::new(None).with_source(Arc::new(move || sources.clone()))
+    }
+
+    fn resolved(names: &[&str], wanted: &str) -> Option<String> {
+        let found = catalogue(names).resolve(Some(wanted));
+        found.ok().map(|source| source.name)
+    }
+
+    #[test]
+    fn a_name_without_its_tag_means_the_only_one_or_the_latest() {
+        let one = ["qwen3:1.7b"];
+        for wanted in ["qwen3:1.7b", "Qwen3:1.7B", "qwen3", "qwen3:latest"] {
+            assert_eq!(
+                resolved(&one, wanted).as_deref(),
+                Some("qwen3:1.7b"),
+                "{wanted}"
+            );
+        }
+        assert_eq!(resolved(&one, "qwen3:8b"), None);
+        assert_eq!(resolved(&one, "qwen"), None);
+        let two = ["qwen3:1.7b", "qwen3:8b"];
+        assert_eq!(resolved(&two, "qwen3"), None);
+        let latest = ["qwen3:1.7b", "qwen3:latest"];
+        assert_eq!(resolved(&latest, "qwen3").as_deref(), Some("qwen3:latest"));
+        assert_eq!(
+            resolved(&["ember"], "ember:latest").as_deref(),
+            Some("ember")
+        );
+    }
+
+    #[test]
+    fn a_hub_name_is_known_in_every_form() {
+        let names = ["hf:Org/Repo:Q4_K_M"];
+        for wanted in [
+            "hf:org/repo:q4_k_m",
+            "org/repo:Q4_K_M",
+            "hf.co/Org/Repo:Q4_K_M",
+            "Org/Repo",
+            "hf:org/repo",
+        ] {
+            assert!(resolved(&names, wanted).is_some(), "{wanted}");
+        }
+        assert_eq!(resolved(&names, "org/repo:Q8_0"), None);
+    }
+
+    #[test]
+    fn a_further_source_is_asked_each_time_and_hides_nothing() {
+        let mut catalogue = catalogue(&["ember", "a:b"]);
+        catalogue.register("ember", "/own/ember.gguf");
+        let list = catalogue.list();
+        let names: Vec<&str> = list.iter().map(|source| source.name.as_str()).collect();
+        assert_eq!(names, ["ember", "a:b"]);
+        assert_eq!(list[0].path, PathBuf::from("/own/ember.gguf"));
+    }
 }

@@ -63,7 +63,10 @@ impl Counters {
 
     /// From now on the model stays this long after its last request; `None` is for ever.
     pub fn keep(&self, keep_alive: Option<Duration>) {
-        self.stay(|stay| stay.keep_alive = keep_alive);
+        self.stay(|stay| {
+            stay.keep_alive = keep_alive;
+            stay.until = later(keep_alive);
+        });
     }
 
     /// The model rests from now on; how long it may before it goes.

@@ -193,14 +193,14 @@ impl Dialect {
                 calls,
             };
         }
-        let used = |pairs: &[(&str, &str)]| {
-            let used = |close: &str| source.contains(close) || knows(close);
-            let pair = pairs.iter().find(|(_, close)| used(close));
-            pair.map(|(open, close)| Tags::new(open, close))
-        };
+        let tags = |pair: &(&str, &str)| Tags::new(pair.0, pair.1);
+        let thinks = |pair: &&(&str, &str)| source.contains(pair.1) || knows(pair.1);
+        // Elsewhere such tags stand around a tool's result.
+        let answers =
+            |pair: &&(&str, &str)| source.contains(&[pair.0, pair.1].concat()) || knows(pair.1);
         Self {
-            thinking: used(&THINKING),
-            answer: used(&ANSWER),
+            thinking: THINKING.iter().find(thinks).map(tags),
+            answer: ANSWER.iter().find(answers).map(tags),
             calls,
         }
     }
@@ -273,8 +273,8 @@ impl Calls {
         let only = std::slice::from_ref(&user);
         let shown = render(template, only, &tools, true).filter(|text| text.contains(SHOWN));
         let header = {
-            let with = render(template, only, &[], true)?;
-            let without = render(template, only, &[], false)?;
+            let with = render(template, only, &tools, true)?;
+            let without = render(template, only, &tools, false)?;
             with.strip_prefix(&without).unwrap_or_default().to_owned()
         };
         let object: Map<String, Value> = std::iter::zip(KEYS, VALUES)
@@ -341,9 +341,6 @@ impl Calls {
 
     /// Reads the format off the text of a conversation with one call, and of one with two.
     fn around(text: &str, two: Option<&str>, header: &str) -> Option<Self> {
-        if text.contains(&format!("{}{TOOL}", harmony::TO)) && text.contains(harmony::CHANNEL) {
-            return Some(Self::new(Begin::Header, CallFormat::Harmony, None));
-        }
         let (before, rest) = text.split_once(TOOL)?;
         let (between, after) = rest.split_once(KEYS[0])?;
         let is_object = between
@@ -354,7 +351,9 @@ impl Calls {
             return Self::with_parameters(before, between, after, header);
         }
         let (_, after) = after.split_once('}')?;
-        if before.ends_with('"') {
+        if before.ends_with(harmony::TO) && between.contains(harmony::CHANNEL) {
+            Some(Self::new(Begin::Header, CallFormat::Harmony, None))
+        } else if before.ends_with('"') {
             Self::with_json(before, between, after, header)
         } else {
             Self::with_name(before, between, two, header)
@@ -380,9 +379,11 @@ impl Calls {
             None => (before, false),
         };
         let begin = new_tag(before, header);
-        let after = after.trim_start_matches([' ', '\n', '}', ']']);
-        let end = begin.and_then(closing);
-        let end = end.filter(|end| after.starts_with(end.as_str()));
+        // What more the object has, and no other tag.
+        let ends = |end: &String| after.find(['<', end.as_bytes()[0].into()]) == after.find(end);
+        let end = begin
+            .and_then(closing)
+            .filter(|end| after.contains(end) && ends(end));
         let begin = match begin {
             Some(tag) => Begin::Tag(tag.into()),
             None if list => return None,

@@ -362,6 +362,7 @@ impl Inner {
         let (weak, working) = (Arc::downgrade(self), Arc::clone(&entry));
         let thread = std::thread::Builder::new()
             .name(format!("model {}", source.name))
+            .stack_size(deep_stack())
             .spawn(move || live(&weak, &working));
         match thread {
             Ok(thread) => {

@@ -55,9 +55,9 @@ pub enum EngineError {
         /// Most requests that may wait.
         limit: usize,
     },
-    /// The prompt does not fit the context.
+    /// The prompt does not fit the context. LiteLLM tells this error by `exceeds the available context size`.
     #[error(
-        "the prompt has {prompt_tokens} tokens and the context holds {context}; shorten the prompt or start the node with a larger --context"
+        "the prompt has {prompt_tokens} tokens and the context holds {context}, so it exceeds the available context size; shorten the prompt or start the node with a larger --context"
     )]
     ContextExceeded {
         /// Tokens of the prompt.

@@ -408,13 +408,9 @@ impl Loaded {
             .collect();
         let splitters = match &request.prompt {
             Prompt::Chat(chat) => {
-                let names: Arc<[String]> = tools
-                    .callable()
-                    .iter()
-                    .map(|tool| tool.name.clone())
-                    .collect();
+                let callable: Arc<[Tool]> = tools.callable().into();
                 let inside = opening == Opening::Inside;
-                let mut splitter = Splitter::new(Arc::clone(&self.dialect), names, inside);
+                let mut splitter = Splitter::new(Arc::clone(&self.dialect), callable, inside);
                 if !chat.prefill.is_empty() {
                     splitter = splitter.continuing();
                 }
@@ -431,7 +427,7 @@ impl Loaded {
         if opening == Opening::Closed {
             return None;
         }
-        let text = format!("\n{}\n\n", tags.close);
+        let text = self.dialect.after_reasoning()?;
         let close = self.model.tokenize(text.as_bytes(), false, true);
         Some(Thought::new(
             tags,
@@ -546,7 +542,10 @@ impl Loaded {
                         .as_secs() as i64,
                 })?;
                 opening = self.opening(&mut text, reasoning);
-                text.push_str(&chat.prefill);
+                if !chat.prefill.is_empty() {
+                    text.push_str(self.dialect.before_text());
+                    text.push_str(&chat.prefill);
+                }
                 self.tokenize("messages", &text)?
             }
             Prompt::Text(text) => self.tokenize("prompt", text)?,
@@ -680,7 +679,13 @@ impl Loaded {
             let known = self.tags.iter().find(|(text, _)| text == tag);
             known.map(|(_, token)| *token)
         };
-        let form = Form::new(&self.dialect, tools, opening, &request.constraint, &control);
+        let plain = Dialect::default();
+        let dialect = match request.prompt {
+            Prompt::Chat(_) => &*self.dialect,
+            // What is continued is no answer, and is not split.
+            Prompt::Text(_) | Prompt::Tokens(_) => &plain,
+        };
+        let form = Form::new(dialect, tools, opening, &request.constraint, &control);
         let Some(form) = form else { return Ok(None) };
         // Built on the first constrained request: a trie over the whole vocabulary takes a while.
         let factory = self

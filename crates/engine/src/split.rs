@@ -5,7 +5,12 @@
 
 use std::sync::Arc;
 
-use crate::dialect::{Begin, CallFormat, Calls, Dialect};
+use crate::chat::Tool;
+use crate::dialect::{Begin, CallFormat, Calls, Dialect, harmony};
+
+mod reader;
+
+use reader::Reader;
 
 /// A piece of an answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,8 +29,8 @@ pub enum Part {
 #[derive(Debug, Clone)]
 pub struct Splitter {
     dialect: Arc<Dialect>,
-    /// Names of the tools that may be called; empty if calls are not looked for.
-    tools: Arc<[String]>,
+    /// The tools that may be called; empty if calls are not looked for.
+    tools: Arc<[Tool]>,
     state: State,
     /// What came in and is not decided.
     held: String,
@@ -39,17 +44,19 @@ enum State {
     Start,
     Reasoning,
     Text,
+    /// In the header of a message (Harmony).
+    Header,
     Calls(Reader),
 }
 
 impl Splitter {
     /// `reasoning` says whether the prompt ended inside reasoning.
-    pub fn new(dialect: Arc<Dialect>, tools: Arc<[String]>, reasoning: bool) -> Self {
+    pub fn new(dialect: Arc<Dialect>, tools: Arc<[Tool]>, reasoning: bool) -> Self {
         Self {
-            state: if reasoning {
-                State::Reasoning
-            } else {
-                State::Start
+            state: match dialect.calls.format {
+                _ if reasoning => State::Reasoning,
+                CallFormat::Harmony => State::Header,
+                _ => State::Start,
             },
             dialect,
             tools,
@@ -72,7 +79,7 @@ impl Splitter {
 
     /// Whether a tool was called.
     pub fn called(&self) -> bool {
-        matches!(&self.state, State::Calls(reader) if reader.calls > 0)
+        matches!(&self.state, State::Calls(reader) if reader.calls() > 0)
     }
 
     /// Takes more text.
@@ -92,9 +99,10 @@ impl Splitter {
             State::Start => self.start(last),
             State::Reasoning => self.reasoning(last, out),
             State::Text => self.text(last, out),
+            State::Header => self.header(last, out),
             State::Calls(reader) => {
                 let held = std::mem::take(&mut self.held);
-                reader.read(&held, out);
+                reader.read(&held, &self.tools, out);
                 false
             }
         }
@@ -136,7 +144,10 @@ impl Splitter {
         };
         self.emit(ready, closed || last, out, Part::Reasoning);
         if closed {
-            self.state = State::Text;
+            self.state = match self.dialect.calls.format {
+                CallFormat::Harmony => State::Header,
+                _ => State::Text,
+            };
             self.begun = false;
             // Blanks between the reasoning and the answer belong to neither.
             self.held = self.held.trim_start().to_owned();
@@ -144,33 +155,99 @@ impl Splitter {
         closed
     }
 
-    fn text(&mut self, last: bool, out: &mut Vec<Part>) -> bool {
-        if self.tools.is_empty() {
-            let ready = std::mem::take(&mut self.held);
-            let ready = if self.begun || self.dialect.thinking.is_none() {
-                ready
-            } else {
-                ready.trim_start().to_owned()
+    /// A message's header says what the message is.
+    fn header(&mut self, last: bool, out: &mut Vec<Part>) -> bool {
+        if let Some((header, rest)) = self.held.split_once(harmony::MESSAGE) {
+            let to = header.split_once(harmony::TO).map(|(_, to)| to);
+            let ends = |c: char| c.is_whitespace() || c == '<';
+            let name = to.and_then(|to| to.split(ends).next());
+            self.state = match name {
+                Some(name) if !self.tools.is_empty() => {
+                    out.push(Part::Call(name.into()));
+                    State::Calls(Reader::of_arguments())
+                }
+                _ if header.contains("analysis") => State::Reasoning,
+                _ => State::Text,
             };
-            self.begun |= !ready.is_empty();
-            if !ready.is_empty() {
-                out.push(Part::Text(ready));
-            }
+            self.begun = false;
+            self.held = rest.to_owned();
+            return true;
+        }
+        let text = self.held.trim_start();
+        let begins = |start: &&str| text.starts_with(start) || (!last && start.starts_with(text));
+        if [harmony::TURN, harmony::CHANNEL, harmony::TO]
+            .iter()
+            .any(begins)
+        {
             return false;
         }
-        match find(
-            &self.dialect.calls,
-            &self.tools,
-            &self.held,
-            self.begun,
-            last,
-        ) {
+        self.state = State::Text;
+        true
+    }
+
+    fn text(&mut self, last: bool, out: &mut Vec<Part>) -> bool {
+        let dialect = Arc::clone(&self.dialect);
+        if !self.begun
+            && let Some(tags) = &dialect.answer
+        {
+            let text = self.held.trim_start();
+            if let Some(rest) = text.strip_prefix(tags.open.as_str()) {
+                self.held = rest.to_owned();
+            } else if !last && tags.open.starts_with(text) {
+                return false;
+            }
+        }
+        let mut found = if self.tools.is_empty() {
+            Found::Not { keep: 0 }
+        } else {
+            find(&dialect.calls, &self.tools, &self.held, self.begun, last)
+        };
+        let is_harmony = dialect.calls.format == CallFormat::Harmony;
+        let stop = match &dialect.answer {
+            _ if is_harmony => Some(harmony::END),
+            Some(tags) => Some(tags.close.as_str()),
+            None => None,
+        };
+        if let Some(stop) = stop {
+            let at = self.held.find(stop);
+            let at = at.filter(|at| !matches!(found, Found::At { start, .. } if start < *at));
+            if let Some(at) = at {
+                let rest = self.held.split_off(at + stop.len());
+                self.held.truncate(at);
+                let before = std::mem::replace(&mut self.held, rest);
+                self.emit(before, true, out, Part::Text);
+                if is_harmony {
+                    self.state = State::Header;
+                }
+                return true;
+            }
+            if let Found::Not { keep } = &mut found
+                && !last
+            {
+                *keep = pending(&self.held, stop).max(*keep);
+            }
+        }
+        match found {
+            Found::Not { keep } if self.tools.is_empty() => {
+                let ready = take_but(&mut self.held, keep);
+                let plain = dialect.thinking.is_none() && stop.is_none();
+                let ready = if self.begun || plain {
+                    ready
+                } else {
+                    ready.trim_start().to_owned()
+                };
+                self.begun |= !ready.is_empty();
+                if !ready.is_empty() {
+                    out.push(Part::Text(ready));
+                }
+                false
+            }
             Found::At { start, end } => {
                 let rest = self.held.split_off(end);
                 self.held.truncate(start);
                 let before = std::mem::replace(&mut self.held, rest);
                 self.emit(before, true, out, Part::Text);
-                self.state = State::Calls(Reader::new(&self.dialect.calls));
+                self.state = State::Calls(Reader::new(&dialect.calls));
                 true
             }
             Found::Not { keep } => {
@@ -226,7 +303,7 @@ enum Found {
     Not { keep: usize },
 }
 
-fn find(calls: &Calls, tools: &[String], text: &str, begun: bool, last: bool) -> Found {
+fn find(calls: &Calls, tools: &[Tool], text: &str, begun: bool, last: bool) -> Found {
     match &calls.begin {
         Begin::Tag(tag) => match text.find(tag.as_str()) {
             Some(start) => Found::At {
@@ -237,6 +314,8 @@ fn find(calls: &Calls, tools: &[String], text: &str, begun: bool, last: bool) ->
                 keep: if last { 0 } else { pending(text, tag) },
             },
         },
+        // A header tells calls from text.
+        Begin::Header => Found::Not { keep: 0 },
         // Only the very start of an answer can be a call.
         Begin::Object | Begin::Wrapper if begun => Found::Not { keep: 0 },
         begin => match opening(begin, tools, text) {
@@ -256,7 +335,7 @@ enum Opening {
 }
 
 /// Whether a text starts as the JSON of a call: `{"name": "a tool"`, or `{"tool_calls": [`.
-fn opening(begin: &Begin, tools: &[String], text: &str) -> Opening {
+fn opening(begin: &Begin, tools: &[Tool], text: &str) -> Opening {
     let start = text.len() - text.trim_start().len();
     let mut rest = &text[start..];
     let key = if matches!(begin, Begin::Wrapper) {
@@ -283,7 +362,7 @@ fn opening(begin: &Begin, tools: &[String], text: &str) -> Opening {
             None => Opening::No,
         };
     }
-    let quoted = tools.iter().map(|name| format!("\"{name}\""));
+    let quoted = tools.iter().map(|tool| format!("\"{}\"", tool.name));
     let mut maybe = false;
     for name in quoted {
         if rest.starts_with(&name) {
@@ -292,215 +371,6 @@ fn opening(begin: &Begin, tools: &[String], text: &str) -> Opening {
         maybe |= name.starts_with(rest);
     }
     if maybe { Opening::Maybe } else { Opening::No }
-}
-
-/// Reads calls, character by character.
-#[derive(Debug, Clone)]
-struct Reader {
-    named: Option<String>,
-    place: Place,
-    calls: u32,
-    /// Text of the key, name or tag that is being read.
-    word: String,
-    /// Arguments that came before the name.
-    early: String,
-    /// Whether the current call's name is out.
-    is_named: bool,
-    extent: Extent,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// Between calls.
-    Between,
-    /// In a name that no quotes surround.
-    Bare,
-    /// In a call's object, before a key or its end.
-    Object,
-    Key,
-    /// Between a key and its value.
-    Colon,
-    Name,
-    Arguments,
-    /// In a value that means nothing here.
-    Other,
-}
-
-impl Reader {
-    fn new(calls: &Calls) -> Self {
-        let named = match (&calls.format, &calls.begin) {
-            (CallFormat::Named { .. }, Begin::Tag(tag)) => Some(tag.clone()),
-            _ => None,
-        };
-        Self {
-            place: if named.is_some() {
-                Place::Bare
-            } else {
-                Place::Between
-            },
-            named,
-            calls: 0,
-            word: String::new(),
-            early: String::new(),
-            is_named: false,
-            extent: Extent::default(),
-        }
-    }
-
-    fn read(&mut self, text: &str, out: &mut Vec<Part>) {
-        let mut arguments = String::new();
-        for c in text.chars() {
-            self.take(c, &mut arguments, out);
-        }
-        self.flush(&mut arguments, out);
-    }
-
-    fn flush(&mut self, arguments: &mut String, out: &mut Vec<Part>) {
-        if self.is_named {
-            arguments.insert_str(0, &std::mem::take(&mut self.early));
-            if !arguments.is_empty() {
-                out.push(Part::Arguments(std::mem::take(arguments)));
-            }
-        } else {
-            self.early.push_str(&std::mem::take(arguments));
-        }
-    }
-
-    fn name(&mut self, name: String, arguments: &mut String, out: &mut Vec<Part>) {
-        out.push(Part::Call(name));
-        self.calls += 1;
-        self.is_named = true;
-        self.flush(arguments, out);
-    }
-
-    fn take(&mut self, c: char, arguments: &mut String, out: &mut Vec<Part>) {
-        match self.place {
-            Place::Between => self.between(c),
-            Place::Bare if c == '{' => {
-                // `name[ARGS]`, and with some versions `name[CALL_ID]id[ARGS]`.
-                let word = std::mem::take(&mut self.word);
-                let name = word.split('[').next().unwrap_or_default().trim();
-                self.name(name.to_owned(), arguments, out);
-                self.extent = Extent::default();
-                self.place = Place::Arguments;
-                self.take(c, arguments, out);
-            }
-            Place::Bare => self.word.push(c),
-            Place::Object => match c {
-                '"' => {
-                    self.word.clear();
-                    self.extent = Extent::default();
-                    self.extent.take(c);
-                    self.place = Place::Key;
-                }
-                '}' => {
-                    self.flush(arguments, out);
-                    self.place = Place::Between;
-                }
-                _ => {}
-            },
-            Place::Key | Place::Name => {
-                if self.extent.take(c) {
-                    let word = std::mem::take(&mut self.word);
-                    if self.place == Place::Key {
-                        self.word = word;
-                        self.place = Place::Colon;
-                    } else {
-                        // As JSON writes it; a name has no escapes that matter (`Tools::check`).
-                        let name = serde_json::from_str(&format!("\"{word}\"")).unwrap_or(word);
-                        self.name(name, arguments, out);
-                        self.place = Place::Object;
-                    }
-                } else {
-                    self.word.push(c);
-                }
-            }
-            Place::Colon if c == ':' || c.is_whitespace() => {}
-            Place::Colon => {
-                let key = std::mem::take(&mut self.word);
-                self.extent = Extent::default();
-                self.place = match key.as_str() {
-                    "name" if c == '"' => Place::Name,
-                    "arguments" | "parameters" => Place::Arguments,
-                    _ => Place::Other,
-                };
-                if self.place == Place::Name {
-                    self.extent.take(c);
-                } else {
-                    self.take(c, arguments, out);
-                }
-            }
-            Place::Arguments | Place::Other => {
-                if self.place == Place::Arguments {
-                    arguments.push(c);
-                }
-                if self.extent.take(c) {
-                    self.flush(arguments, out);
-                    self.place = if self.named.is_some() {
-                        Place::Between
-                    } else {
-                        Place::Object
-                    };
-                }
-            }
-        }
-    }
-
-    /// Tags, commas and brackets lie between calls.
-    fn between(&mut self, c: char) {
-        self.word.push(c);
-        match &self.named {
-            None if c == '{' => {
-                self.word.clear();
-                self.is_named = false;
-                self.place = Place::Object;
-            }
-            Some(tag) if self.word.ends_with(tag.as_str()) => {
-                self.word.clear();
-                self.is_named = false;
-                self.place = Place::Bare;
-            }
-            _ => {}
-        }
-    }
-}
-
-/// Finds the end of a JSON string, object or array.
-#[derive(Debug, Clone, Copy, Default)]
-struct Extent {
-    depth: u32,
-    in_string: bool,
-    escaped: bool,
-}
-
-impl Extent {
-    /// Takes a character; whether the value is complete with it. (Numbers and words end with nothing of their own; no
-    /// call's arguments are such, and of other values they are skipped up to the next string or bracket.)
-    fn take(&mut self, c: char) -> bool {
-        if self.in_string {
-            match c {
-                _ if self.escaped => self.escaped = false,
-                '\\' => self.escaped = true,
-                '"' => {
-                    self.in_string = false;
-                    return self.depth == 0;
-                }
-                _ => {}
-            }
-            return false;
-        }
-        match c {
-            '"' => self.in_string = true,
-            '{' | '[' => self.depth += 1,
-            '}' | ']' => {
-                self.depth = self.depth.saturating_sub(1);
-                return self.depth == 0;
-            }
-            ',' if self.depth == 0 => return true,
-            _ => {}
-        }
-        false
-    }
 }
 
 #[cfg(test)]
@@ -513,17 +383,25 @@ mod tests {
         let calls = Calls {
             begin,
             format: CallFormat::Json {
+                name: "name",
                 arguments: "arguments",
                 list,
             },
             end: end.map(Into::into),
-            shown: true,
-            objects: true,
+            ..Calls::default()
         };
         Arc::new(Dialect {
             thinking: Some(Tags::new("<think>", "</think>")),
+            answer: None,
             calls,
         })
+    }
+
+    fn tool(name: &str) -> Tool {
+        Tool {
+            name: name.into(),
+            ..Tool::default()
+        }
     }
 
     fn hermes() -> Arc<Dialect> {
@@ -535,7 +413,7 @@ mod tests {
     }
 
     fn split(dialect: &Arc<Dialect>, open: bool, pieces: &[&str]) -> Vec<Part> {
-        let tools: Arc<[String]> = Arc::from(["look".to_owned(), "go".to_owned()]);
+        let tools: Arc<[Tool]> = ["look", "go"].map(tool).into();
         let mut splitter = Splitter::new(Arc::clone(dialect), tools, open);
         let mut out = Vec::new();
         for piece in pieces {
@@ -608,14 +486,15 @@ mod tests {
         let calls = Calls {
             begin: Begin::Tag("[TOOL_CALLS]".into()),
             format: CallFormat::Named {
+                each: None,
+                id: Some("[CALL_ID]".into()),
                 arguments: "[ARGS]".into(),
             },
-            end: None,
-            shown: true,
-            objects: true,
+            ..Calls::default()
         };
         let mistral = Arc::new(Dialect {
             thinking: None,
+            answer: None,
             calls,
         });
         let text =

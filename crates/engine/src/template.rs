@@ -13,7 +13,12 @@ use serde_json::{Map, Value};
 use crate::EngineError;
 
 /// Steps a template may take; a conversation of thousands of messages needs about a million.
-const FUEL: u64 = 50_000_000;
+const FUEL: u64 = 10_000_000;
+/// Most bytes of a template; the longest of well-known models have some 30 KiB. The compiler calls itself for each
+/// operator of a chain, which [`DEEP`] suffices for up to this length.
+const LONGEST: usize = 128 << 10;
+/// Stack in bytes for compiling a template and looking at what it does. Only touched pages count.
+const DEEP: usize = 256 << 20;
 /// Most bytes a template may write.
 const LARGEST: usize = 64 << 20;
 /// What models without a template get.
@@ -52,6 +57,25 @@ pub struct TemplateInput<'a> {
 impl ChatTemplate {
     /// Compiles a template; the error says where it is wrong.
     pub fn new(source: &str) -> Result<Self, EngineError> {
+        if source.len() > LONGEST {
+            return Err(invalid(format!(
+                "the model's chat template has {} bytes, and at most {LONGEST} can be compiled",
+                source.len()
+            )));
+        }
+        let failed = |reason: String| invalid(format!("the chat template: {reason}"));
+        std::thread::scope(|scope| {
+            std::thread::Builder::new()
+                .name("template".into())
+                .stack_size(DEEP)
+                .spawn_scoped(scope, || Self::compile(source))
+                .map_err(|error| failed(error.to_string()))?
+                .join()
+                .map_err(|_| failed("the compiler failed; see the log".into()))?
+        })
+    }
+
+    fn compile(source: &str) -> Result<Self, EngineError> {
         let mut environment = Environment::new();
         let syntax = SyntaxConfig::builder()
             .trim_blocks(true)
@@ -71,6 +95,10 @@ impl ChatTemplate {
             },
         );
         environment.add_filter("tojson", to_json);
+        // In Python a string can be walked through, and `None` cannot.
+        environment.add_test("iterable", |value: &Jinja| {
+            !value.is_none() && (value.as_str().is_some() || value.try_iter().is_ok())
+        });
         environment
             .add_template_owned("chat", without_generation_tags(source))
             .map_err(|error| {
@@ -103,14 +131,15 @@ impl ChatTemplate {
         context.extend(input.variables.clone());
         context.insert("messages".into(), messages.into());
         // Templates test `if tools`; an absent list is what they expect for none.
-        context.insert(
-            "tools".into(),
-            if input.tools.is_empty() {
-                Value::Null
-            } else {
-                input.tools.into()
-            },
-        );
+        let tools = if input.tools.is_empty() {
+            Value::Null
+        } else {
+            input.tools.into()
+        };
+        // The second name is SmolLM 3's.
+        for name in ["tools", "xml_tools"] {
+            context.insert(name.into(), tools.clone());
+        }
         context.insert("bos_token".into(), input.bos.into());
         context.insert("eos_token".into(), input.eos.into());
         context.insert(

@@ -205,8 +205,9 @@ async fn many_inputs_are_embedded_as_one_by_one_and_in_order() {
     let folder = models();
     let engine = engine(folder.path(), options());
     // The decoder computes what is longer than a batch in pieces.
-    for (name, longest, vocabulary) in [("mean", bert::CONTEXT, 80), ("decoder", 900, 1500)] {
-        let inputs = many(30, longest, vocabulary);
+    let models = [("mean", 40, bert::CONTEXT, 80), ("decoder", 15, 600, 1500)];
+    for (name, count, longest, vocabulary) in models {
+        let inputs = many(count, longest, vocabulary);
         let together = embed(&engine, name, tokens(&inputs)).await.vectors;
         assert_eq!(together.len(), inputs.len());
         for (index, input) in inputs.iter().enumerate() {
@@ -223,7 +224,7 @@ async fn many_inputs_are_embedded_as_one_by_one_and_in_order() {
         assert!(others.fold(-1.0, f32::max) < 0.9999);
     }
     // What stands in the first piece of a long text counts.
-    let long = &many(25, 900, 1500)[24];
+    let long = &many(16, 600, 1500)[15];
     assert!(long.len() > 512, "{}", long.len());
     let other: Vec<Token> = [&[9][..], &long[1..]].concat();
     let both = embed(&engine, "decoder", tokens(&[long.clone(), other])).await;
@@ -343,6 +344,22 @@ async fn each_kind_of_model_says_what_it_is_for() {
         matches!(error, EngineError::OnlyGenerates { .. }),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn a_vocabulary_without_its_separator_is_refused() {
+    let folder = models();
+    let file = folder.path().join("mean.gguf");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let key = b"seperator_token_id";
+    let at = bytes.windows(key.len()).position(|at| at == key).unwrap();
+    bytes[at] = b'x';
+    std::fs::write(&file, bytes).unwrap();
+    // llama.cpp would end the process at the first text.
+    let engine = engine(folder.path(), options());
+    let error = engine.embed(Some("mean"), texts(&["fire"])).await;
+    let said = error.unwrap_err().to_string();
+    assert!(said.contains("tokenizer.ggml.seperator_token_id"), "{said}");
 }
 
 #[tokio::test]

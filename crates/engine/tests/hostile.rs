@@ -17,19 +17,19 @@ const ARRAY: u32 = 9;
 
 /// A file taken apart: what it says and holds, to be changed and written again.
 #[derive(Clone)]
-pub struct Parts {
+struct Parts {
     /// Key, type, and the value's bytes.
-    pub metadata: Vec<(String, u32, Vec<u8>)>,
+    metadata: Vec<(String, u32, Vec<u8>)>,
     /// Name, shape, type, offset.
-    pub tensors: Vec<(String, Vec<u64>, u32, u64)>,
+    tensors: Vec<(String, Vec<u64>, u32, u64)>,
     data: Vec<u8>,
 }
 
-pub fn text(text: &[u8]) -> Vec<u8> {
+fn text(text: &[u8]) -> Vec<u8> {
     [&(text.len() as u64).to_le_bytes()[..], text].concat()
 }
 
-pub fn array(item: u32, items: &[Vec<u8>]) -> Vec<u8> {
+fn array(item: u32, items: &[Vec<u8>]) -> Vec<u8> {
     let mut out = item.to_le_bytes().to_vec();
     out.extend((items.len() as u64).to_le_bytes());
     items.iter().for_each(|item| out.extend(item));
@@ -55,7 +55,7 @@ fn written(value: Value<'_>) -> (u32, Vec<u8>) {
 }
 
 impl Parts {
-    pub fn of(path: &Path) -> Self {
+    fn of(path: &Path) -> Self {
         let file = File::open(path).unwrap();
         let metadata = file.metadata().map(|(key, value)| {
             let (kind, bytes) = written(value);
@@ -85,14 +85,14 @@ impl Parts {
     }
 
     /// Sets a key, or adds it.
-    pub fn set(mut self, key: &str, kind: u32, value: impl AsRef<[u8]>) -> Self {
+    fn set(mut self, key: &str, kind: u32, value: impl AsRef<[u8]>) -> Self {
         self.metadata.retain(|(known, ..)| known != key);
         let value = value.as_ref().to_vec();
         self.metadata.push((key.to_owned(), kind, value));
         self
     }
 
-    pub fn number(self, key: &str, number: u32) -> Self {
+    fn number(self, key: &str, number: u32) -> Self {
         self.set(key, U32, number.to_le_bytes())
     }
 
@@ -111,7 +111,7 @@ impl Parts {
         self
     }
 
-    pub fn bytes(&self) -> Vec<u8> {
+    fn bytes(&self) -> Vec<u8> {
         let mut out = b"GGUF\x03\0\0\0".to_vec();
         out.extend((self.tensors.len() as u64).to_le_bytes());
         out.extend((self.metadata.len() as u64).to_le_bytes());

@@ -253,3 +253,72 @@ fn a_template_that_never_ends_is_stopped() {
             .contains("does not compile")
     );
 }
+
+/// On the smallest stack that requests are prepared on.
+fn render_deep(template: String) -> Result<String, EngineError> {
+    std::thread::Builder::new()
+        .stack_size(16 << 20)
+        .spawn(move || render_with(&template, talk(), json!({}), json!([])))
+        .unwrap()
+        .join()
+        .unwrap()
+}
+
+#[test]
+fn a_template_that_calls_itself_is_an_error() {
+    for template in [
+        "{% include 'chat' %}",
+        "{% include ['none', 'chat'] %}",
+        "{% import 'chat' as chat %}",
+        "{% from 'chat' import turn %}",
+        "{% extends 'chat' %}",
+        "{% block a %}{{ self.a() }}{% endblock %}",
+        "{% macro turn() %}{{ turn() }}{% endmacro %}{{ turn() }}",
+        "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
+        "{% macro turn(f) %}{{ f(f) }}{% endmacro %}{{ turn(turn) }}",
+        "{% macro turn(f) %}{{ caller() }}{% call turn() %}{{ turn() }}{% endcall %}{% endmacro %}{% call turn() %}{% endcall %}",
+        "{% for m in messages recursive %}{{ loop(messages) }}{% endfor %}",
+    ] {
+        let error = render_deep(template.into()).unwrap_err().to_string();
+        assert!(
+            error.starts_with("the model's chat template"),
+            "{template}: {error}"
+        );
+    }
+}
+
+/// The compiler calls itself for each of these; it has the stack for as many as a template may hold.
+#[test]
+fn chains_of_any_length_compile_or_are_refused() {
+    let filled = |start: &str, link: &str, end: &str| {
+        let links = ((128 << 10) - start.len() - end.len()) / link.len();
+        [start, &link.repeat(links), end].concat()
+    };
+    for (start, link, end) in [
+        ("{{ ", "-", "1 }}"),
+        ("{{ ", "not ", "1 }}"),
+        ("{{ 1", "+1", " }}"),
+        ("{{ 1", "~1", " }}"),
+        ("{{ 1", "**1", " }}"),
+        ("{{ 1", " or 1", " }}"),
+        ("{{ 1", " if 1 else 1", " }}"),
+        ("{{ ''", "|trim", " }}"),
+        ("{{ x", ".y", " }}"),
+        ("{{ ", "(", " }}"),
+        ("{{ ", "[", " }}"),
+        ("", "{% if 1 %}", ""),
+        ("{% if 0 %}", "{% elif 0 %}", "{% endif %}"),
+    ] {
+        let _ = ChatTemplate::new(&filled(start, link, end));
+        let longer = filled(start, link, end) + &" ".repeat(128 << 10);
+        let error = ChatTemplate::new(&longer).unwrap_err().to_string();
+        assert!(error.contains("at most 131072"), "{error}");
+    }
+}
+
+#[test]
+fn what_can_be_walked_through_is_what_python_says() {
+    let template = "{{ tools is iterable }} {{ tools is iterable and tools | length > 0 }} {{ messages is iterable }} \
+        {{ 'text' is iterable }} {{ missing is iterable }} {{ 5 is iterable }}";
+    assert_eq!(render(template, talk()), "False False True True True False");
+}

@@ -5,6 +5,7 @@
 //! model that it can load keeps to all of them.
 
 use crate::error::{Error, Problem};
+use crate::families::Rules;
 use crate::file::{File, Kind, PerLayer};
 use crate::tensor::{Tensor, TensorType};
 use crate::value::{Value, ValueType};
@@ -14,6 +15,8 @@ use crate::vocabulary;
 const MOST_LAYERS: u64 = 512;
 /// Most experts (`LLAMA_MAX_EXPERTS`).
 const MOST_EXPERTS: u64 = 1024;
+/// Ways to weigh experts, numbered from 1.
+const EXPERT_GATES: u64 = 4;
 /// Most heads of a layer.
 const MOST_HEADS: u64 = 65_536;
 /// Longest context, in tokens; ten million occur.
@@ -117,6 +120,19 @@ fn between(key: &str, value: u64, least: u64, most: u64) -> Result<u64, Error> {
     match (least..=most).contains(&value) {
         true => Ok(value),
         false => Err(Error::key(key, Problem::OutOfRange { value, least, most })),
+    }
+}
+
+/// A number that keeps a division from 0: not negative, and not "not a number".
+fn small(file: &File, key: &str) -> Result<(), Error> {
+    match file.get(key) {
+        None => Ok(()),
+        Some(Value::F32(value)) if value >= 0.0 => Ok(()),
+        Some(Value::F32(value)) => Err(contradiction(
+            key,
+            format!("is {value} and must be 0 or more"),
+        )),
+        Some(value) => Err(wrong_type(key, value.kind(), "f32")),
     }
 }
 
@@ -251,6 +267,13 @@ fn model(file: &File) -> Result<(), Error> {
     per_layer(file, &own("feed_forward_length"), layers, LONGEST_VECTOR)?;
     heads(file, &own, layers, width)?;
     experts(file, &own, layers)?;
+    for name in [
+        "layer_norm_epsilon",
+        "layer_norm_rms_epsilon",
+        "group_norm_epsilon",
+    ] {
+        small(file, &own(&format!("attention.{name}")))?;
+    }
     let key = own("rope.scaling.type");
     if let Some(kind) = text(file, &key)?
         && !ROPE_SCALINGS.contains(&kind)
@@ -310,25 +333,50 @@ fn heads(file: &File, own: &impl Fn(&str) -> String, layers: u64, width: u64) ->
             false => Ok(()),
         };
     };
+    let rules = Rules::of(file.architecture().unwrap_or_default());
     for layer in 0..layers {
         let number = heads.of(layer).unwrap_or(0);
         let kv = kv_heads.as_ref().map_or(Some(number), |kv| kv.of(layer));
         let kv = kv.unwrap_or(0);
+        if rules.attends {
+            between(&key, number, 1, MOST_HEADS)?;
+            between(&kv_key, kv, 1, MOST_HEADS)?;
+        }
         if number > 0 && kv > 0 && number % kv != 0 {
             let problem = format!("is {kv}, which does not divide the {number} of `{key}`");
             return Err(contradiction(&kv_key, problem));
         }
     }
-    // Rotated are pairs of a head's elements.
-    let first = heads.of(0).unwrap_or(0);
-    if first > 0 {
-        let head = file
-            .number(&own("attention.key_length"))
-            .unwrap_or(width / first);
-        let key = own("rope.dimension_count");
-        if let Some(rotated) = number(file, &key, 0, head)?
-            && rotated % 2 != 0
-        {
+    let Some(share) = width.checked_div(heads.of(0).unwrap_or(0)) else {
+        return Ok(());
+    };
+    let length = |name: &str, other| file.number(&own(name)).unwrap_or(other);
+    let key_length = length("attention.key_length", share);
+    let value_length = length("attention.value_length", share);
+    if rules.attends {
+        between(&own("attention.key_length"), key_length, 1, LONGEST_VECTOR)?;
+    }
+    if rules.same_lengths && key_length != value_length {
+        let problem =
+            format!("is {key_length}, and the length of a head's values is {value_length}");
+        return Err(contradiction(&own("attention.key_length"), problem));
+    }
+    // Rotated are pairs of a head's elements; layers with a window may have heads of another length.
+    let least = if rules.attends { 2 } else { 0 };
+    for end in ["", "_swa"] {
+        let head = length(&format!("attention.key_length{end}"), key_length);
+        let key = own(&format!("rope.dimension_count{end}"));
+        let given = number(file, &key, least, head)?;
+        let Some(rotated) = given.or(rules.wholly_rotated.then_some(head)) else {
+            continue;
+        };
+        if rules.wholly_rotated && rotated != head {
+            return Err(contradiction(
+                &key,
+                format!("is {rotated} and must be {head}"),
+            ));
+        }
+        if rotated % 2 != 0 {
             return Err(contradiction(
                 &key,
                 format!("is {rotated} and must be even"),
@@ -348,16 +396,17 @@ fn experts(file: &File, own: &impl Fn(&str) -> String, layers: u64) -> Result<()
     let groups = number(file, &groups_key, 0, u64::from(u32::MAX))?.unwrap_or(0);
     // Two families say 1 for none.
     let dense = ["hunyuan_vl", "hunyuan-dense"];
-    if count <= 1
-        && file
-            .architecture()
-            .is_some_and(|name| dense.contains(&name))
-    {
+    let name = file.architecture().unwrap_or_default();
+    if count <= 1 && dense.contains(&name) {
         return Ok(());
     }
     if count == 0 {
         between(&used_key, used, 0, 0)?;
         return between(&groups_key, groups, 0, 0).map(drop);
+    }
+    let key = own("expert_gating_func");
+    if number(file, &key, 1, EXPERT_GATES)?.is_none() && Rules::of(name).needs_gate {
+        return Err(Error::key(&key, Problem::Missing));
     }
     between(&used_key, used, 1, count)?;
     between(&groups_key, groups, 0, count - 1)?;

@@ -26,6 +26,7 @@
 
 mod check;
 mod error;
+mod families;
 mod file;
 mod model;
 mod read;

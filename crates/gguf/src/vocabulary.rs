@@ -172,5 +172,13 @@ fn specials(file: &File, tokenizer: &str, count: u64) -> Result<(), Error> {
             return Err(Error::key(special.key(), Problem::Missing));
         }
     }
+    // WordPiece puts both around every text, whatever the file says.
+    if tokenizer == "bert" {
+        for (special, default) in [(Special::Bos, 101), (Special::Separator, 102)] {
+            if file.special(special).unwrap_or(default) >= count {
+                return Err(Error::key(special.key(), Problem::Missing));
+            }
+        }
+    }
     Ok(())
 }

@@ -14,6 +14,7 @@ use crate::client::{Client, ClientError};
 use crate::config::{Config, Key, Origin};
 use crate::daemon;
 use crate::failure::{Failure, Outcome};
+use crate::network::how_to_get;
 use crate::record::NodeRecord;
 use crate::screen::Screen;
 
@@ -145,8 +146,8 @@ pub enum Speaker {
     Here(Engine),
 }
 
-/// Where commands look for the node: where a flag or the environment says; else where the node of this home recorded
-/// itself; else the configured address.
+/// Where commands look for the node: where a flag or `HEARTH_HOST` says; else where the node of this home recorded
+/// itself; else the configured address; and if there is none, where `OLLAMA_HOST` says.
 pub fn place(config: &Config) -> Client {
     let said = matches!(
         config.origin(Key::Host),
@@ -157,7 +158,15 @@ pub fn place(config: &Config) -> Client {
     }
     let recorded = NodeRecord::read(&config.home)
         .and_then(|record| crate::config::HostPort::parse(&record.address));
-    Client::new(recorded.unwrap_or_else(|| config.host.clone()))
+    let borrowed = match config.origin(Key::Host) {
+        Origin::Default => config.ollama_host.clone(),
+        _ => None,
+    };
+    Client::new(
+        recorded
+            .or(borrowed)
+            .unwrap_or_else(|| config.host.clone()),
+    )
 }
 
 impl Speaker {
@@ -260,7 +269,11 @@ async fn ask_node(
             Err(error) => {
                 let Some((progress, eta)) = error.loading() else {
                     screen.clear();
-                    return Err(error.failure(client.place()));
+                    let failure = error.failure(client.place());
+                    return Err(match &question.model {
+                        Some(name) if error.is_unknown_model() => failure.fix(how_to_get(name)),
+                        _ => failure,
+                    });
                 };
                 screen.loading(
                     question.model.as_deref().unwrap_or("the model"),

@@ -8,7 +8,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::commands::{
-    Context, chat, completions, config, logs, man, models, run, runtime, serve, service, status, stop, up, update,
+    Context, bench, chat, completions, config, logs, man, models, pull, run, runtime, serve,
+    service, status, stop, up, update,
 };
 use crate::config::Sources;
 use crate::failure::Outcome;
@@ -62,8 +63,18 @@ pub enum Command {
     Run(run::RunArgs),
     /// Have a conversation
     Chat(chat::ChatArgs),
+    /// Fetch a model from the hub or from another machine
+    Pull(pull::PullArgs),
     /// List the models
+    List(models::ListArgs),
+    /// Show what a model's files say
+    Show(models::ShowArgs),
+    /// Remove models
+    Rm(models::RmArgs),
+    /// List, import, check and remove models
     Models(models::ModelsArgs),
+    /// Measure this machine, or a model on it
+    Bench(bench::BenchArgs),
     /// Show what the node is doing
     Status(status::StatusArgs),
     /// Show settings and where they came from
@@ -107,6 +118,10 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
             flags.extend(args.tuning.layer());
             LevelFilter::ERROR
         }
+        Command::Pull(args) => {
+            flags.extend(args.layer());
+            LevelFilter::ERROR
+        }
         Command::Service(args) => {
             flags.extend(args.layer());
             LevelFilter::ERROR
@@ -135,7 +150,12 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
         Command::Stop(_) => block_on(stop::run(&context)),
         Command::Run(args) => block_on(run::run(&context, &args)),
         Command::Chat(args) => chat::run(&context, &args),
-        Command::Models(_) => block_on(models::run(&context)),
+        Command::Pull(args) => block_on(pull::run(&context, &args)),
+        Command::List(_) => block_on(models::list(&context)),
+        Command::Show(args) => models::show(&context, &args),
+        Command::Rm(args) => models::rm(&context, &args),
+        Command::Models(args) => block_on(models::run(&context, &args)),
+        Command::Bench(args) => block_on(bench::run(&context, &args)),
         Command::Status(_) => block_on(status::run(&context)),
         Command::Config(_) => {
             config::show(&context);

@@ -90,6 +90,11 @@ impl ClientError {
         }
     }
 
+    /// Whether the node has no model of the name that was asked for.
+    pub fn is_unknown_model(&self) -> bool {
+        matches!(self, Self::Refused { status: 404, body } if body["error"]["code"] == "model_not_found")
+    }
+
     /// `(progress, eta)` if the node only has to finish loading first.
     pub fn loading(&self) -> Option<(f32, Option<f32>)> {
         let Self::Refused { status: 503, body } = self else {

@@ -1,11 +1,13 @@
 //! What each command does; one module a command.
 
+pub mod bench;
 pub mod chat;
 pub mod completions;
 pub mod config;
 pub mod logs;
 pub mod man;
 pub mod models;
+pub mod pull;
 pub mod run;
 pub mod serve;
 pub mod service;

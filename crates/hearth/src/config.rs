@@ -106,8 +106,12 @@ impl Sources {
         let file = file::read(&self.file, self.file_named)?;
         let mut environment = Layer::new();
         for key in Key::ALL {
-            let name = key.variable();
-            let Some(text) = (self.environment)(name).filter(|text| !text.is_empty()) else {
+            let names = [Some(key.variable()), key.borrowed_variable()];
+            let said = names.into_iter().flatten().find_map(|name| {
+                let text = (self.environment)(name).filter(|text| !text.is_empty())?;
+                Some((name, text))
+            });
+            let Some((name, text)) = said else {
                 continue;
             };
             let text = text.into_string().map_err(|_| {
@@ -151,6 +155,17 @@ pub struct LogOptions {
     pub files: u32,
 }
 
+/// Where models come from, and who may have them from here.
+#[derive(Debug, Clone)]
+pub struct FetchOptions {
+    /// Address of the hub or of a mirror.
+    pub hub: String,
+    /// Whether nobody is contacted.
+    pub offline: bool,
+    /// Whether other machines may fetch the models of this one.
+    pub share: bool,
+}
+
 /// How the owner learns of newer versions.
 #[derive(Debug, Clone)]
 pub struct UpdateOptions {
@@ -165,12 +180,17 @@ pub struct UpdateOptions {
 pub struct Config {
     /// Where a node listens and where commands look for it.
     pub host: HostPort,
+    /// `OLLAMA_HOST`: where commands look for a node when nothing else says. Another program's variable: what cannot be
+    /// used of it is left alone.
+    pub ollama_host: Option<HostPort>,
     /// Folder of everything Hearth keeps.
     pub home: PathBuf,
     /// The model that answers when a request names none: a name or an absolute path. `None` is the embedded one.
     pub model: Option<String>,
     /// Folder whose `*.gguf` files can be named by their stem.
     pub models_dir: PathBuf,
+    /// Where models come from.
+    pub fetch: FetchOptions,
     /// How models run.
     pub engine: EngineOptions,
     /// Logging.
@@ -275,11 +295,18 @@ impl Resolver<'_> {
         )?;
         let mut config = Config {
             host: self.get(Key::Host, HostPort::parse, HostPort::default())?,
+            ollama_host: (self.sources.environment)("OLLAMA_HOST")
+                .and_then(|text| HostPort::parse_ollama(text.to_str()?)),
             models_dir: self.get(
                 Key::ModelsDir,
                 |text| self.path(Key::ModelsDir, text),
                 home.join("models"),
             )?,
+            fetch: FetchOptions {
+                hub: self.get(Key::Hub, value::url, hearth_models::HUB.to_owned())?,
+                offline: self.get(Key::Offline, value::switch, false)?,
+                share: self.get(Key::ShareModels, value::switch, false)?,
+            },
             model,
             engine: EngineOptions {
                 model: ModelOptions {
@@ -338,7 +365,11 @@ impl Resolver<'_> {
                     |text| value::size(text).filter(|size| *size >= 4 << 10),
                     10 << 20,
                 )?,
-                files: self.get(Key::LogFiles, |text| value::whole(text, 1, crate::log_file::MOST_FILES), 5)?,
+                files: self.get(
+                    Key::LogFiles,
+                    |text| value::whole(text, 1, crate::log_file::MOST_FILES),
+                    5,
+                )?,
             },
             update: UpdateOptions {
                 url: self.get(Key::UpdateUrl, value::url_or_none, None)?,
@@ -381,6 +412,9 @@ fn show(config: &Config, key: Key) -> String {
             .clone()
             .unwrap_or_else(|| crate::ember::NAME.into()),
         Key::ModelsDir => config.models_dir.display().to_string(),
+        Key::Hub => config.fetch.hub.clone(),
+        Key::Offline => if config.fetch.offline { "on" } else { "off" }.into(),
+        Key::ShareModels => if config.fetch.share { "on" } else { "off" }.into(),
         Key::Context => auto(model.context),
         Key::Slots => model.slots.to_string(),
         Key::Threads => auto(model.threads),

@@ -3,11 +3,14 @@
 use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_engine::{Catalogue, Engine};
-use hearth_node::{Node, NodeOptions};
+use hearth_engine::{Catalogue, Engine, ModelSource};
+use hearth_models::Sources;
+use hearth_node::{Models, Node, NodeOptions};
 use hearth_protocol::status::NodeStatus;
+use hearth_store::Store;
 use tokio::sync::oneshot;
 
 use crate::answer;
@@ -15,10 +18,13 @@ use crate::client::{Client, ClientError};
 use crate::config::{Config, HostPort};
 use crate::ember;
 use crate::failure::{Failure, Outcome};
+use crate::network;
 use crate::record::NodeRecord;
 
 /// Version of this executable.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// Stored answers and conversations, in the home.
+const DATABASE: &str = "hearth.db";
 /// Largest request body; room for a long conversation with documents in it.
 const BODY_LIMIT: usize = 32 << 20;
 /// How long a connection may take to send the head of its next request: longer than clients keep idle ones.
@@ -47,7 +53,14 @@ pub fn catalogue(config: &Config) -> Outcome<Catalogue> {
 
 /// The catalogue and its default model's name; nothing is written or checked.
 pub fn known(config: &Config, embedded: &Path) -> (Catalogue, String) {
-    let mut catalogue = Catalogue::new(Some(config.models_dir.clone()));
+    let stored = Sources::new(network::store(config));
+    let mut catalogue =
+        Catalogue::new(Some(config.models_dir.clone())).with_source(Arc::new(move || {
+            let listed = stored.list().into_iter();
+            listed
+                .map(|(name, path)| ModelSource { name, path })
+                .collect()
+        }));
     catalogue.register(ember::NAME, embedded);
     let model = config.model.as_deref().unwrap_or(ember::NAME);
     let path = Path::new(model);
@@ -59,8 +72,13 @@ pub fn known(config: &Config, embedded: &Path) -> (Catalogue, String) {
         }
         _ => model,
     };
-    catalogue.set_default(default);
-    (catalogue, default.to_owned())
+    // The name it has here: `qwen3` can mean `qwen3:8b`.
+    let default = match catalogue.resolve(Some(default)) {
+        Ok(source) => source.name,
+        Err(_) => default.to_owned(),
+    };
+    catalogue.set_default(default.clone());
+    (catalogue, default)
 }
 
 /// A node that listens and does not serve yet.
@@ -126,10 +144,18 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
         .next()
         .ok_or_else(|| Failure::usage(format!("the address {} is not known", config.host)))?;
     let engine = Engine::new(config.engine.clone(), catalogue);
+    let store = Store::open(&config.home.join(DATABASE), hearth_node::SCHEMA)
+        .map_err(|error| Failure::new(error.to_string()))?;
     let options = NodeOptions {
         version: VERSION,
         body_limit: BODY_LIMIT,
         head_timeout: HEAD_TIMEOUT,
+        store: Some(store),
+        models: Some(Models::new(
+            network::store(config),
+            network::network(config),
+            config.fetch.share,
+        )),
     };
     let node = match Node::bind(address, engine.clone(), options).await {
         Ok(node) => node,
@@ -159,8 +185,12 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
     let interrupted = Box::pin(interrupted());
     record.write(&config.home)?;
     if !bound.ip().to_canonical().is_loopback() {
+        let reached = match config.fetch.share {
+            true => "/health and the models there",
+            false => "/health there",
+        };
         tracing::warn!(
-            "{bound} is open to your network: other machines can reach /health there and nothing else"
+            "{bound} is open to your network: other machines can reach {reached} and nothing else"
         );
     }
     Ok(Bound {

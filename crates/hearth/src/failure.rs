@@ -111,9 +111,13 @@ impl From<EngineError> for Failure {
             | EngineError::Invalid { .. } => Exit::Usage,
             _ => Exit::Failed,
         };
-        Self {
+        let failure = Self {
             exit,
             ..Self::new(error.to_string())
+        };
+        match &error {
+            EngineError::UnknownModel { name, .. } => failure.fix(crate::network::how_to_get(name)),
+            _ => failure,
         }
     }
 }

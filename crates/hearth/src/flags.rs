@@ -53,6 +53,15 @@ pub struct Tuning {
     /// Folder whose .gguf files can be named
     #[arg(long, value_name = "FOLDER")]
     pub models_dir: Option<String>,
+    /// Where models are fetched from [default: https://huggingface.co]
+    #[arg(long, value_name = "URL")]
+    pub hub: Option<String>,
+    /// Whether to contact nobody: on or off
+    #[arg(long, value_name = "WHEN")]
+    pub offline: Option<String>,
+    /// Whether other machines may fetch the models of this one: on or off
+    #[arg(long, value_name = "WHEN")]
+    pub share_models: Option<String>,
     /// Tokens one request may have, or `auto`
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<String>,
@@ -115,6 +124,9 @@ impl Tuning {
         said([
             (Key::Model, &self.model),
             (Key::ModelsDir, &self.models_dir),
+            (Key::Hub, &self.hub),
+            (Key::Offline, &self.offline),
+            (Key::ShareModels, &self.share_models),
             (Key::Context, &self.context),
             (Key::Slots, &self.slots),
             (Key::Threads, &self.threads),

@@ -93,12 +93,10 @@ impl Screen {
 
     /// Progress of loading a model.
     pub fn loading(&self, name: &str, progress: f32, eta: Option<f32>) {
-        const WIDTH: usize = 24;
-        let filled = (progress.clamp(0.0, 1.0) * WIDTH as f32).round() as usize;
         let eta = eta
             .filter(|eta| *eta >= 1.0)
             .map_or_else(String::new, |eta| format!(", about {eta:.0} s left"));
-        let bar = format!("{}{}", "━".repeat(filled), "─".repeat(WIDTH - filled));
+        let bar = bar(progress);
         self.progress(&format!(
             "loading {name} {bar} {:3.0} %{eta}",
             progress * 100.0
@@ -140,6 +138,13 @@ impl Screen {
         }
         text
     }
+}
+
+/// A share of a whole, from 0 to 1, as a bar.
+pub fn bar(share: f32) -> String {
+    const WIDTH: usize = 24;
+    let filled = (share.clamp(0.0, 1.0) * WIDTH as f32).round() as usize;
+    format!("{}{}", "━".repeat(filled), "─".repeat(WIDTH - filled))
 }
 
 /// Writes to standard output and ignores a reader that went away: `hearth run … | head -1` is no error.

@@ -29,8 +29,8 @@ pub struct Service {
     pub home: PathBuf,
     /// Settings that do not come from the configuration file: flags without dashes, and their values.
     pub flags: Vec<(&'static str, String)>,
-    /// Whether the executable drives a GPU, which takes devices and memory that the CPU code does not.
-    pub gpu: bool,
+    /// For an executable that drives a GPU, the groups that may: it takes devices and memory that the CPU code does not.
+    pub gpu: Option<Vec<&'static str>>,
 }
 
 impl Service {
@@ -100,6 +100,8 @@ pub struct State {
     pub words: String,
     /// Process id of the node.
     pub pid: Option<u32>,
+    /// The unit that the manager knows, which may have come with a package.
+    pub unit: Option<PathBuf>,
 }
 
 impl Manager {

@@ -97,7 +97,8 @@ impl Chunks {
             return 0;
         };
         let done = (0u64..).zip(done).filter(|(_, done)| *done);
-        done.map(|(index, _)| length.min(size - index * length)).sum()
+        done.map(|(index, _)| length.min(size - index * length))
+            .sum()
     }
 
     /// First byte of a chunk, and the one after its last.

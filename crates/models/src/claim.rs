@@ -12,7 +12,7 @@ use std::time::Duration;
 use crate::cancel::Cancel;
 use crate::disk;
 use crate::error::Error;
-use crate::store::Store;
+use crate::store::ModelStore;
 
 /// How often a claim that somebody else has is asked for again.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -37,7 +37,7 @@ fn open(path: &PathBuf) -> Result<File, Error> {
     opened.map_err(|error| Error::storage("open", path, &error))
 }
 
-impl Store {
+impl ModelStore {
     /// Waits for the store's books. Everybody holds them for moments only.
     pub(crate) fn books(&self) -> Result<Books, Error> {
         disk::create_folder(&self.locks())?;

@@ -21,7 +21,7 @@ use crate::disk;
 use crate::error::{Error, Reason};
 use crate::http::{Http, Reply};
 use crate::manifest::{Digest, ModelFile};
-use crate::store::Store;
+use crate::store::ModelStore;
 
 /// Bytes read from a connection at once.
 const PIECE: usize = 256 << 10;
@@ -119,7 +119,9 @@ impl Server {
         match reply.status {
             200 | 206 => Ok(reply),
             408 | 429 | 500..=599 => {
-                let asked = reply.header("retry-after").and_then(|text| text.parse().ok());
+                let asked = reply
+                    .header("retry-after")
+                    .and_then(|text| text.parse().ok());
                 let error = (self.explain)(&self.http, &reply);
                 Err(Trouble::Passing(error, asked.map(Duration::from_secs)))
             }
@@ -166,7 +168,9 @@ pub(crate) fn probe(server: &Server, url: &str, file: &ModelFile) -> Result<Prob
                 file.name, file.size
             ),
         )
-        .fix("run the same command again in some minutes; the file may have been replaced just now"));
+        .fix(
+            "run the same command again in some minutes; the file may have been replaced just now",
+        ));
     }
     Ok(Probe {
         ranges: reply.status == 206,
@@ -279,7 +283,10 @@ impl Shared {
 
     fn cut(&self, error: &io::Error) -> Trouble {
         let host = crate::http::host(&self.location());
-        let what = format!("the connection to {host} broke while {} came: {error}", self.name);
+        let what = format!(
+            "the connection to {host} broke while {} came: {error}",
+            self.name
+        );
         Trouble::Passing(unreachable(what), None)
     }
 
@@ -419,18 +426,18 @@ impl Drop for Stop {
 pub(crate) type Hear<'a> = &'a mut dyn FnMut(u64, bool);
 
 /// Where a blob is put together.
-pub(crate) fn partial_path(store: &Store, digest: &Digest) -> PathBuf {
+pub(crate) fn partial_path(store: &ModelStore, digest: &Digest) -> PathBuf {
     store.partials().join(digest.file())
 }
 
 /// Bytes of a blob that an earlier pull left behind.
-pub(crate) fn resumable(store: &Store, file: &ModelFile) -> u64 {
+pub(crate) fn resumable(store: &ModelStore, file: &ModelFile) -> u64 {
     Chunks::resumable(&partial_path(store, &file.digest), file.size)
 }
 
 /// Brings a file and makes it a blob. The caller holds its claim.
 pub(crate) fn fetch(
-    store: &Store,
+    store: &ModelStore,
     server: &Server,
     url: &str,
     probe: &Probe,
@@ -502,6 +509,7 @@ fn run(
         (_, false) => 1,
         (missing, true) => server.connections.clamp(1, missing),
     };
+    let mut working = Vec::new();
     for _ in 0..threads {
         let (own, ranges) = (Arc::clone(&shared), probe.ranges);
         let work = move || {
@@ -514,9 +522,9 @@ fn run(
             }
         };
         let spawned = std::thread::Builder::new().name("pull".into()).spawn(work);
-        spawned.map_err(|error| {
+        working.push(spawned.map_err(|error| {
             Error::new(Reason::Storage, format!("cannot start a thread: {error}"))
-        })?;
+        })?);
     }
     let mut hasher = Sha256::new();
     let mut piece = vec![0; 1 << 20];
@@ -536,6 +544,10 @@ fn run(
                 Err(error) => return Err(failed(error)),
             }
         }
+    }
+    // All chunks are here, so these end now, and with them their hold on the file.
+    for thread in working {
+        let _ = thread.join();
     }
     Ok(Digest::of(hasher))
 }

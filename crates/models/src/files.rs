@@ -28,10 +28,36 @@ pub(crate) struct Variant {
 
 /// Quantisations by how well they usually serve, the best first: small with little loss, then larger, then smaller.
 const ORDER: [&str; 30] = [
-    "Q4_K_M", "Q4_K", "UD-Q4_K_XL", "Q4_K_L", "Q4_K_XL", "Q4_K_S", "IQ4_XS", "IQ4_NL", "Q4_0",
-    "Q4_1", "MXFP4", "MXFP4_MOE", "Q5_K_M", "Q5_K", "UD-Q5_K_XL", "Q5_K_S", "Q5_0", "Q6_K",
-    "UD-Q6_K_XL", "Q8_0", "UD-Q8_K_XL", "Q3_K_L", "Q3_K_M", "Q3_K", "UD-Q3_K_XL", "F16", "FP16",
-    "BF16", "F32", "FP32",
+    "Q4_K_M",
+    "Q4_K",
+    "UD-Q4_K_XL",
+    "Q4_K_L",
+    "Q4_K_XL",
+    "Q4_K_S",
+    "IQ4_XS",
+    "IQ4_NL",
+    "Q4_0",
+    "Q4_1",
+    "MXFP4",
+    "MXFP4_MOE",
+    "Q5_K_M",
+    "Q5_K",
+    "UD-Q5_K_XL",
+    "Q5_K_S",
+    "Q5_0",
+    "Q6_K",
+    "UD-Q6_K_XL",
+    "Q8_0",
+    "UD-Q8_K_XL",
+    "Q3_K_L",
+    "Q3_K_M",
+    "Q3_K",
+    "UD-Q3_K_XL",
+    "F16",
+    "FP16",
+    "BF16",
+    "F32",
+    "FP32",
 ];
 
 /// The stem without `-00001-of-00003`, and the part's number and the number of parts.
@@ -84,7 +110,9 @@ fn is_quantisation(word: &str) -> bool {
     let Some(rest) = rest else { return false };
     let mut bytes = rest.bytes();
     // `Q4` alone, or `Q4_…`.
-    bytes.next().is_some_and(|byte| (b'1'..=b'8').contains(&byte))
+    bytes
+        .next()
+        .is_some_and(|byte| (b'1'..=b'8').contains(&byte))
         && matches!(bytes.next(), None | Some(b'_'))
 }
 

@@ -84,7 +84,10 @@ impl Reply {
             .read_json()
             .map_err(|error| match error {
                 ureq::Error::Json(error) if !error.is_io() && !error.is_eof() => Unanswered {
-                    what: format!("{} answered with something else than expected: {error}", host(&url)),
+                    what: format!(
+                        "{} answered with something else than expected: {error}",
+                        host(&url)
+                    ),
                     passing: false,
                 },
                 error => unanswered(&url, &error),
@@ -125,7 +128,10 @@ fn follow(from: &Uri, location: &str) -> Option<Uri> {
     } else if location.starts_with('/') {
         format!("{scheme}://{authority}{location}")
     } else {
-        let folder = from.path().rsplit_once('/').map_or("", |(folder, _)| folder);
+        let folder = from
+            .path()
+            .rsplit_once('/')
+            .map_or("", |(folder, _)| folder);
         format!("{scheme}://{authority}{folder}/{location}")
     };
     text.parse().ok()

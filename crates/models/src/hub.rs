@@ -146,7 +146,9 @@ pub(crate) fn explain(http: &Http, base: &str, repo: &str, reply: &Reply) -> Err
             Reason::Denied,
             format!("{place} does not accept the token, or there is no repository {repo}{said}"),
         )
-        .fix(format!("check the name at {page} and the token in HF_TOKEN")),
+        .fix(format!(
+            "check the name at {page} and the token in HF_TOKEN"
+        )),
         401 => Error::new(
             Reason::Denied,
             format!("{repo} is private, gated, or not there{said}"),
@@ -192,9 +194,11 @@ mod tests {
 
     #[test]
     fn pages_follow_each_other() {
-        let link = r#"<https://hub.example/a?x=1,2>; rel="next", <https://hub.example/b>; rel="first""#;
+        let link =
+            r#"<https://hub.example/a?x=1,2>; rel="next", <https://hub.example/b>; rel="first""#;
         assert_eq!(next_page(link), Some("https://hub.example/a?x=1,2"));
-        let link = r#"<https://hub.example/b>; rel="first", <https://hub.example/a?cursor=x>; rel="next""#;
+        let link =
+            r#"<https://hub.example/b>; rel="first", <https://hub.example/a?cursor=x>; rel="next""#;
         assert_eq!(next_page(link), Some("https://hub.example/a?cursor=x"));
         assert_eq!(next_page("nonsense"), None);
     }

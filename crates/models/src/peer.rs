@@ -6,7 +6,7 @@ use crate::error::{Error, Reason};
 use crate::http::{Reply, host};
 use crate::manifest::{Digest, Facts, Model, ModelFile, Source};
 use crate::name::Name;
-use crate::store::{Choice, Store, choose};
+use crate::store::{Choice, ModelStore, choose};
 
 /// Route of the list.
 pub const MODELS: &str = "/peer/models";
@@ -49,7 +49,7 @@ impl From<Model> for PeerModel {
     }
 }
 
-impl Store {
+impl ModelStore {
     /// The models for other machines.
     ///
     /// # Errors
@@ -93,10 +93,12 @@ pub(crate) fn find(base: &str, asked: &Name, reply: Reply) -> Result<PeerModel, 
                 .map(|model| model.name.escape_debug().to_string())
                 .collect();
             let message = format!("{} has no model `{asked}`", host(base));
-            Err(Error::new(Reason::NotFound, message).fix(match names.as_slice() {
-                [] => "pull one there first".to_owned(),
-                names => format!("it has: {}", names.join(", ")),
-            }))
+            Err(
+                Error::new(Reason::NotFound, message).fix(match names.as_slice() {
+                    [] => "pull one there first".to_owned(),
+                    names => format!("it has: {}", names.join(", ")),
+                }),
+            )
         }
     }
 }
@@ -105,11 +107,9 @@ pub(crate) fn find(base: &str, asked: &Name, reply: Reply) -> Result<PeerModel, 
 pub(crate) fn explain(base: &str, reply: &Reply) -> Error {
     let place = host(base);
     match reply.status {
-        401 | 403 => Error::new(
-            Reason::Denied,
-            format!("{place} does not share its models"),
-        )
-        .fix("set share_models = \"on\" in that machine's configuration and start its node again"),
+        401 | 403 => Error::new(Reason::Denied, format!("{place} does not share its models")).fix(
+            "set share_models = \"on\" in that machine's configuration and start its node again",
+        ),
         404 => Error::new(
             Reason::NotFound,
             format!("{place} does not have that file, or is no Hearth node that shares models"),

@@ -19,7 +19,7 @@ use crate::hub;
 use crate::manifest::{Digest, Facts, Kind, Model, ModelFile, Source};
 use crate::name::Name;
 use crate::peer;
-use crate::store::{Store, now};
+use crate::store::{ModelStore, now};
 
 /// The public hub.
 pub const HUB: &str = "https://huggingface.co";
@@ -187,13 +187,13 @@ impl Teller<'_> {
 
 /// Brings a model into the store: `name` is a short name of the catalogue, or a repository of the hub and a quantisation.
 /// With `from` it comes from another Hearth machine (`http://HOST:PORT`) and the hub is not asked. Blocks; run it on a
-/// thread of its own. Files that are here already are not fetched again, unless [`Store::verify`] found them damaged.
+/// thread of its own. Files that are here already are not fetched again, unless [`ModelStore::verify`] found them damaged.
 ///
 /// # Errors
 /// Every [`Reason`] but [`Reason::NotHere`], each with what to do. Whatever it is, the store is as before, and what came
 /// is kept for the next pull of the same model, but for bytes that were wrong.
 pub fn pull(
-    store: &Store,
+    store: &ModelStore,
     name: &str,
     from: Option<&str>,
     network: &Network,
@@ -292,14 +292,21 @@ fn from_hub(
     let variant = files::choose(
         files::variants(&all),
         quantisation.filter(|tag| !tag.eq_ignore_ascii_case("latest")),
-        listed.as_ref().map(|found| found.model.quantisation.as_str()),
-        listed.as_ref().and_then(|found| found.model.file.as_deref()),
+        listed
+            .as_ref()
+            .map(|found| found.model.quantisation.as_str()),
+        listed
+            .as_ref()
+            .and_then(|found| found.model.file.as_deref()),
         &repo,
     )?;
     let name = match &listed {
         Some(found) => found.name.clone(),
         // A file that was named keeps its name: it may be one of several of a quantisation.
-        None => match asked.tag().filter(|tag| tag.to_ascii_lowercase().ends_with(".gguf")) {
+        None => match asked
+            .tag()
+            .filter(|tag| tag.to_ascii_lowercase().ends_with(".gguf"))
+        {
             Some(file) => Name::of_repository(&repo, file)?,
             None => Name::of_repository(&repo, &variant.label)?,
         },
@@ -347,9 +354,8 @@ fn from_peer(
     cancel: &Cancel,
 ) -> Result<(Plan, Server), Error> {
     let own_base = base.to_owned();
-    let explain: fetch::Explain = Arc::new(move |_: &Http, reply: &crate::http::Reply| {
-        peer::explain(&own_base, reply)
-    });
+    let explain: fetch::Explain =
+        Arc::new(move |_: &Http, reply: &crate::http::Reply| peer::explain(&own_base, reply));
     let server = server(base, network, cancel, false, explain)?;
     let reply = server.ask(&format!("{base}{}", peer::MODELS), None)?;
     let model = peer::find(base, asked, reply)?;
@@ -379,7 +385,7 @@ fn from_peer(
 }
 
 /// Fails if the missing bytes do not fit on the disk.
-fn check_room(store: &Store, name: &Name, missing: u64) -> Result<(), Error> {
+fn check_room(store: &ModelStore, name: &Name, missing: u64) -> Result<(), Error> {
     let free = disk::free(store.root())?;
     if missing <= free {
         return Ok(());
@@ -397,7 +403,7 @@ fn check_room(store: &Store, name: &Name, missing: u64) -> Result<(), Error> {
 }
 
 fn bring(
-    store: &Store,
+    store: &ModelStore,
     plan: Plan,
     server: &Server,
     teller: &mut Teller<'_>,
@@ -422,9 +428,8 @@ fn bring(
         .collect();
     let claims = Arc::new(claims?);
 
-    let is_here = |file: &ModelFile| {
-        store.blob(&file.digest).map(|(_, length)| length) == Some(file.size)
-    };
+    let is_here =
+        |file: &ModelFile| store.blob(&file.digest).map(|(_, length)| length) == Some(file.size);
     let missing = plan
         .files
         .iter()
@@ -442,9 +447,17 @@ fn bring(
             commit = commit.or_else(|| probe.commit.clone());
             let had = fetch::resumable(store, file);
             teller.came(had, false);
-            fetch::fetch(store, server, url, &probe, file, &claims, &mut |bytes, complete| {
-                teller.came(bytes, complete);
-            })?;
+            fetch::fetch(
+                store,
+                server,
+                url,
+                &probe,
+                file,
+                &claims,
+                &mut |bytes, complete| {
+                    teller.came(bytes, complete);
+                },
+            )?;
             downloaded += file.size - had.min(file.size);
         }
         teller.end(file);

@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A name exists when its manifest does, and that comes last and goes first. So a crash leaves at most blobs that no
-//! name uses, which [`Store::prune`] removes.
+//! name uses, which [`ModelStore::prune`] removes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -27,7 +27,7 @@ const DAMAGED: &str = ".damaged";
 
 /// The models under a folder. Cheap to clone; several of one folder, in any processes, get along.
 #[derive(Debug, Clone)]
-pub struct Store {
+pub struct ModelStore {
     root: PathBuf,
 }
 
@@ -75,20 +75,51 @@ pub struct Pruned {
     pub freed: u64,
 }
 
-/// A model with what only its files can tell.
+/// What a model's files say.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shown {
-    /// The manifest.
-    pub model: Model,
+    /// Name it is asked for.
+    pub name: String,
     /// The file to load.
     pub path: PathBuf,
+    /// Bytes of all its files.
+    pub size: u64,
+    /// In short.
+    pub facts: Facts,
     /// Chat template that applies unless another is asked for by name.
     pub template: Option<String>,
     /// All metadata as lines of text, in file order; long values shortened.
     pub metadata: Vec<(String, String)>,
+    /// What the store knows of it; `None` for a file outside.
+    pub stored: Option<Model>,
 }
 
-impl Store {
+impl Shown {
+    /// Of a file that is not in a store.
+    ///
+    /// # Errors
+    /// [`Reason::Refused`] with what is wrong with it.
+    pub fn of_file(name: &str, path: &Path) -> Result<Self, Error> {
+        let opened = hearth_gguf::Model::open(path)
+            .map_err(|error| Error::new(Reason::Refused, error.to_string()))?;
+        let file = opened.first();
+        let metadata = file
+            .metadata()
+            .map(|(key, value)| (key.to_owned(), shorten(&value.to_string())))
+            .collect();
+        Ok(Self {
+            name: name.to_owned(),
+            path: path.to_owned(),
+            size: opened.size(),
+            facts: facts(&opened),
+            template: file.chat_template().map(str::to_owned),
+            metadata,
+            stored: None,
+        })
+    }
+}
+
+impl ModelStore {
     /// The store under a folder. Creates nothing; the folder comes with the first model.
     pub fn new(root: impl Into<PathBuf>) -> Self {
         Self { root: root.into() }
@@ -196,31 +227,22 @@ impl Store {
     /// A model with what its files say.
     ///
     /// # Errors
-    /// As [`Store::find`], or what is wrong with the files.
+    /// As [`ModelStore::find`], or what is wrong with the files.
     pub fn show(&self, name: &str) -> Result<Shown, Error> {
         let model = self.find(name)?;
-        let path = self.path(&model);
-        let opened = hearth_gguf::Model::open(&path).map_err(|error| {
-            Error::new(Reason::Corrupt, format!("`{}`: {error}", model.name))
-                .fix(format!("run `hearth pull {}`", model.name))
-        })?;
-        let file = opened.first();
-        let metadata = file
-            .metadata()
-            .map(|(key, value)| (key.to_owned(), shorten(&value.to_string())))
-            .collect();
+        let shown = Shown::of_file(&model.name, &self.path(&model))
+            .map_err(|error| error.fix(format!("run `hearth pull {}`", model.name)))?;
         Ok(Shown {
-            template: file.chat_template().map(str::to_owned),
-            metadata,
-            model,
-            path,
+            facts: model.facts.clone(),
+            stored: Some(model),
+            ..shown
         })
     }
 
     /// Gives a model a second name. A name that is taken changes hands.
     ///
     /// # Errors
-    /// As [`Store::find`], or the new name is none.
+    /// As [`ModelStore::find`], or the new name is none.
     pub fn copy(&self, from: &str, to: &str) -> Result<Model, Error> {
         let name = Name::parse(to)?.or_tag("latest");
         let books = self.books()?;
@@ -235,7 +257,7 @@ impl Store {
     /// Removes a name, and every file that no other name uses.
     ///
     /// # Errors
-    /// As [`Store::find`], or what the disk says.
+    /// As [`ModelStore::find`], or what the disk says.
     pub fn remove(&self, name: &str) -> Result<Removed, Error> {
         let books = self.books()?;
         let model = self.find(name)?;
@@ -254,7 +276,7 @@ impl Store {
     /// pull of a model with it fetches it again. `hear` is told after each piece: bytes so far, and of all.
     ///
     /// # Errors
-    /// As [`Store::find`], what the disk says, or [`Reason::Cancelled`].
+    /// As [`ModelStore::find`], what the disk says, or [`Reason::Cancelled`].
     pub fn verify(
         &self,
         name: Option<&str>,
@@ -616,16 +638,20 @@ pub(crate) fn choose<'a, T>(
     if let Some((_, one)) = named.iter().find(|(name, _)| name.is_same(asked)) {
         return Choice::One(one);
     }
-    if asked.tag().is_some_and(|tag| !tag.eq_ignore_ascii_case("latest")) {
+    if asked
+        .tag()
+        .is_some_and(|tag| !tag.eq_ignore_ascii_case("latest"))
+    {
         return Choice::None;
     }
     let alike: Vec<&(Name, &T)> = named
         .iter()
         .filter(|(name, _)| name.has_base_of(asked))
         .collect();
-    let latest = alike
-        .iter()
-        .find(|(name, _)| name.tag().is_some_and(|tag| tag.eq_ignore_ascii_case("latest")));
+    let latest = alike.iter().find(|(name, _)| {
+        name.tag()
+            .is_some_and(|tag| tag.eq_ignore_ascii_case("latest"))
+    });
     match (latest, alike.as_slice()) {
         (Some((_, one)), _) | (None, [(_, one)]) => Choice::One(one),
         (None, []) => Choice::None,

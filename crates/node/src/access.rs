@@ -1,7 +1,8 @@
 //! Who may come in through the local door, decided from the connection and its headers alone.
 //!
 //! This machine may reach everything, unless a web page is behind it: a foreign `Host` is DNS rebinding, a foreign
-//! `Origin` or `Sec-Fetch-Site` is another site's page. Anyone else may reach `/health` only.
+//! `Origin` or `Sec-Fetch-Site` is another site's page. Anyone else may reach `/health` only, and the models of a node
+//! that shares them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,8 +13,8 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
-use crate::failure;
 use crate::state::Shared;
+use crate::{failure, share};
 
 /// The two ends of a connection, as the system tells them.
 #[derive(Debug, Clone, Copy)]
@@ -46,7 +47,9 @@ pub(crate) async fn check(
 ) -> Response {
     let path = request.uri().path();
     let (method, headers) = (request.method(), request.headers());
-    match verdict(ends, shared.address, method, path, headers) {
+    let shares = shared.options.models.as_ref();
+    let shares = shares.is_some_and(|models| models.shared);
+    match verdict(ends, shared.address, shares, method, path, headers) {
         Ok(()) => next.run(request).await,
         Err((code, message)) => failure::on_route(&request, StatusCode::FORBIDDEN, code, &message),
     }
@@ -57,14 +60,20 @@ type Refusal = (&'static str, String);
 fn verdict(
     ends: Ends,
     door: SocketAddr,
+    shares: bool,
     method: &Method,
     path: &str,
     headers: &HeaderMap,
 ) -> Result<(), Refusal> {
-    if !ends.are_here() && path != "/health" {
+    let for_others = path == "/health" || (shares && share::is_for_others(method, path));
+    if !ends.are_here() && !for_others {
         return Err((
             "not_local",
-            "only this machine may use this route; from elsewhere /health alone answers".into(),
+            match share::is_for_others(method, path) {
+                true => "this machine does not share its models; set share_models = \"on\" there",
+                false => "only this machine may use this route; from elsewhere /health alone answers",
+            }
+            .into(),
         ));
     }
     if is_of_another_site(method, headers) {
@@ -164,7 +173,7 @@ mod tests {
         for (name, value) in headers {
             map.append(*name, value.parse().expect("a value"));
         }
-        verdict(ends, door, method, path, &map).map_err(|(code, _)| code)
+        verdict(ends, door, false, method, path, &map).map_err(|(code, _)| code)
     }
 
     #[test]
@@ -267,6 +276,23 @@ mod tests {
         for site in ["same-origin", "none"] {
             let headers = [("sec-fetch-site", site), image];
             assert_eq!(ask("::1", "::1", "/health", &headers), Ok(()));
+        }
+    }
+
+    #[test]
+    fn other_machines_may_fetch_models_where_they_are_shared() {
+        let address = |ip: &str| SocketAddr::new(ip.parse().expect("an address"), 50_000);
+        let ends = Ends::new(address("192.0.2.3"), address(OWN));
+        let door = "0.0.0.0:8321".parse().expect("an address");
+        let ask = |shares, method: Method, path| {
+            verdict(ends, door, shares, &method, path, &HeaderMap::new()).is_ok()
+        };
+        for path in ["/peer/models", "/peer/blobs/sha256-x"] {
+            assert!(ask(true, Method::GET, path) && ask(true, Method::HEAD, path));
+            assert!(!ask(true, Method::POST, path) && !ask(false, Method::GET, path));
+        }
+        for path in ["/status", "/v1/models", "/peer", "/peer/models/x"] {
+            assert!(!ask(true, Method::GET, path), "{path}");
         }
     }
 

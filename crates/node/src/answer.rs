@@ -2,11 +2,12 @@
 //! events or whole.
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use hearth_engine::{EngineError, Event, FinishReason, Generation, TokenLogprob, Usage};
+use hearth_engine::{EngineError, Event, FinishReason, Generation, Prompt, TokenLogprob, Usage};
 
 use crate::failure::Failure;
+use crate::metrics::Observed;
 use crate::state::Shared;
 
 /// What a request calls the engine's fields, so that an error names what the client sent.
@@ -46,8 +47,9 @@ pub(crate) struct Watched {
     node: Shared,
     generation: Generation,
     names: Names,
+    operation: &'static str,
     begun: Instant,
-    first: bool,
+    first: Option<Duration>,
 }
 
 impl Watched {
@@ -59,13 +61,18 @@ impl Watched {
         names: Names,
         begun: Instant,
     ) -> Result<Self, Failure> {
+        let operation = match request.prompt {
+            Prompt::Chat(_) => "chat",
+            Prompt::Text(_) | Prompt::Tokens(_) => "text_completion",
+        };
         let generation = node.engine.generate(model, request).await;
         Ok(Self {
             node: Arc::clone(node),
             generation: generation.map_err(|error| names.failure(error))?,
             names,
+            operation,
             begun,
-            first: true,
+            first: None,
         })
     }
 
@@ -87,6 +94,10 @@ impl Watched {
     }
 
     fn watch(&mut self, event: Result<Event, EngineError>) -> Result<Event, Failure> {
+        let observed = Observed {
+            operation: self.operation,
+            model: &self.generation.model,
+        };
         match &event {
             Ok(
                 Event::Text { .. }
@@ -95,21 +106,25 @@ impl Watched {
                 | Event::Finished { .. },
             ) => {
                 self.node.saw_token();
-                if self.first {
-                    self.first = false;
-                    self.node.metrics.first_token(self.begun.elapsed());
-                }
+                self.first.get_or_insert_with(|| self.begun.elapsed());
             }
             Ok(Event::Done(usage)) => {
                 self.node.metrics.answered(
-                    usage.prompt_tokens,
-                    usage.completion_tokens,
+                    observed,
+                    (usage.prompt_tokens, usage.completion_tokens),
                     self.begun.elapsed(),
+                    self.first,
                 );
             }
             _ => {}
         }
-        event.map_err(|error| self.names.failure(error))
+        event.map_err(|error| {
+            let failure = self.names.failure(error);
+            let code = failure.error.code.as_deref().unwrap_or("_OTHER");
+            let metrics = &self.node.metrics;
+            metrics.failed(observed, code, self.begun.elapsed());
+            failure
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Anthropic's surface.
 
+mod events;
 pub(crate) mod messages;
 mod prompt;
 

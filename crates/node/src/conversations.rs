@@ -195,12 +195,12 @@ impl Conversations {
 
     /// Deletes an answer with what was asked. Answers that go on from it can be read, and not be gone on from.
     pub async fn delete_response(&self, id: String) -> Kept<()> {
-        self.write(move |tx| {
-            match tx.execute("DELETE FROM response WHERE id = ?1", [&id])? {
+        self.write(
+            move |tx| match tx.execute("DELETE FROM response WHERE id = ?1", [&id])? {
                 0 => Err(KeepError::Unknown(id)),
                 _ => Ok(()),
-            }
-        })
+            },
+        )
         .await
     }
 
@@ -222,19 +222,16 @@ impl Conversations {
         .await
     }
 
-    /// The items with these ids, wherever they are kept.
-    pub async fn find(&self, ids: Vec<String>) -> Kept<Vec<Item>> {
+    /// The item with this id, wherever it is kept.
+    pub async fn find(&self, id: String) -> Kept<Item> {
         self.read(move |tx| {
-            let each = ids.into_iter().map(|id| {
-                let mut found = items(
-                    tx,
-                    "SELECT body FROM response_item WHERE id = ?1
-                     UNION ALL SELECT body FROM conversation_item WHERE id = ?1 LIMIT 1",
-                    params![id],
-                )?;
-                found.pop().ok_or(KeepError::Unknown(id))
-            });
-            each.collect()
+            let mut found = items(
+                tx,
+                "SELECT body FROM response_item WHERE id = ?1
+                 UNION ALL SELECT body FROM conversation_item WHERE id = ?1 LIMIT 1",
+                params![id],
+            )?;
+            found.pop().ok_or(KeepError::Unknown(id))
         })
         .await
     }
@@ -272,12 +269,12 @@ impl Conversations {
 
     /// Deletes a conversation with its items. Answers given in it can be read, and not be gone on from.
     pub async fn delete(&self, id: String) -> Kept<()> {
-        self.write(move |tx| {
-            match tx.execute("DELETE FROM conversation WHERE id = ?1", [&id])? {
+        self.write(
+            move |tx| match tx.execute("DELETE FROM conversation WHERE id = ?1", [&id])? {
                 0 => Err(KeepError::Unknown(id)),
                 _ => Ok(()),
-            }
-        })
+            },
+        )
         .await
     }
 
@@ -380,7 +377,10 @@ fn up_to(tx: &Transaction<'_>, response: String) -> Kept<Vec<Item>> {
         };
         let Some((previous, given_in)) = links.query_row([&id], link).optional()? else {
             return Err(match turns.pop() {
-                Some(last) => KeepError::Broken { id: last, missing: id },
+                Some(last) => KeepError::Broken {
+                    id: last,
+                    missing: id,
+                },
                 None => KeepError::Unknown(id),
             });
         };
@@ -414,9 +414,11 @@ fn items<T: serde::de::DeserializeOwned>(
     let mut rows = query.query(about)?;
     let mut all = Vec::new();
     while let Some(row) = rows.next()? {
-        all.push(serde_json::from_str(row.get_ref(0)?.as_str().map_err(|error| {
-            KeepError::Failed(error.to_string())
-        })?)?);
+        all.push(serde_json::from_str(
+            row.get_ref(0)?
+                .as_str()
+                .map_err(|error| KeepError::Failed(error.to_string()))?,
+        )?);
     }
     Ok(all)
 }
@@ -448,8 +450,9 @@ fn append<'a>(
     conversation: &str,
     more: impl Iterator<Item = &'a Item>,
 ) -> Kept<()> {
-    let mut insert =
-        tx.prepare_cached("INSERT INTO conversation_item VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING")?;
+    let mut insert = tx.prepare_cached(
+        "INSERT INTO conversation_item VALUES (?1, ?2, ?3, ?4) ON CONFLICT DO NOTHING",
+    )?;
     for (place, item) in (end(tx, conversation)?..).zip(more) {
         let body = serde_json::to_string(item)?;
         if insert.execute(params![conversation, place, item.id(), body])? == 0 {

@@ -8,15 +8,18 @@ mod access;
 mod answer;
 mod anthropic;
 mod body;
+mod conversations;
 mod door;
 mod failure;
 mod health;
+mod machine;
 mod metrics;
 mod native;
 mod ollama;
 mod openai;
 mod openapi;
 mod page;
+mod share;
 mod state;
 mod stream;
 
@@ -30,10 +33,13 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use hearth_engine::Engine;
+use hearth_store::{Migration, Store};
 use tracing::Instrument;
 
+pub use crate::machine::machine_report;
+pub use crate::share::Models;
 use crate::state::Shared;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -44,6 +50,11 @@ const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 #[derive(Debug, Clone)]
 struct RequestId(String);
 
+/// The tables of everything that a node stores, for [`Store::open`].
+pub const SCHEMA: &[Migration] = &[conversations::TABLES];
+/// How often what is too old is deleted.
+const PRUNING: Duration = Duration::from_secs(24 * 3600);
+
 /// What a node needs besides its engine.
 #[derive(Debug, Clone)]
 pub struct NodeOptions {
@@ -53,6 +64,11 @@ pub struct NodeOptions {
     pub body_limit: usize,
     /// How long a connection may take to send the head of its next request, idle time included.
     pub head_timeout: Duration,
+    /// Where answers and conversations are stored, opened with [`SCHEMA`]; `None` keeps them in memory until the node
+    /// ends.
+    pub store: Option<Store>,
+    /// Models on this machine's disk; `None` for a node that keeps none.
+    pub models: Option<Models>,
 }
 
 /// A bound node that is not serving yet.
@@ -60,6 +76,7 @@ pub struct Node {
     listener: tokio::net::TcpListener,
     engine: Engine,
     options: NodeOptions,
+    store: Store,
 }
 
 impl Node {
@@ -70,10 +87,15 @@ impl Node {
         options: NodeOptions,
     ) -> std::io::Result<Self> {
         let listener = tokio::net::TcpListener::bind(address).await?;
+        let store = match &options.store {
+            Some(store) => store.clone(),
+            None => Store::in_memory(SCHEMA).map_err(std::io::Error::other)?,
+        };
         Ok(Self {
             listener,
             engine,
             options,
+            store,
         })
     }
 
@@ -89,7 +111,12 @@ impl Node {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
         let address = self.address()?;
-        let node: Shared = Arc::new(state::Node::new(self.engine, self.options, address));
+        let node: Shared = Arc::new(state::Node::new(
+            self.engine,
+            self.options,
+            self.store,
+            address,
+        ));
         let routes = router(Arc::clone(&node));
         let asked = async {
             tokio::select! {
@@ -97,8 +124,23 @@ impl Node {
                 () = node.stop.notified() => {}
             }
         };
+        let pruning = tokio::spawn(prune(node.conversations.clone()));
         door::serve(self.listener, routes, node.options.head_timeout, asked).await;
+        pruning.abort();
         Ok(())
+    }
+}
+
+/// Deletes what is too old, now and every day.
+async fn prune(conversations: conversations::Conversations) {
+    let mut ticks = tokio::time::interval(PRUNING);
+    loop {
+        ticks.tick().await;
+        match conversations.prune(state::unix_time()).await {
+            Ok(0) => {}
+            Ok(count) => tracing::info!(count, "deleted stored answers that nobody went on from"),
+            Err(error) => tracing::warn!(?error, "stored answers that are too old stay"),
+        }
     }
 }
 
@@ -107,13 +149,22 @@ fn router(node: Shared) -> Router {
         .route("/", get(page::home))
         .route("/assets/{name}", get(page::asset))
         .route("/health", get(health::health))
+        .route("/machine", get(machine::report).post(machine::remeasure))
         .route("/metrics", get(native::metrics))
+        .route("/models", get(machine::models))
         .route("/openapi.json", get(openapi::describe))
+        .route("/peer/blobs/{blob}", get(share::blob))
+        .route("/peer/models", get(share::list))
         .route("/status", get(native::status))
         .route("/shutdown", post(native::shutdown))
         .route("/api/chat", post(ollama::chat::chat))
+        .route("/api/copy", post(ollama::store::copy))
+        .route("/api/delete", delete(ollama::store::delete))
+        .route("/api/embed", post(ollama::embed::embed))
+        .route("/api/embeddings", post(ollama::embed::embeddings))
         .route("/api/generate", post(ollama::generate::generate))
         .route("/api/ps", get(ollama::models::ps))
+        .route("/api/pull", post(ollama::store::pull))
         .route("/api/show", post(ollama::models::show))
         .route("/api/tags", get(ollama::models::tags))
         .route("/api/version", get(ollama::models::version))
@@ -127,6 +178,7 @@ fn router(node: Shared) -> Router {
         )
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
+        .merge(openai::responses::routes())
         .fallback(unknown)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(Arc::clone(&node), access::check))
@@ -187,6 +239,7 @@ async fn unknown(request: Request) -> Response {
         _ if path.contains("completion") => "; did you mean /v1/completions?",
         _ if path.contains("embed") => "; did you mean /v1/embeddings?",
         _ if path.contains("message") => "; did you mean /v1/messages?",
+        _ if path.contains("response") => "; did you mean /v1/responses?",
         _ if path.contains("model") => "; did you mean /v1/models?",
         _ => "; /openapi.json lists all routes",
     };

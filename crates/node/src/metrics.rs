@@ -18,58 +18,133 @@ struct RequestLabels {
     status: u16,
 }
 
-/// Counters the handlers write.
+/// Labels of a generation, as OpenTelemetry names them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GenerationLabels {
+    /// `chat`, `text_completion` or `embeddings`.
+    gen_ai_operation_name: &'static str,
+    gen_ai_provider_name: &'static str,
+    gen_ai_request_model: String,
+    /// Stable name of the error; empty if there was none.
+    error_type: String,
+}
+
+/// Labels of tokens, as OpenTelemetry names them.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TokenLabels {
+    gen_ai_operation_name: &'static str,
+    gen_ai_provider_name: &'static str,
+    gen_ai_request_model: String,
+    /// `input` or `output`.
+    gen_ai_token_type: &'static str,
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// Counters the handlers write. Those of generations have the names, labels and buckets of OpenTelemetry's conventions
+/// for generative AI, version 1.37, in Prometheus' spelling.
 pub(crate) struct Metrics {
     registry: Registry,
     requests: Family<RequestLabels, Counter>,
-    first_token: Histogram,
-    request_seconds: Histogram,
-    tokens_in: Counter,
-    tokens_out: Counter,
+    duration: Histograms<GenerationLabels>,
+    first_token: Histograms<GenerationLabels>,
+    each_token: Histograms<GenerationLabels>,
+    tokens: Histograms<TokenLabels>,
 }
 
 impl Default for Metrics {
     fn default() -> Self {
-        let seconds = || {
-            Histogram::new([
-                0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0,
-            ])
-        };
-        let mut metrics = Self {
-            registry: Registry::with_prefix("hearth"),
-            requests: Family::default(),
-            first_token: seconds(),
-            request_seconds: seconds(),
-            tokens_in: Counter::default(),
-            tokens_out: Counter::default(),
-        };
-        let registry = &mut metrics.registry;
+        let mut registry = Registry::default();
+        let requests = Family::default();
         registry.register(
-            "http_requests",
+            "hearth_http_requests",
             "Requests by route and status",
-            metrics.requests.clone(),
+            requests.clone(),
         );
+        let duration: Histograms<GenerationLabels> = Family::new_with_constructor(|| {
+            Histogram::new([
+                0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28, 2.56, 5.12, 10.24, 20.48, 40.96,
+                81.92,
+            ])
+        });
+        let first_token: Histograms<GenerationLabels> = Family::new_with_constructor(|| {
+            Histogram::new([
+                0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0,
+                7.5, 10.0,
+            ])
+        });
+        let each_token: Histograms<GenerationLabels> = Family::new_with_constructor(|| {
+            Histogram::new([
+                0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5,
+            ])
+        });
+        let tokens: Histograms<TokenLabels> = Family::new_with_constructor(|| {
+            Histogram::new((0..14).map(|power| f64::from(1u32 << (2 * power))))
+        });
+        for (name, help, histogram) in [
+            (
+                "gen_ai_server_request_duration_seconds",
+                "From a request to the end of its answer",
+                &duration,
+            ),
+            (
+                "gen_ai_server_time_to_first_token_seconds",
+                "From a request to its first token",
+                &first_token,
+            ),
+            (
+                "gen_ai_server_time_per_output_token_seconds",
+                "Between the tokens after the first",
+                &each_token,
+            ),
+        ] {
+            registry.register(name, help, histogram.clone());
+        }
         registry.register(
-            "time_to_first_token_seconds",
-            "From the request to its first token",
-            metrics.first_token.clone(),
+            "gen_ai_client_token_usage",
+            "Tokens of prompts and answers",
+            tokens.clone(),
         );
-        registry.register(
-            "generation_seconds",
-            "From the request to the end of its answer",
-            metrics.request_seconds.clone(),
-        );
-        registry.register(
-            "prompt_tokens",
-            "Tokens of prompts",
-            metrics.tokens_in.clone(),
-        );
-        registry.register(
-            "generated_tokens",
-            "Tokens generated",
-            metrics.tokens_out.clone(),
-        );
-        metrics
+        Self {
+            registry,
+            requests,
+            duration,
+            first_token,
+            each_token,
+            tokens,
+        }
+    }
+}
+
+/// Who generates, by the conventions' name for it.
+const PROVIDER: &str = "hearth";
+
+/// A generation as the counters see it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Observed<'a> {
+    /// `chat`, `text_completion` or `embeddings`.
+    pub operation: &'static str,
+    /// The model that answers.
+    pub model: &'a str,
+}
+
+impl Observed<'_> {
+    fn labels(self, error: &str) -> GenerationLabels {
+        GenerationLabels {
+            gen_ai_operation_name: self.operation,
+            gen_ai_provider_name: PROVIDER,
+            gen_ai_request_model: self.model.to_owned(),
+            error_type: error.to_owned(),
+        }
+    }
+
+    fn tokens(self, kind: &'static str) -> TokenLabels {
+        TokenLabels {
+            gen_ai_operation_name: self.operation,
+            gen_ai_provider_name: PROVIDER,
+            gen_ai_request_model: self.model.to_owned(),
+            gen_ai_token_type: kind,
+        }
     }
 }
 
@@ -84,21 +159,48 @@ impl Metrics {
             .inc();
     }
 
-    /// An answer's first token came after this long.
-    pub fn first_token(&self, after: Duration) {
-        self.first_token.observe(after.as_secs_f64());
-    }
-
-    /// An answer ended.
-    pub fn answered(&self, prompt: u32, generated: u32, took: Duration) {
-        self.tokens_in.inc_by(prompt.into());
-        self.tokens_out.inc_by(generated.into());
-        self.request_seconds.observe(took.as_secs_f64());
+    /// An answer ended: its tokens, how long it took, and its first token.
+    pub fn answered(
+        &self,
+        observed: Observed,
+        (prompt, generated): (u32, u32),
+        took: Duration,
+        first: Option<Duration>,
+    ) {
+        let labels = observed.labels("");
+        let seconds = |family: &Histograms<GenerationLabels>, seconds: f64| {
+            family.get_or_create(&labels).observe(seconds);
+        };
+        seconds(&self.duration, took.as_secs_f64());
+        if let Some(first) = first {
+            seconds(&self.first_token, first.as_secs_f64());
+            if generated > 1 {
+                let rest = took.saturating_sub(first).as_secs_f64();
+                seconds(&self.each_token, rest / f64::from(generated - 1));
+            }
+        }
+        for (kind, count) in [("input", prompt), ("output", generated)] {
+            let tokens = self.tokens.get_or_create(&observed.tokens(kind));
+            tokens.observe(count.into());
+        }
     }
 
     /// Texts with so many tokens were embedded.
-    pub fn embedded(&self, prompt: u32) {
-        self.tokens_in.inc_by(prompt.into());
+    pub fn embedded(&self, model: &str, tokens: u32) {
+        let observed = Observed {
+            operation: "embeddings",
+            model,
+        };
+        let counted = self.tokens.get_or_create(&observed.tokens("input"));
+        counted.observe(tokens.into());
+    }
+
+    /// An answer broke off.
+    pub fn failed(&self, observed: Observed, error: &str, took: Duration) {
+        let labels = observed.labels(error);
+        self.duration
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
     }
 }
 

@@ -5,9 +5,11 @@
 
 mod answer;
 pub(crate) mod chat;
+pub(crate) mod embed;
 pub(crate) mod facts;
 pub(crate) mod generate;
 pub(crate) mod models;
+pub(crate) mod store;
 
 use std::time::{Duration, Instant};
 
@@ -61,10 +63,16 @@ impl From<Failure> for Refusal {
             StatusCode::TOO_MANY_REQUESTS => StatusCode::SERVICE_UNAVAILABLE,
             status => status,
         };
+        // There is no place of its own for the field.
+        let (field, message) = (failure.error.param, failure.error.message);
+        let message = match field {
+            Some(field) if !message.contains(&field) => format!("{field}: {message}"),
+            _ => message,
+        };
         Self {
             status,
             retry_after: failure.retry_after,
-            message: failure.error.message,
+            message,
         }
     }
 }

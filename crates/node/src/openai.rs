@@ -4,6 +4,7 @@ pub(crate) mod chat;
 pub(crate) mod completions;
 pub(crate) mod embeddings;
 pub(crate) mod models;
+pub(crate) mod responses;
 
 use hearth_engine::{Constraint, FinishReason, Sampling, TokenLogprob, Usage};
 use hearth_protocol::chat::{self as wire, SamplingFields};

@@ -27,6 +27,11 @@ pub(crate) async fn home(State(node): State<Shared>, headers: HeaderMap) -> Resp
     if !browser {
         return ([(VARY, "accept")], RUNNING).into_response();
     }
+    html(hearth_web::home(&node.status()))
+}
+
+/// A rendered page.
+pub(crate) fn html(page: String) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CONTENT_SECURITY_POLICY, POLICY),
@@ -35,7 +40,7 @@ pub(crate) async fn home(State(node): State<Shared>, headers: HeaderMap) -> Resp
         (CACHE_CONTROL, "no-store"),
         (VARY, "accept"),
     ];
-    (headers, hearth_web::home(&node.status())).into_response()
+    (headers, page).into_response()
 }
 
 /// A static file of the page.

@@ -6,10 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hearth_engine::Engine;
+use hearth_protocol::machine::{Machine, MachineReport};
 use hearth_protocol::status::NodeStatus;
+use hearth_store::Store;
 use tokio::sync::{Mutex, Notify};
 
 use crate::NodeOptions;
+use crate::conversations::Conversations;
+use crate::machine::machine_report;
 use crate::metrics::Metrics;
 
 /// Cheap to clone.
@@ -22,8 +26,12 @@ pub(crate) struct Node {
     pub address: SocketAddr,
     pub started: Instant,
     pub metrics: Metrics,
+    /// Stored answers and conversations.
+    pub conversations: Conversations,
     /// What the models' files say.
     pub facts: crate::ollama::facts::Known,
+    /// What was measured of this machine; locked while it is.
+    pub machine: Mutex<Option<Machine>>,
     /// Somebody asked the node to stop.
     pub stop: Notify,
     /// One health probe at a time.
@@ -33,14 +41,16 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub fn new(engine: Engine, options: NodeOptions, address: SocketAddr) -> Self {
+    pub fn new(engine: Engine, options: NodeOptions, store: Store, address: SocketAddr) -> Self {
         Self {
             engine,
             options,
             address,
             started: Instant::now(),
             metrics: Metrics::default(),
+            conversations: Conversations::new(store),
             facts: Default::default(),
+            machine: Mutex::new(None),
             stop: Notify::new(),
             probing: Mutex::new(()),
             last_token: AtomicU64::new(0),
@@ -63,6 +73,12 @@ impl Node {
                 .elapsed()
                 .saturating_sub(Duration::from_millis(at)),
         )
+    }
+
+    /// The body of `/machine`; of what is just being measured nothing is known.
+    pub fn machine_report(&self) -> MachineReport {
+        let machine = self.machine.try_lock().ok().and_then(|known| known.clone());
+        machine_report(machine, self.engine.catalogue())
     }
 
     /// The body of `/status`.

@@ -28,6 +28,12 @@ pub(crate) trait Chunks: Send + 'static {
     /// Appends the chunks for an event of prompt `prompt`.
     fn event(&mut self, prompt: usize, event: &Event, out: &mut String);
 
+    /// What must have happened before the end is written, such as storing the answer. If it fails, so does the
+    /// answer.
+    fn before_end(&mut self) -> impl Future<Output = Result<(), Failure>> + Send {
+        std::future::ready(Ok(()))
+    }
+
     /// Appends what follows the last event of the last prompt.
     fn end(&mut self, out: &mut String);
 
@@ -75,7 +81,10 @@ impl<C: Chunks> Streaming<C> {
         let mut out = String::new();
         while out.is_empty() && !self.ended {
             let Some(answer) = self.rest.front_mut() else {
-                self.chunks.end(&mut out);
+                match self.chunks.before_end().await {
+                    Ok(()) => self.chunks.end(&mut out),
+                    Err(failure) => self.chunks.fail(failure, &mut out),
+                }
                 self.ended = true;
                 break;
             };

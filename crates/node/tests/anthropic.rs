@@ -307,28 +307,30 @@ fn thinking_is_a_block_of_its_own_and_off_unless_asked_for() {
     gguf::write(&file, &shape, Quantisation::Q8_0, 3).unwrap();
     let node = TestNode::start(options());
     let model = file.to_str().unwrap();
-    for thinking in [
-        json!({"type": "enabled", "budget_tokens": 1024}),
-        json!({"type": "adaptive"}),
+    let think = |thinking: Value, most: u32| json!({"model": model, "thinking": thinking, "max_tokens": most});
+    for asked in [
+        think(json!({"type": "enabled", "budget_tokens": 1024}), 1025),
+        think(json!({"type": "adaptive"}), 20),
     ] {
-        let asked = json!({"model": model, "thinking": thinking, "max_tokens": 1025});
-        let whole = ask(&node, asked.clone()).json();
+        let whole = ask(&node, asked).json();
         let thought = &whole["content"][0];
         assert_eq!(thought["type"], "thinking", "{whole}");
         assert!(!thought["thinking"].as_str().unwrap().is_empty());
         assert!(!thought["signature"].as_str().unwrap().is_empty());
         let used = &whole["usage"];
-        assert_eq!(
-            used["output_tokens_details"]["thinking_tokens"],
-            used["output_tokens"]
-        );
-        assert_eq!(plain(whole.clone()), plain(streamed(&node, asked)));
+        let thought = &used["output_tokens_details"]["thinking_tokens"];
+        assert_eq!(thought, &used["output_tokens"]);
     }
-    let hidden = json!({"type": "adaptive", "display": "omitted"});
-    let asked = json!({"model": model, "thinking": hidden});
-    let whole = ask(&node, asked.clone()).json();
-    assert_eq!(whole["content"][0]["thinking"], "");
-    assert_eq!(plain(whole), plain(streamed(&node, asked)));
+    for thinking in [
+        json!({"type": "adaptive"}),
+        json!({"type": "adaptive", "display": "omitted"}),
+    ] {
+        let asked = think(thinking.clone(), 20);
+        let whole = ask(&node, asked.clone()).json();
+        let shown = !whole["content"][0]["thinking"].as_str().unwrap().is_empty();
+        assert_eq!(shown, thinking["display"].is_null(), "{whole}");
+        assert_eq!(plain(whole), plain(streamed(&node, asked)));
+    }
     for off in [
         json!({}),
         json!({"thinking": {"type": "disabled"}}),
@@ -339,11 +341,19 @@ fn thinking_is_a_block_of_its_own_and_off_unless_asked_for() {
         let answer = ask(&node, asked).json();
         assert_eq!(answer["content"][0]["type"], "text", "{answer}");
     }
-    // An answer that is begun has its reasoning behind it.
-    let begun =
-        json!([{"role": "user", "content": "hi"}, {"role": "assistant", "content": "I am"}]);
-    let asked = json!({"model": model, "messages": begun, "thinking": {"type": "adaptive"}});
-    assert_eq!(ask(&node, asked).json()["content"][0]["type"], "text");
+    // An answer that is begun has its reasoning behind it, and goes on letter by letter.
+    let user = json!({"role": "user", "content": "hi"});
+    let begun = json!([user, {"role": "assistant", "content": "I am"}]);
+    let adaptive = json!({"type": "adaptive"});
+    let answer = ask(
+        &node,
+        json!({"model": model, "messages": begun, "thinking": adaptive, "max_tokens": 6}),
+    );
+    let prompt =
+        "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\nI am";
+    let plain = json!({"model": model, "prompt": prompt, "max_tokens": 6, "temperature": 0});
+    let plain = node.post("/v1/completions", plain.to_string()).json();
+    assert_eq!(text(&answer.json()), plain["choices"][0]["text"]);
 }
 
 #[test]
@@ -492,7 +502,7 @@ fn what_is_wrong_is_said_in_anthropics_shape() {
         ),
         (
             json!({"output_format": {"type": "yaml"}}),
-            "output_format",
+            "output_format.type",
             "json_schema",
         ),
         (

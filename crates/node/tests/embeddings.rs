@@ -3,16 +3,26 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hearth_engine::Catalogue;
 use hearth_testkit::bert::{self, Bert, Pooling, WIDTH};
-use hearth_testkit::node::{Reply, TestNode, node_options, options};
+use hearth_testkit::node::{Reply, TestNode, ember, node_options, options};
 use serde_json::{Value, json};
 
-/// A node whose default model generates and that has one embedding model in its folder.
-fn node() -> (tempfile::TempDir, TestNode) {
+/// A node with an embedding model, `bert`, and one that generates, `ember`; the first of these names is the default.
+fn node(names: [&str; 2]) -> (tempfile::TempDir, TestNode) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("bert.gguf");
     Bert::new(Pooling::Mean, 3).write(&file).unwrap();
-    let node = TestNode::over(Some(folder.path().into()), options(), node_options());
+    let mut catalogue = Catalogue::new(None);
+    for name in names {
+        let path = if name == "ember" {
+            ember()
+        } else {
+            file.clone()
+        };
+        catalogue.register(name, path);
+    }
+    let node = TestNode::serving(catalogue, options(), node_options());
     (folder, node)
 }
 
@@ -49,7 +59,7 @@ fn vectors(reply: &Reply) -> Vec<Vec<f32>> {
 
 #[test]
 fn texts_and_tokens_become_vectors_in_both_formats() {
-    let (_folder, node) = node();
+    let (_folder, node) = node(["ember", "bert"]);
     let one = embed(&node, json!({"model": "bert", "input": "warm fire"}));
     let body = one.json();
     assert_eq!(body["model"], "bert");
@@ -81,7 +91,7 @@ fn texts_and_tokens_become_vectors_in_both_formats() {
 
 #[test]
 fn as_many_texts_as_openai_takes_are_taken_and_counted() {
-    let (_folder, node) = node();
+    let (_folder, node) = node(["ember", "bert"]);
     let texts = vec!["hearth"; 2048];
     let reply = embed(&node, json!({"input": texts}));
     let all = vectors(&reply);
@@ -89,7 +99,7 @@ fn as_many_texts_as_openai_takes_are_taken_and_counted() {
     assert_eq!(reply.json()["model"], "bert", "the one model that embeds");
     let counted = node.get("/metrics").body;
     assert!(
-        counted.contains("hearth_prompt_tokens_total 6144"),
+        counted.contains("gen_ai_token_type=\"input\"} 6144.0"),
         "{counted}"
     );
     let status = node.status();
@@ -106,7 +116,7 @@ fn as_many_texts_as_openai_takes_are_taken_and_counted() {
 
 #[test]
 fn what_is_wrong_is_said_in_openais_shape() {
-    let (_folder, node) = node();
+    let (_folder, node) = node(["ember", "bert"]);
     let long = "a ".repeat(400);
     let cases = [
         (json!({}), 400, "input", "missing field"),
@@ -218,4 +228,16 @@ fn a_node_without_an_embedding_model_says_where_to_get_one() {
     let described = node.get("/openapi.json").json();
     assert!(described["paths"]["/v1/embeddings"]["post"].is_object());
     assert_eq!(node.get("/v1/embeddings").status, 405);
+}
+
+#[test]
+fn a_node_whose_default_model_embeds_is_healthy() {
+    let (_folder, node) = node(["bert", "ember"]);
+    let health = node.get("/health");
+    assert_eq!(
+        (health.status, &health.json()["model"]),
+        (200, &json!("bert"))
+    );
+    let reply = embed(&node, json!({"input": "warm"}));
+    assert_eq!(reply.json()["model"], "bert");
 }

@@ -3,11 +3,16 @@
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;
+use std::sync::Arc;
 use std::time::Duration;
 
-use hearth_engine::EngineOptions;
+use hearth_engine::{Catalogue, EngineOptions, ModelSource};
+use hearth_models::{ModelStore, Network, Sources};
+use hearth_node::{Models, NodeOptions};
+use hearth_testkit::bert::{Bert, Pooling};
 use hearth_testkit::gguf::{self, Quantisation, Shape};
-use hearth_testkit::node::{Reply, TestNode, node_options, options, wait_until};
+use hearth_testkit::hub::Hub;
+use hearth_testkit::node::{Reply, TestNode, ember, node_options, options, wait_until};
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -222,7 +227,7 @@ fn calls_come_whole_and_their_results_go_back() {
             "{call}"
         );
     }
-    assert_eq!(whole["message"]["content"], "");
+    assert!(!calls.is_empty(), "{whole}");
     let lines = lines(&chat(&node, asked));
     let streamed: Vec<&Value> = lines
         .iter()
@@ -236,6 +241,13 @@ fn calls_come_whole_and_their_results_go_back() {
         .collect();
     let whole_calls: Vec<&Value> = calls.iter().map(|call| &call["function"]).collect();
     assert_eq!(streamed, whole_calls);
+
+    // A call that the limit cut off is text.
+    let text: String = lines
+        .iter()
+        .map(|line| line["message"]["content"].as_str().unwrap())
+        .collect();
+    assert_eq!(whole["message"]["content"], text);
 
     // What its clients send back: the message as it came, and results that name the tool.
     let result = json!({"role": "tool", "tool_name": "set_light", "content": "done"});
@@ -262,8 +274,7 @@ fn a_model_that_reasons_does_as_it_is_told() {
     };
     let file = folder.path().join("thinker.gguf");
     gguf::write(&file, &shape, Quantisation::Q8_0, 3).unwrap();
-    let folder = folder.path().to_owned();
-    let node = TestNode::over(Some(folder), options(), node_options());
+    let node = TestNode::over(Some(folder.path().into()), options(), node_options());
     let show = node.post("/api/show", json!({"model": "thinker"}).to_string());
     let capabilities = json!(["completion", "tools", "thinking"]);
     assert_eq!(show.json()["capabilities"], capabilities);
@@ -311,12 +322,7 @@ fn models_are_listed_shown_and_kept_as_ollama_does() {
         (&json!("ember:latest"), &json!("ember:latest"))
     );
     assert_eq!(listed["digest"].as_str().unwrap().len(), 64);
-    assert_eq!(
-        listed["size"],
-        std::fs::metadata(hearth_testkit::node::ember())
-            .unwrap()
-            .len()
-    );
+    assert_eq!(listed["size"], std::fs::metadata(ember()).unwrap().len());
     assert_eq!(listed["details"]["format"], "gguf");
     for field in ["family", "parameter_size", "quantization_level"] {
         assert!(
@@ -431,6 +437,285 @@ fn keep_alive_zero_unloads_after_the_answer_and_refuses_nobody() {
     // Unloading what is not loaded is no mistake.
     let gone = chat(&node, json!({"messages": [], "keep_alive": "0"})).json();
     assert_eq!(gone["done_reason"], "unload");
+}
+
+#[test]
+fn texts_become_vectors() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bert.gguf");
+    Bert::new(Pooling::Mean, 7).write(&file).unwrap();
+    let node = TestNode::over(Some(folder.path().into()), options(), node_options());
+    let ask = |extra: Value| {
+        let body = with(json!({"model": "bert"}), extra);
+        node.post("/api/embed", body).json()
+    };
+    let vector = |value: &Value| -> Vec<f64> {
+        let numbers = value.as_array().unwrap().iter();
+        numbers.map(|number| number.as_f64().unwrap()).collect()
+    };
+    let both = ask(json!({"input": ["warm fire", "cold snow"]}));
+    assert_eq!(both["embeddings"].as_array().unwrap().len(), 2);
+    assert_eq!(both["model"], "bert");
+    for field in ["total_duration", "load_duration", "prompt_eval_count"] {
+        assert!(both[field].as_u64().unwrap() > 0, "{field}: {both}");
+    }
+    let first = vector(&both["embeddings"][0]);
+    let length: f64 = first.iter().map(|x| x * x).sum();
+    assert!((length - 1.0).abs() < 1e-3, "{length}");
+    let one = ask(json!({"input": "warm fire", "truncate": true, "options": {"num_gpu": 1}}));
+    let far = |other: &[f64]| {
+        first
+            .iter()
+            .zip(other)
+            .map(|(a, b)| (a - b).abs())
+            .fold(0.0, f64::max)
+    };
+    assert!(far(&vector(&one["embeddings"][0])) < 1e-3);
+    let old = node.post(
+        "/api/embeddings",
+        json!({"model": "bert", "prompt": "warm fire"}).to_string(),
+    );
+    assert!(far(&vector(&old.json()["embedding"])) < 1e-3);
+    let short = ask(json!({"input": "warm fire", "dimensions": 8}));
+    assert_eq!(vector(&short["embeddings"][0]).len(), 8);
+    // Nothing to embed loads the model.
+    assert_eq!(
+        ask(json!({"input": [], "keep_alive": "1h"}))["embeddings"],
+        json!([])
+    );
+    assert_eq!(loaded(&node), ["bert:latest"]);
+    let show = node
+        .post("/api/show", json!({"model": "bert"}).to_string())
+        .json();
+    assert_eq!(show["capabilities"], json!(["embedding"]));
+    ask(json!({"input": "", "keep_alive": 0}));
+    wait_until(PATIENCE, "the model is gone", || loaded(&node).is_empty());
+
+    let long = "word ".repeat(4000);
+    for (path, body, status, words) in [
+        (
+            "/api/embed",
+            json!({"model": "ember", "input": "a"}),
+            400,
+            "generates text",
+        ),
+        (
+            "/api/embed",
+            json!({"model": "nobody", "input": "a"}),
+            404,
+            "model 'nobody' not found",
+        ),
+        (
+            "/api/embed",
+            json!({"input": "a"}),
+            400,
+            "model is required",
+        ),
+        (
+            "/api/embed",
+            json!({"model": "bert", "input": 5}),
+            400,
+            "input: expected a string",
+        ),
+        (
+            "/api/embed",
+            json!({"model": "bert", "input": ["a", ""]}),
+            400,
+            "input[1] is empty",
+        ),
+        (
+            "/api/embed",
+            json!({"model": "bert", "input": "a", "dimensions": 100_000}),
+            400,
+            "dimensions",
+        ),
+        (
+            "/api/embed",
+            json!({"model": "bert", "input": long}),
+            400,
+            "input has",
+        ),
+        (
+            "/api/embeddings",
+            json!({"model": "bert", "prompt": long}),
+            400,
+            "prompt has",
+        ),
+        (
+            "/api/embeddings",
+            json!({"prompt": "a"}),
+            400,
+            "model is required",
+        ),
+        (
+            "/api/chat",
+            json!({"model": "bert", "messages": [{"role": "user", "content": "hi"}]}),
+            400,
+            "embeds texts",
+        ),
+    ] {
+        let (found, message) = error(&node.post(path, body.to_string()));
+        assert_eq!(found, status, "{body}: {message}");
+        assert!(message.contains(words), "{body}: {message}");
+    }
+    assert!(loaded(&node).iter().all(|name| name == "bert:latest"));
+}
+
+#[test]
+fn models_are_pulled_copied_and_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tiny.gguf");
+    gguf::write(&file, &Shape::TINY, Quantisation::Q8_0, 5).unwrap();
+    let hub = Hub::start();
+    let bytes = std::fs::read(&file).unwrap();
+    let size = bytes.len() as u64;
+    let digest = hub.add("house/tiny-GGUF", "tiny-Q8_0.gguf", bytes);
+    let store = ModelStore::new(folder.path().join("store"));
+    let network = Network {
+        hub: hub.url(),
+        retries: 0,
+        ..Network::default()
+    };
+    let stored = Sources::new(store.clone());
+    let source = move || {
+        let listed = stored.list().into_iter();
+        let listed = listed.map(|(name, path)| ModelSource { name, path });
+        listed.collect()
+    };
+    let mut catalogue = Catalogue::new(None).with_source(Arc::new(source));
+    catalogue.register("ember", ember());
+    let models = Some(Models::new(store, network, false));
+    let node = TestNode::serving(
+        catalogue,
+        options(),
+        NodeOptions {
+            models,
+            ..node_options()
+        },
+    );
+    let names = || -> Vec<String> {
+        let models = node.get("/api/tags").json()["models"].clone();
+        let models = models.as_array().unwrap().iter();
+        models
+            .map(|model| model["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    let post = |path: &str, body: Value| node.post(path, body.to_string());
+
+    let steps = lines(&post("/api/pull", json!({"model": "house/tiny-GGUF:Q8_0"})));
+    let said: Vec<&str> = steps
+        .iter()
+        .map(|step| step["status"].as_str().unwrap())
+        .collect();
+    let hex = digest.hex();
+    let pulling = format!("pulling {}", &hex[..12]);
+    let mut different = said.clone();
+    different.dedup();
+    assert_eq!(
+        different,
+        [
+            "pulling manifest",
+            &pulling,
+            "verifying sha256 digest",
+            "writing manifest",
+            "success"
+        ]
+    );
+    let bytes = steps
+        .iter()
+        .rfind(|step| step["status"] == pulling.as_str())
+        .unwrap();
+    assert_eq!(
+        (&bytes["digest"], &bytes["total"], &bytes["completed"]),
+        (&json!(format!("sha256:{hex}")), &json!(size), &json!(size))
+    );
+    let name = "hf:house/tiny-GGUF:Q8_0";
+    assert_eq!(names(), ["ember:latest", name]);
+    let listed = node.get("/api/tags").json()["models"][1].clone();
+    assert_eq!(
+        (&listed["digest"], &listed["size"]),
+        (&json!(hex), &json!(size))
+    );
+    let said = chat(&node, json!({"model": name, "stream": false})).json();
+    assert_eq!(said["model"], name, "{said}");
+
+    // Again: everything is here.
+    let again = post("/api/pull", json!({"name": name, "stream": false}));
+    assert_eq!(
+        (again.status, again.json()),
+        (200, json!({"status": "success"}))
+    );
+    let copied = post("/api/copy", json!({"source": name, "destination": "mine"}));
+    assert_eq!((copied.status, copied.body.as_str()), (200, ""));
+    // What is not the store's can be copied, too.
+    let own = post(
+        "/api/copy",
+        json!({"source": "ember", "destination": "own:v1"}),
+    );
+    assert_eq!(own.status, 200, "{own:?}");
+    assert_eq!(names(), ["ember:latest", name, "mine:latest", "own:v1"]);
+    let same = node
+        .post("/api/show", json!({"model": "mine"}).to_string())
+        .json();
+    assert_eq!(same["details"]["quantization_level"], "Q8_0");
+    let gone = node.delete("/api/delete", json!({"model": name}).to_string());
+    assert_eq!((gone.status, gone.body.as_str()), (200, ""));
+    assert_eq!(names(), ["ember:latest", "mine:latest", "own:v1"]);
+    wait_until(PATIENCE, "it is unloaded", || loaded(&node).is_empty());
+    let still = chat(&node, json!({"model": "mine", "stream": false}));
+    assert_eq!(still.status, 200, "its file has another name");
+
+    for (path, body, status, words) in [
+        ("/api/pull", json!({}), 400, "model is required"),
+        ("/api/pull", json!({"model": "../etc"}), 400, "../etc"),
+        (
+            "/api/pull",
+            json!({"model": "house/none-GGUF:Q8_0", "stream": false}),
+            404,
+            "none-GGUF",
+        ),
+        (
+            "/api/copy",
+            json!({"source": "nobody", "destination": "x"}),
+            404,
+            "model 'nobody' not found",
+        ),
+        (
+            "/api/copy",
+            json!({"source": "mine", "destination": "a b"}),
+            400,
+            "a b",
+        ),
+        ("/api/copy", json!({"source": "mine"}), 400, "destination"),
+    ] {
+        let (found, message) = error(&post(path, body.clone()));
+        assert_eq!(found, status, "{body}: {message}");
+        assert!(message.contains(words), "{body}: {message}");
+    }
+    let last = lines(&post("/api/pull", json!({"model": "house/none-GGUF:Q8_0"})))
+        .pop()
+        .unwrap();
+    assert!(
+        last["error"].as_str().unwrap().contains("none-GGUF"),
+        "{last}"
+    );
+    for (name, status, words) in [
+        ("nobody", 404, "model 'nobody' not found"),
+        ("ember", 400, "part of Hearth"),
+    ] {
+        let gone = node.delete("/api/delete", json!({"model": name}).to_string());
+        let (found, message) = error(&gone);
+        assert!(
+            found == status && message.contains(words),
+            "{name}: {message}"
+        );
+    }
+    let without = TestNode::start(options());
+    let (status, message) = error(&without.post("/api/pull", json!({"model": "x"}).to_string()));
+    assert!(
+        status == 501 && message.contains("keeps no models"),
+        "{message}"
+    );
 }
 
 #[test]

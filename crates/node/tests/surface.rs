@@ -427,7 +427,7 @@ fn the_other_routes_answer() {
     let metrics = node.get("/metrics").body;
     for name in [
         "hearth_http_requests_total{",
-        "hearth_time_to_first_token_seconds_bucket",
+        "gen_ai_server_time_to_first_token_seconds_bucket",
         "hearth_slots{model=\"ember\"} 4",
         "hearth_resident_memory_bytes",
     ] {
@@ -438,6 +438,7 @@ fn the_other_routes_answer() {
     for path in [
         "/v1/chat/completions",
         "/v1/completions",
+        "/v1/embeddings",
         "/v1/models",
         "/health",
         "/metrics",
@@ -705,10 +706,10 @@ fn the_names_of_the_metrics() {
         .collect();
     insta::assert_snapshot!(types.join("\n"), @"
     hearth_http_requests counter
-    hearth_time_to_first_token_seconds histogram
-    hearth_generation_seconds histogram
-    hearth_prompt_tokens counter
-    hearth_generated_tokens counter
+    gen_ai_server_request_duration_seconds histogram
+    gen_ai_server_time_to_first_token_seconds histogram
+    gen_ai_server_time_per_output_token_seconds histogram
+    gen_ai_client_token_usage histogram
     hearth_uptime_seconds gauge
     hearth_resident_memory_bytes gauge
     hearth_model_ready gauge
@@ -728,6 +729,7 @@ fn the_names_of_the_metrics() {
     ");
     for sample in [
         "hearth_completed_requests_total{model=\"ember\"} 1",
+        "gen_ai_server_request_duration_seconds_count{gen_ai_operation_name=\"chat\",gen_ai_provider_name=\"hearth\",gen_ai_request_model=\"ember\",error_type=\"\"} 1",
         "hearth_cancelled_requests_total{model=\"ember\"} 0",
     ] {
         assert!(metrics.lines().any(|line| line == sample), "{metrics}");

@@ -499,6 +499,13 @@ pub struct EmbeddingsRequest {
     pub keep_alive: Option<KeepAlive>,
 }
 
+impl EmbeddingsRequest {
+    /// Name of the model.
+    pub fn model(&self) -> Result<&str, ApiError> {
+        named(&self.model, &None)
+    }
+}
+
 /// What an answer took. Durations are in nanoseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, ToSchema)]
 #[schema(as = OllamaMetrics)]

@@ -156,6 +156,7 @@ pub struct InputTokensDetails {
 
 /// What generated tokens are.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+#[schema(as = ResponseOutputTokensDetails)]
 pub struct OutputTokensDetails {
     /// Tokens of reasoning.
     pub reasoning_tokens: u32,

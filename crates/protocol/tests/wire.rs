@@ -6,6 +6,7 @@ use hearth_protocol::chat::{
     PromptTokensDetails, TokenLogProb, TopLogProb, Usage,
 };
 use hearth_protocol::completion::{Completion, CompletionChoice, CompletionLogProbs};
+use hearth_protocol::embedding::{Embedding, EmbeddingList, EmbeddingUsage, Vector};
 use hearth_protocol::error::{ApiError, ErrorBody, Problem};
 use hearth_protocol::model::{Model, ModelList};
 use hearth_protocol::parse;
@@ -485,4 +486,51 @@ fn a_message() {
     assert!(matches!(messages[1].content, Some(Content::Parts(_))));
     let written = serde_json::to_string(&messages).unwrap();
     assert_eq!(written, sent.replace("developer", "system"));
+}
+
+#[test]
+fn embeddings() {
+    let vectors = [
+        Vector::Float(vec![0.5, -0.25]),
+        Vector::Base64("AAAAPwAAgL4=".into()),
+    ];
+    let data = (0..).zip(vectors).map(|(index, embedding)| Embedding {
+        object: "embedding".into(),
+        index,
+        embedding,
+    });
+    let body = EmbeddingList {
+        object: "list".into(),
+        data: data.collect(),
+        model: "nomic-embed-text".into(),
+        usage: EmbeddingUsage {
+            prompt_tokens: 9,
+            total_tokens: 9,
+        },
+    };
+    assert_snapshot!(wire(&body), @r#"
+    {
+      "object": "list",
+      "data": [
+        {
+          "object": "embedding",
+          "index": 0,
+          "embedding": [
+            0.5,
+            -0.25
+          ]
+        },
+        {
+          "object": "embedding",
+          "index": 1,
+          "embedding": "AAAAPwAAgL4="
+        }
+      ],
+      "model": "nomic-embed-text",
+      "usage": {
+        "prompt_tokens": 9,
+        "total_tokens": 9
+      }
+    }
+    "#);
 }

@@ -57,6 +57,8 @@ async fn run(path: String) -> Result<(), String> {
         version: "bench",
         body_limit: 1 << 20,
         head_timeout: std::time::Duration::from_secs(30),
+        store: None,
+        models: None,
     };
     let door = SocketAddr::from(([127, 0, 0, 1], 0));
     let node = Node::bind(door, engine.clone(), options)

@@ -2,4 +2,5 @@
 
 pub mod bert;
 pub mod gguf;
+pub mod hub;
 pub mod node;

@@ -7,7 +7,8 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use hearth_engine::{Catalogue, Engine, EngineOptions, ModelOptions};
-use hearth_node::{Node, NodeOptions};
+use hearth_models::{ModelStore, Network};
+use hearth_node::{Models, Node, NodeOptions};
 use hearth_protocol::status::{ModelLoad, NodeStatus};
 use tokio::sync::oneshot;
 
@@ -35,6 +36,8 @@ pub fn node_options() -> NodeOptions {
         version: "0.0.0",
         body_limit: 1 << 20,
         head_timeout: Duration::from_secs(30),
+        store: None,
+        models: None,
     }
 }
 
@@ -68,6 +71,16 @@ impl TestNode {
     /// # Panics
     /// If it cannot start; a test cannot go on then.
     pub fn over(folder: Option<PathBuf>, options: EngineOptions, node: NodeOptions) -> Self {
+        let mut catalogue = Catalogue::new(folder);
+        catalogue.register("ember", ember());
+        Self::serving(catalogue, options, node)
+    }
+
+    /// As [`TestNode::with`], with these models alone.
+    ///
+    /// # Panics
+    /// If it cannot start; a test cannot go on then.
+    pub fn serving(catalogue: Catalogue, options: EngineOptions, node: NodeOptions) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, address) = mpsc::channel();
         let thread = std::thread::spawn(move || {
@@ -76,8 +89,6 @@ impl TestNode {
                 .enable_all()
                 .build();
             runtime.expect("a runtime").block_on(async move {
-                let mut catalogue = Catalogue::new(folder);
-                catalogue.register("ember", ember());
                 let engine = Engine::new(options, catalogue);
                 let node = Node::bind(([127, 0, 0, 1], 0).into(), engine, node)
                     .await
@@ -101,6 +112,19 @@ impl TestNode {
             thread: Some(thread),
             agent,
         }
+    }
+
+    /// Starts a node that lets others fetch the models of this store.
+    ///
+    /// # Panics
+    /// If it cannot start; a test cannot go on then.
+    pub fn sharing(store: ModelStore) -> Self {
+        let models = Models::new(store, Network::default(), true);
+        let node = NodeOptions {
+            models: Some(models),
+            ..node_options()
+        };
+        Self::with(options(), node)
     }
 
     /// Where it listens.

@@ -13,7 +13,7 @@ use crate::cargo::{root, succeed};
 const SCRIPTS: &str = "packaging/debian";
 
 /// Builds the package from a staged archive and returns where it is.
-pub fn build(staged: &Path, out: &Path, version: &str) -> Result<PathBuf, String> {
+pub fn build(staged: &Path, out: &Path, version: &str, quick: bool) -> Result<PathBuf, String> {
     let architecture = ask(Command::new("dpkg").arg("--print-architecture"))?;
     let name = format!("hearth_{version}_{architecture}");
     let folder = out.join(&name);
@@ -22,7 +22,9 @@ pub fn build(staged: &Path, out: &Path, version: &str) -> Result<PathBuf, String
     }
     fill(staged, &folder)?;
     let depends = depends(&folder)?;
-    let kilobytes = ask(Command::new("du").args(["-sk", "--apparent-size"]).arg(&folder))?;
+    let kilobytes = ask(Command::new("du")
+        .args(["-sk", "--apparent-size"])
+        .arg(&folder))?;
     let kilobytes = kilobytes.split_whitespace().next().unwrap_or("0");
     let control = format!(
         "\
@@ -53,7 +55,11 @@ Description: one private AI on the machines you own
     let package = out.join(format!("{name}.deb"));
     succeed(
         Command::new("dpkg-deb")
-            .args(["--root-owner-group", "--build"])
+            .args([
+                "--root-owner-group",
+                if quick { "-Znone" } else { "-Zxz" },
+                "--build",
+            ])
             .arg(&folder)
             .arg(&package)
             .stdout(std::process::Stdio::null()),
@@ -71,12 +77,17 @@ fn fill(staged: &Path, folder: &Path) -> Result<(), String> {
     mode(&program, 0o755)?;
     let share = usr.join("share");
     for (from, to) in [
-        ("completions/hearth.bash", "bash-completion/completions/hearth"),
+        (
+            "completions/hearth.bash",
+            "bash-completion/completions/hearth",
+        ),
         ("completions/_hearth", "zsh/vendor-completions/_hearth"),
-        ("completions/hearth.fish", "fish/vendor_completions.d/hearth.fish"),
-        ("INSTALL.md", "doc/hearth/INSTALL.md"),
+        (
+            "completions/hearth.fish",
+            "fish/vendor_completions.d/hearth.fish",
+        ),
         ("README.md", "doc/hearth/README.md"),
-        ("CHANGELOG.md", "doc/hearth/changelog"),
+        ("CHANGELOG.md", "doc/hearth/CHANGELOG.md"),
     ] {
         copy(&staged.join(from), &share.join(to))?;
     }
@@ -96,20 +107,28 @@ fn fill(staged: &Path, folder: &Path) -> Result<(), String> {
     // Without the time and name of the file, the same input gives the same package.
     let pages = fs::read_dir(share.join("man/man1")).map_err(|error| at(&share, error))?;
     let mut gzip = Command::new("gzip");
-    gzip.args(["-9", "--no-name", "--force"]).arg(share.join("doc/hearth/changelog"));
+    gzip.args(["-9", "--no-name", "--force"])
+        .arg(share.join("doc/hearth/CHANGELOG.md"));
     for page in pages {
         gzip.arg(page.map_err(|error| at(&share, error))?.path());
     }
     succeed(&mut gzip)?;
     // The builder's umask is not the reader's.
-    succeed(Command::new("chmod").args(["-R", "u=rwX,go=rX"]).arg(folder))
+    succeed(
+        Command::new("chmod")
+            .args(["-R", "u=rwX,go=rX"])
+            .arg(folder),
+    )
 }
 
 /// The packages whose libraries the program needs, and the oldest versions that have what it calls.
 fn depends(folder: &Path) -> Result<String, String> {
     // The tool insists on a source package around it.
     let source = folder.with_extension("source");
-    write(&source.join("debian/control"), b"Source: hearth\n\nPackage: hearth\n")?;
+    write(
+        &source.join("debian/control"),
+        b"Source: hearth\n\nPackage: hearth\nArchitecture: any\n",
+    )?;
     let program = folder.join("usr/bin/hearth");
     let program = fs::canonicalize(&program).map_err(|error| at(&program, error))?;
     let said = ask(Command::new("dpkg-shlibdeps")
@@ -134,7 +153,10 @@ fn ask(command: &mut Command) -> Result<String, String> {
         format!("could not run {name}: {error}\ninstall it with\n  sudo apt-get install dpkg-dev binutils")
     })?;
     if !output.status.success() {
-        return Err(format!("{name}: {}", String::from_utf8_lossy(&output.stderr)));
+        return Err(format!(
+            "{name}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
     }
     Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

@@ -63,6 +63,7 @@ impl Form {
         let mut writer = Writer {
             rules: vec!["gap: BLANKS?".into(), r"BLANKS: /[ \n\t]{1,8}/".into()],
             parts: Vec::new(),
+            beside_json: *constraint != Constraint::None,
             control,
         };
         let is_forced = matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_));
@@ -136,6 +137,9 @@ fn part(tool: usize) -> String {
 struct Writer<'a> {
     rules: Vec<String>,
     parts: Vec<(String, Constraint)>,
+    /// Whether an answer in JSON may stand where a call may. Both begin alike, so that the pieces of which they are
+    /// made must be the same: the lexer takes the longest and never goes back.
+    beside_json: bool,
     control: &'a dyn Fn(&str) -> Option<Token>,
 }
 
@@ -213,12 +217,10 @@ impl Writer<'_> {
         };
         let tag = match &calls.begin {
             Begin::Wrapper => {
-                self.rules.push(format!(
-                    r#"WRAP: /{GAP}\{{{GAP}"tool_calls"{GAP}:{GAP}\[{GAP}/"#
-                ));
+                self.head("wrap", "", "tool_calls", r"\[");
                 self.rules.push(format!(r"SEPARATOR: /{GAP},{GAP}/"));
                 self.rules.push(format!(r"UNWRAP: /{GAP}\]{GAP}\}}/"));
-                let rule = format!("WRAP call{} UNWRAP", more("SEPARATOR"));
+                let rule = format!("wrap call{} UNWRAP", more("SEPARATOR"));
                 return CallRules {
                     alone: rule.clone(),
                     after_text: rule,
@@ -256,6 +258,28 @@ impl Writer<'_> {
         }
     }
 
+    /// A rule for the start of an object, up to the value of a key. `before` is a regular expression for what may stand
+    /// before the key, `after` for the start of the value.
+    fn head(&mut self, rule: &str, before: &str, key: &str, after: &str) {
+        if !self.beside_json {
+            let terminal = rule.to_uppercase();
+            self.rules.push(format!(
+                r#"{terminal}: /{GAP}\{{{GAP}{before}"{key}"{GAP}:{GAP}{after}{GAP}/"#
+            ));
+            self.rules.push(format!("{rule}: {terminal}"));
+            return;
+        }
+        let pieces = [before, after].map(|piece| match piece {
+            "" => String::new(),
+            piece => format!("/{piece}/ gap"),
+        });
+        let [before, after] = pieces;
+        let key = literal(&format!("\"{key}\""));
+        self.rules.push(format!(
+            r#"{rule}: gap "{{" gap {before} {key} /{GAP}:{GAP}/ {after}"#
+        ));
+    }
+
     /// One call, of any of the tools.
     fn call(&mut self, format: &CallFormat, tools: &[Tool]) -> String {
         if let CallFormat::Json {
@@ -264,12 +288,12 @@ impl Writer<'_> {
         {
             // Command R numbers its calls.
             let id = match *name {
-                "tool_name" => format!(r#"("tool_call_id"{GAP}:{GAP}"[^"\\]{{0,40}}"{GAP},{GAP})?"#),
+                "tool_name" => {
+                    format!(r#"("tool_call_id"{GAP}:{GAP}"[^"\\]{{0,40}}"{GAP},{GAP})?"#)
+                }
                 _ => String::new(),
             };
-            self.rules.push(format!(
-                r#"HEAD: /{GAP}\{{{GAP}{id}"{name}"{GAP}:{GAP}/"#
-            ));
+            self.head("head", &id, name, "");
             self.rules
                 .push(format!(r#"MIDDLE: /{GAP},{GAP}"{arguments}"{GAP}:{GAP}/"#));
             self.rules.push(format!(r"TAIL: /{GAP}\}}/"));
@@ -300,13 +324,17 @@ impl Writer<'_> {
                     }
                 };
                 let _ = key;
-                format!("{} {arguments} {}", literal(&(tool.name.clone() + named)), literal(tail))
+                format!(
+                    "{} {arguments} {}",
+                    literal(&(tool.name.clone() + named)),
+                    literal(tail)
+                )
             }
             CallFormat::Harmony => self.whole(at, tool),
         });
         let any = each.collect::<Vec<_>>().join(" | ");
         match format {
-            CallFormat::Json { .. } => format!("HEAD ({any}) TAIL"),
+            CallFormat::Json { .. } => format!("head ({any}) TAIL"),
             CallFormat::Named { each, id, .. } => {
                 if id.is_some() {
                     self.rules.push("CALL_ID: /[a-zA-Z0-9_-]{1,40}/".into());
@@ -365,8 +393,12 @@ impl Writer<'_> {
                 let null = if *nullable { "|null" } else { "" };
                 let done = escaped(done);
                 // It ends where the tag first stands.
+                let first = match least {
+                    0 => String::new(),
+                    _ => format!(" & ~/(?s:.*){done}(?s:.+)/"),
+                };
                 self.rules.push(format!(
-                    "{name}[lazy]: /((?s:.){length}{null}){done}/ & ~/(?s:.*){done}(?s:.+)/"
+                    "{name}[lazy]: /((?s:.){length}{null}){done}/{first}"
                 ));
                 name
             }
@@ -408,8 +440,9 @@ impl Writer<'_> {
         }
         if !tools.is_empty() {
             let constrain = self.tag("<|constrain|>");
-            self.rules
-                .push(format!("kind: (\" \"? {constrain}? \"json\")? {message}"));
+            self.rules.push(format!(
+                "kind: (\" \"? {constrain} \"json\" | \" json\")? {message}"
+            ));
             let calls = tools.iter().enumerate().map(|(at, tool)| {
                 let to = format!("{}{}", harmony::TO, tool.name);
                 let (before, inside) = (

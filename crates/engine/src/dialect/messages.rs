@@ -27,7 +27,9 @@ impl Calls {
     /// wants. If not: calls as the model writes them. If it shows no tools: results as the user's words, and the tools
     /// in the system message.
     pub fn fitting(&self, messages: &[Value], tools: &[Tool]) -> Vec<Value> {
-        let calls = messages.iter().filter_map(|message| message["tool_calls"].as_array());
+        let calls = messages
+            .iter()
+            .filter_map(|message| message["tool_calls"].as_array());
         // A result names its call by id alone.
         let names: HashMap<&str, &str> = calls
             .flatten()
@@ -206,7 +208,9 @@ impl Calls {
                 } => {
                     let fields = arguments.as_object().into_iter().flatten();
                     let fields = fields.map(|(key, value)| {
-                        let value = value.as_str().map_or_else(|| python_json(value), Into::into);
+                        let value = value
+                            .as_str()
+                            .map_or_else(|| python_json(value), Into::into);
                         format!("{open}{key}{middle}{value}{done}")
                     });
                     let fields: String = fields.collect();
@@ -270,7 +274,10 @@ fn one_by_one(messages: Vec<Value>) -> Vec<Value> {
             out.push(message.clone());
             // What was said and thought comes before the first.
             message = json!({"role": "assistant", "content": ""});
-            if let Some(at) = results.iter().position(|result| result["tool_call_id"] == id) {
+            if let Some(at) = results
+                .iter()
+                .position(|result| result["tool_call_id"] == id)
+            {
                 out.push(results.remove(at));
             }
         }

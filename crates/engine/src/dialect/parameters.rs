@@ -13,20 +13,29 @@ pub fn arguments(tool: &Tool) -> Constraint {
         .parameters
         .clone()
         .unwrap_or_else(|| json!({"type": "object", "properties": {}}));
-    if let Some(fields) = schema.as_object_mut() {
-        fields.entry("type").or_insert_with(|| "object".into());
-        let composed = [
-            "additionalProperties",
-            "patternProperties",
-            "unevaluatedProperties",
-            "$ref",
-            "allOf",
-            "anyOf",
-            "oneOf",
-        ];
-        if !composed.iter().any(|key| fields.contains_key(*key)) {
-            fields.insert("additionalProperties".into(), false.into());
-        }
+    let Some(fields) = schema.as_object_mut() else {
+        return Constraint::JsonSchema(schema);
+    };
+    let is_object = match fields.get("type") {
+        Some(Value::Array(kinds)) => kinds.iter().any(|kind| kind == "object"),
+        kind => kind.is_none_or(|kind| kind == "object"),
+    };
+    if !is_object {
+        // Which nothing satisfies.
+        return Constraint::JsonSchema(json!({"allOf": [schema, {"type": "object"}]}));
+    }
+    fields.insert("type".into(), "object".into());
+    let composed = [
+        "additionalProperties",
+        "patternProperties",
+        "unevaluatedProperties",
+        "$ref",
+        "allOf",
+        "anyOf",
+        "oneOf",
+    ];
+    if !composed.iter().any(|key| fields.contains_key(*key)) {
+        fields.insert("additionalProperties".into(), false.into());
     }
     Constraint::JsonSchema(schema)
 }
@@ -78,7 +87,11 @@ impl Parameter {
             return None;
         }
         let required: Vec<&str> = match schema.get("required") {
-            Some(names) => names.as_array()?.iter().map(Value::as_str).collect::<Option<_>>()?,
+            Some(names) => names
+                .as_array()?
+                .iter()
+                .map(Value::as_str)
+                .collect::<Option<_>>()?,
             None => Vec::new(),
         };
         let properties = match schema.get("properties") {
@@ -173,13 +186,19 @@ impl Written {
             None => Some(None),
         };
         let (least, most) = (length("minLength")?.unwrap_or(0), length("maxLength")?);
-        // Longer ones make slow automata, and never end where they must not.
-        (least <= LONGEST && most.unwrap_or(least) >= least && most.unwrap_or(0) <= LONGEST)
-            .then_some(Self::Text {
-                nullable,
-                least,
-                most,
-            })
+        // A tag within the fewest characters must not count as text, and telling both apart takes an automaton of
+        // their product.
+        let longest = if least == 0 {
+            LONGEST
+        } else {
+            LONGEST_WITH_LEAST
+        };
+        let fits = most.unwrap_or(least) >= least && most.unwrap_or(least) <= longest;
+        fits.then_some(Self::Text {
+            nullable,
+            least,
+            most,
+        })
     }
 
     /// The value as JSON text.
@@ -193,4 +212,6 @@ impl Written {
 }
 
 /// Most characters of a text whose length is enforced while it is written as it is.
-const LONGEST: u64 = 4096;
+const LONGEST: u64 = 1 << 16;
+/// The same where it has a fewest.
+const LONGEST_WITH_LEAST: u64 = 64;

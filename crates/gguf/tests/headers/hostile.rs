@@ -349,8 +349,24 @@ fn counts_that_no_model_has() {
     refused_with(key, each(&[2, -2]), &["has a negative number"]);
     refused_with(key, each(&[2, 3]), &["is 3, which does not divide the 4"]);
     refused_with(key, Data::texts(["2", "2"]), &["is of type string"]);
-    let hybrid = Gguf::model().with(key, each(&[0, 2])).bytes();
-    assert_eq!(File::parse(&hybrid).unwrap().kv_elements(), 2 * (16 + 16));
+    refused_with(key, each(&[0, 2]), &["is 0 and must be 1 to"]);
+    refused_with(
+        "llama.attention.key_length",
+        Data::U32(8),
+        &["is 8, and the length of a head's values is 16"],
+    );
+    refused_with(
+        "llama.rope.dimension_count",
+        Data::U32(8),
+        &["is 8 and must be 16"],
+    );
+    for (wrong, text) in [(-1.0, "is -1"), (f32::NAN, "is NaN")] {
+        refused_with(
+            "llama.attention.layer_norm_rms_epsilon",
+            Data::F32(wrong),
+            &[text],
+        );
+    }
 }
 
 #[test]
@@ -390,6 +406,16 @@ fn experts_that_do_not_fit_together() {
         [8, 2, 4, 4],
     ] {
         with(bad).unwrap_err();
+    }
+    for wrong in [0, 5] {
+        let file = Gguf::model()
+            .with("llama.expert_count", Data::U32(8))
+            .with("llama.expert_used_count", Data::U32(2))
+            .with("llama.expert_gating_func", Data::U32(wrong));
+        refused(
+            &file.bytes(),
+            &["`llama.expert_gating_func`", "must be 1 to 4"],
+        );
     }
 }
 

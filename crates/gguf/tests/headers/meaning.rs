@@ -110,6 +110,19 @@ fn models_without_heads_pass() {
         .with("mamba.ssm.conv_kernel", Data::U32(4));
     let file = File::parse(&mamba.bytes()).unwrap();
     assert_eq!(file.kv_elements(), 0);
+    let jamba = Gguf::model()
+        .with("general.architecture", Data::text("jamba"))
+        .with("jamba.block_count", Data::U32(2))
+        .with("jamba.context_length", Data::U32(1 << 18))
+        .with("jamba.embedding_length", Data::U32(64))
+        .with("jamba.attention.head_count", Data::U32(4))
+        .with(
+            "jamba.attention.head_count_kv",
+            Data::Array(5, vec![Data::I32(0), Data::I32(2)]),
+        )
+        .with("jamba.ssm.conv_kernel", Data::U32(4));
+    let file = File::parse(&jamba.bytes()).unwrap();
+    assert_eq!(file.kv_elements(), 2 * (16 + 16));
 }
 
 #[test]

@@ -131,10 +131,9 @@ fn no_change_to_a_header_does_harm() {
             Ok(file) => {
                 accepted += 1;
                 // What passed can be read to the end.
-                assert_eq!(
-                    file.metadata().map(|(_, value)| value.to_string()).count(),
-                    file.metadata().count()
-                );
+                for (_, value) in file.metadata() {
+                    assert!(!value.to_string().contains('\n'));
+                }
                 let _ = (
                     file.tokens().count(),
                     file.kv_elements(),

@@ -96,13 +96,22 @@ pub async fn run(context: &Context, args: &BenchArgs) -> Outcome {
     Ok(())
 }
 
-async fn measure(engine: &Engine, model: &str, args: &BenchArgs, screen: &Screen) -> Outcome<Figures> {
+async fn measure(
+    engine: &Engine,
+    model: &str,
+    args: &BenchArgs,
+    screen: &Screen,
+) -> Outcome<Figures> {
     answer::load(engine, Some(model), screen).await?;
     let (mut prefill, mut decode, mut cold, mut warm) = (vec![], vec![], vec![], vec![]);
     let (mut prompt_tokens, mut answer_tokens) = (0, 0);
     let mut energy = Meter::start().map(|_| Vec::new());
     for round in 0..args.repeat {
-        screen.progress(&format!("measuring {model}: {} of {}", round + 1, args.repeat));
+        screen.progress(&format!(
+            "measuring {model}: {} of {}",
+            round + 1,
+            args.repeat
+        ));
         let prompt = words(args.prompt, round);
         let meter = Meter::start();
         let first = ask(engine, model, &prompt, args.tokens).await?;
@@ -120,7 +129,10 @@ async fn measure(engine: &Engine, model: &str, args: &BenchArgs, screen: &Screen
         warm.push(again.first.as_secs_f64());
     }
     screen.clear();
-    let status = engine.status().into_iter().find(|known| known.load.is_some());
+    let status = engine
+        .status()
+        .into_iter()
+        .find(|known| known.load.is_some());
     let status = status.ok_or_else(|| Failure::new("the model was unloaded meanwhile"))?;
     Ok(Figures {
         model: status,
@@ -215,7 +227,9 @@ impl Figures {
     fn show(&self, screen: &Screen) {
         let milliseconds = |time: Duration| format!("{:.1} ms", time.as_secs_f64() * 1e3);
         let energy = match &self.energy {
-            Ok(joules) => format!("{joules:.2} J for each token of the answer, its prompt included"),
+            Ok(joules) => {
+                format!("{joules:.2} J for each token of the answer, its prompt included")
+            }
             Err(reason) => format!("not known: {reason}"),
         };
         println(&format!(
@@ -226,11 +240,17 @@ impl Figures {
         for (name, value) in [
             (
                 "prompt",
-                format!("{:.0} tokens/s ({} tokens)", self.prefill, self.prompt_tokens),
+                format!(
+                    "{:.0} tokens/s ({} tokens)",
+                    self.prefill, self.prompt_tokens
+                ),
             ),
             (
                 "answer",
-                format!("{:.1} tokens/s ({} tokens)", self.decode, self.answer_tokens),
+                format!(
+                    "{:.1} tokens/s ({} tokens)",
+                    self.decode, self.answer_tokens
+                ),
             ),
             (
                 "first token",
@@ -253,7 +273,9 @@ impl Figures {
 }
 
 fn show_machine(report: &MachineReport, screen: &Screen) {
-    let Some(machine) = &report.machine else { return };
+    let Some(machine) = &report.machine else {
+        return;
+    };
     let gpu = match machine.gpu_memory {
         0 => String::new(),
         bytes => format!(", {} of it free on the GPU", show_size(bytes)),
@@ -325,7 +347,13 @@ mod tests {
 
     #[test]
     fn estimates_show_two_digits() {
-        for (value, text) in [(0.44, "0.4"), (9.96, "10.0"), (12.34, "12"), (187.0, "190"), (5321.0, "5300")] {
+        for (value, text) in [
+            (0.44, "0.4"),
+            (9.96, "10.0"),
+            (12.34, "12"),
+            (187.0, "190"),
+            (5321.0, "5300"),
+        ] {
             assert_eq!(rounded(value), text);
         }
     }

@@ -142,7 +142,7 @@ impl EnvCompleter for Bash {
     ) -> io::Result<()> {
         // bash 3.2 has no mapfile and no compopt; macOS still ships it.
         let script = r#"_NAME() {
-    local line=${COMP_LINE:0:COMP_POINT} breaks= word current kept= i
+    local line=${COMP_LINE:0:COMP_POINT} breaks= word current kept= quoted= i
     local -a words=()
     # bash cuts words at each character of COMP_WORDBREAKS. What no blank separates is one word again.
     for ((i = 0; i <= COMP_CWORD; i++)); do
@@ -160,11 +160,16 @@ impl EnvCompleter for Bash {
     # A candidate takes the place of what follows the last cut.
     [[ $COMP_WORDBREAKS == *:* ]] && breaks+=:
     [[ $COMP_WORDBREAKS == *=* ]] && breaks+==
+    # Inside quotes there are no cuts, and the quote itself is not the program's.
+    if [[ $current == [\"\']* ]]; then
+        quoted=yes breaks= current=${current:1}
+        words[${#words[@]} - 1]=$current
+    fi
     [[ -n $breaks ]] && kept=${current%"${current##*[$breaks]}"}
     COMPREPLY=()
     while IFS= read -r word; do
         word=${word#"$kept"}
-        [[ $word == *[[:blank:]]* && $current != [\"\']* ]] && printf -v word %q "$word"
+        [[ $word == *[[:blank:]]* && -z $quoted ]] && printf -v word %q "$word"
         COMPREPLY+=("$word")
     done < <(VARIABLE=bash COMPLETER -- "${words[@]}" 2> /dev/null)
     if [[ ${#COMPREPLY[@]} -eq 1 && ${COMPREPLY[0]} == *[=:/] ]]; then

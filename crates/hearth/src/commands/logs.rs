@@ -145,9 +145,13 @@ impl Entry {
     }
 
     fn is_of(&self, request: &str) -> bool {
-        self.spans()
-            .chain([&self.fields])
-            .any(|fields| REQUEST_FIELDS.map(|name| fields.get(name)).iter().flatten().any(|id| *id == request))
+        self.spans().chain([&self.fields]).any(|fields| {
+            REQUEST_FIELDS
+                .map(|name| fields.get(name))
+                .iter()
+                .flatten()
+                .any(|id| *id == request)
+        })
     }
 
     /// The line as the node wrote it; what is no JSON becomes the message of an object.
@@ -421,7 +425,10 @@ mod tests {
             };
             let entries = wanted.of(lines());
             let message = |entry: &Entry| {
-                entry.fields.get("message").map_or_else(|| entry.line.clone(), |text| text.as_str().unwrap_or("?").to_owned())
+                entry.fields.get("message").map_or_else(
+                    || entry.line.clone(),
+                    |text| text.as_str().unwrap_or("?").to_owned(),
+                )
             };
             entries.iter().map(message).collect::<Vec<_>>()
         };

@@ -1,14 +1,23 @@
-//! `hearth models`: what can be asked.
+//! `hearth models`: what can be asked, and the files behind it.
 
-use clap::Args;
+mod show;
+mod upkeep;
+
+use std::collections::HashMap;
+
+use clap::{Args, Subcommand};
 use hearth_protocol::status::{ModelState, ModelStatus};
 use serde_json::json;
 
 use super::Context;
 use crate::config::{Config, show_size};
 use crate::failure::{Exit, Outcome};
+use crate::network::store;
 use crate::screen::{print, println};
 use crate::{daemon, ember};
+
+pub use show::ShowArgs;
+pub use upkeep::{CopyArgs, ImportArgs, PruneArgs, RmArgs, VerifyArgs};
 
 /// Flags of `hearth models`.
 #[derive(Debug, Args)]
@@ -16,12 +25,68 @@ use crate::{daemon, ember};
 EXAMPLES
   hearth models
   hearth models --json
+  hearth models show qwen3:1.7b
+  hearth models import ~/Downloads/model.gguf --name mine
 
-Put .gguf files into the folder that is named below the table, and they can be asked by their file name.")]
-pub struct ModelsArgs {}
+Put .gguf files into the folder that is named below the table, and they can be asked by their file name.
+`hearth pull` fetches models.")]
+pub struct ModelsArgs {
+    #[command(subcommand)]
+    what: Option<What>,
+}
+
+/// What can be done with models.
+#[derive(Debug, Subcommand)]
+enum What {
+    /// List the models
+    List(ListArgs),
+    /// Show what a model's files say
+    Show(ShowArgs),
+    /// Remove models
+    Rm(RmArgs),
+    /// Give a model a second name
+    Copy(CopyArgs),
+    /// Take a .gguf file into the store
+    Import(ImportArgs),
+    /// Check the files of models against their checksums
+    Verify(VerifyArgs),
+    /// Remove files that no model uses and downloads that were not finished
+    Prune(PruneArgs),
+}
+
+/// Flags of `hearth list`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth list
+  hearth models list --json")]
+pub struct ListArgs {}
+
+/// Does what was asked for; lists the models where nothing was.
+pub async fn run(context: &Context, args: &ModelsArgs) -> Outcome {
+    match &args.what {
+        None | Some(What::List(_)) => list(context).await,
+        Some(What::Show(args)) => show::run(context, args),
+        Some(What::Rm(args)) => upkeep::rm(context, args),
+        Some(What::Copy(args)) => upkeep::copy(context, args),
+        Some(What::Import(args)) => upkeep::import(context, args),
+        Some(What::Verify(args)) => upkeep::verify(context, args),
+        Some(What::Prune(_)) => upkeep::prune(context),
+    }
+}
+
+/// `hearth show`.
+pub fn show(context: &Context, args: &ShowArgs) -> Outcome {
+    show::run(context, args)
+}
+
+/// `hearth rm`.
+pub fn rm(context: &Context, args: &RmArgs) -> Outcome {
+    upkeep::rm(context, args)
+}
 
 /// Prints the models, of the running node or, if none runs, of the disk.
-pub async fn run(context: &Context) -> Outcome {
+pub async fn list(context: &Context) -> Outcome {
     let (config, screen) = (&context.config, &context.screen);
     let (models, default) = match daemon::running(config).await {
         Ok((_, status)) => (status.models, status.default_model),
@@ -75,11 +140,18 @@ pub fn state(model: &ModelStatus) -> String {
 /// What a node would know, without starting an engine or writing anything.
 fn on_disk(config: &Config) -> (Vec<ModelStatus>, String) {
     let (catalogue, default) = daemon::known(config, &ember::path(&config.home));
+    let stored: HashMap<String, u64> = store(config)
+        .list()
+        .unwrap_or_default()
+        .into_iter()
+        .map(|model| (model.name.clone(), model.size()))
+        .collect();
     let sources = catalogue.list();
     let models = sources.into_iter().map(|source| ModelStatus {
-        size_bytes: match source.name.as_str() {
-            ember::NAME => ember::size(),
-            _ => std::fs::metadata(&source.path).map_or(0, |file| file.len()),
+        size_bytes: match (source.name.as_str(), stored.get(&source.name)) {
+            (ember::NAME, _) => ember::size(),
+            (_, Some(size)) => *size,
+            (_, None) => std::fs::metadata(&source.path).map_or(0, |file| file.len()),
         },
         name: source.name,
         state: ModelState::Idle,

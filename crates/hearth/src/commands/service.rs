@@ -47,7 +47,7 @@ EXAMPLES
 
 What flags and HEARTH_* variables say is written into the unit. What the configuration file says is read at each start:
 yours, or with --system /etc/hearth/config.toml.")]
-    Install(InstallArgs),
+    Install(Box<InstallArgs>),
     /// Stop the service and take it away; models and logs stay
     #[command(after_help = "\
 EXAMPLES
@@ -194,8 +194,18 @@ fn service(context: &Context, manager: Manager, owner: Owner, program: PathBuf) 
         program,
         home,
         flags,
-        gpu: cfg!(any(feature = "cuda", feature = "metal", feature = "vulkan")),
+        gpu: cfg!(any(feature = "cuda", feature = "metal", feature = "vulkan")).then(gpu_groups),
     }
+}
+
+/// Groups that own the devices of GPUs on Linux, as far as this system has them: a unit with another does not start.
+fn gpu_groups() -> Vec<&'static str> {
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let is_here = |name: &&str| {
+        let mut names = groups.lines().filter_map(|line| line.split(':').next());
+        names.any(|other| other == *name)
+    };
+    ["render", "video"].into_iter().filter(is_here).collect()
 }
 
 /// Where a service is kept.
@@ -211,10 +221,10 @@ impl Place {
     fn find(manager: Manager, owner: Owner) -> Outcome<Self> {
         let (configuration, user_home) = folders()?;
         if owner == Owner::User && std::env::var_os("SUDO_USER").is_some() {
-            return Err(Failure::usage(
-                "with sudo this would be a service of the user root",
-            )
-            .fix("leave sudo away, or say --system for a service of the machine"));
+            return Err(
+                Failure::usage("with sudo this would be a service of the user root")
+                    .fix("leave sudo away, or say --system for a service of the machine"),
+            );
         }
         Ok(Self {
             unit: manager.unit(&owner, &configuration, &user_home),
@@ -242,11 +252,23 @@ impl Place {
         if let Ok(text) = std::fs::read_to_string(&self.unit)
             && !text.contains(MARK)
         {
-            return Err(Failure::new(format!(
-                "{} was not written by hearth",
-                self.unit.display()
-            ))
-            .fix("move it away, or change it yourself"));
+            return Err(
+                Failure::new(format!("{} was not written by hearth", self.unit.display()))
+                    .fix("move it away, or change it yourself"),
+            );
+        }
+        if let Owner::System(user) = &self.owner
+            && self.manager == Manager::Systemd
+            && service.home != self.manager.system_home()
+            && !service.home.is_dir()
+        {
+            let user = user.as_deref().unwrap_or("USER");
+            return Err(
+                Failure::new(format!("the folder {} is not there", service.home.display())).fix(format!(
+                    "make it for the user whom the service runs as: sudo install -d -o {user} -m 700 {}",
+                    service.home.display()
+                )),
+            );
         }
         let (_, user_home) = folders()?;
         let private = [user_home.as_path(), Path::new("/home"), Path::new("/root")];
@@ -284,7 +306,10 @@ impl Place {
                          install --system",
                     )
                 } else {
-                    failure.fix(format!("see hearth logs, and {}", self.manager.journal(&self.owner)))
+                    failure.fix(format!(
+                        "see hearth logs, and {}",
+                        self.manager.journal(&self.owner)
+                    ))
                 }
             }
         }
@@ -299,7 +324,10 @@ impl Place {
         let failure = self.failure(call, error);
         if taken {
             return Failure {
-                message: format!("the service is installed and does not start: {}", failure.message),
+                message: format!(
+                    "the service is installed and does not start: {}",
+                    failure.message
+                ),
                 ..failure
             };
         }
@@ -313,7 +341,9 @@ impl Place {
     fn denied(&self, failure: Failure) -> Failure {
         match self.owner {
             Owner::User => failure,
-            Owner::System(_) => failure.fix("a service of the machine is root's to install: use sudo"),
+            Owner::System(_) => {
+                failure.fix("a service of the machine is root's to install: use sudo")
+            }
         }
     }
 
@@ -334,7 +364,9 @@ impl Place {
         }
         let did = if changed { "wrote" } else { "unchanged:" };
         println(&format!("{did} {}", self.unit.display()));
-        let pid = state.pid.map_or_else(String::new, |pid| format!(" (pid {pid})"));
+        let pid = state
+            .pid
+            .map_or_else(String::new, |pid| format!(" (pid {pid})"));
         println(&format!("{} is {}{pid}", self.manager.name(), state.words));
         let logs = match self.owner {
             Owner::User => "hearth logs --follow".to_owned(),
@@ -370,11 +402,10 @@ impl Place {
     fn remove(&self, context: &Context) -> Outcome {
         let there = std::fs::read_to_string(&self.unit).ok();
         if there.as_ref().is_some_and(|text| !text.contains(MARK)) {
-            return Err(Failure::new(format!(
-                "{} was not written by hearth",
-                self.unit.display()
-            ))
-            .fix("remove it in the way it came"));
+            return Err(
+                Failure::new(format!("{} was not written by hearth", self.unit.display()))
+                    .fix("remove it in the way it came"),
+            );
         }
         if there.is_some() {
             let [before, after] = self.manager.stop(&self.owner, &self.uid);
@@ -411,8 +442,8 @@ impl Place {
     fn described(&self, state: &State) -> serde_json::Value {
         json!({
             "service": self.manager.name(),
-            "unit": self.unit,
-            "installed": self.unit.is_file(),
+            "unit": state.unit.as_ref().unwrap_or(&self.unit),
+            "installed": state.unit.is_some() || self.unit.is_file(),
             "enabled": state.enabled,
             "active": state.active,
             "state": state.words,
@@ -427,9 +458,10 @@ impl Place {
             return Ok(());
         }
         let answer = |yes: bool| if yes { "yes" } else { "no" };
-        let installed = match self.unit.is_file() {
-            true => self.unit.display().to_string(),
-            false => format!("no; {}", self.command("install")),
+        let installed = match &state.unit {
+            Some(unit) => unit.display().to_string(),
+            None if self.unit.is_file() => self.unit.display().to_string(),
+            None => format!("no; {}", self.command("install")),
         };
         let active = match state.pid {
             Some(pid) => format!("{}, pid {pid}", state.words),
@@ -467,7 +499,11 @@ fn run_call(call: &Call) -> Result<String, CallError> {
         return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
     }
     let said = String::from_utf8_lossy(&output.stderr);
-    let said: Vec<&str> = said.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let said: Vec<&str> = said
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+        .collect();
     Err(CallError::Failed(match said.is_empty() {
         true => output.status.to_string(),
         false => said.join(" "),

@@ -4,19 +4,21 @@
 //! The address answers with a release, or a list of releases, as JSON. A release has `version` and `url`, or the names
 //! that GitHub's interface for releases gives them, `tag_name` and `html_url`. Drafts and pre-releases do not count.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use semver::Version;
 use serde::Deserialize;
 use serde_json::json;
+use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use super::Context;
+use crate::config::Key;
 use crate::config::UpdateOptions;
 use crate::daemon::VERSION;
 use crate::failure::{Failure, Outcome};
 use crate::flags::said;
-use crate::config::Key;
 use crate::screen::println;
 
 /// How long somebody who asked waits for the answer.
@@ -112,8 +114,10 @@ impl Release {
 
 async fn latest(options: &UpdateOptions, patience: Duration) -> Outcome<Release> {
     let Some(url) = options.url.clone() else {
-        return Err(Failure::usage("no address is set to ask for newer versions")
-            .fix("set update_url to the address of a list of releases, or give --update-url"));
+        return Err(
+            Failure::usage("no address is set to ask for newer versions")
+                .fix("set update_url to the address of a list of releases, or give --update-url"),
+        );
     };
     let place = url.clone();
     let asked = tokio::task::spawn_blocking(move || ask(&place, patience)).await;
@@ -133,11 +137,27 @@ fn ask(url: &str, patience: Duration) -> Result<String, String> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(patience))
         .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")))
+        .tls_config(tls())
         .build()
         .into();
     let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
     let body = response.body_mut().with_config().limit(LIMIT);
     body.read_to_string().map_err(|error| error.to_string())
+}
+
+/// Encryption with the certificate authorities that this system trusts.
+fn tls() -> TlsConfig {
+    let found = rustls_native_certs::load_native_certs();
+    let roots: Vec<Certificate<'static>> = found
+        .certs
+        .iter()
+        .map(|der| Certificate::from_der(der).to_owned())
+        .collect();
+    TlsConfig::builder()
+        .provider(TlsProvider::Rustls)
+        .root_certs(RootCerts::new_with_certs(&roots))
+        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
+        .build()
 }
 
 /// One release as it is listed.
@@ -169,11 +189,11 @@ fn newest(text: &str) -> Result<Release, String> {
         List::One(one) => vec![one],
     };
     let mut newest: Option<Release> = None;
-    for one in listed.into_iter().filter(|one| !one.draft && !one.prerelease) {
-        let name = one
-            .version
-            .or(one.tag_name)
-            .ok_or("`version` is missing")?;
+    for one in listed
+        .into_iter()
+        .filter(|one| !one.draft && !one.prerelease)
+    {
+        let name = one.version.or(one.tag_name).ok_or("`version` is missing")?;
         let version = Version::parse(name.trim_start_matches('v'))
             .map_err(|error| format!("version `{name}`: {error}"))?;
         if version.pre.is_empty() && newest.as_ref().is_none_or(|best| best.version < version) {
@@ -211,7 +231,10 @@ mod tests {
             {"tag_name": "v1.0.0", "draft": true}
         ]"#;
         assert_eq!(newest(github), Ok(release("0.10.0", page)));
-        assert_eq!(newest(r#"{"version": "1.0.0"}"#), Ok(release("1.0.0", None)));
+        assert_eq!(
+            newest(r#"{"version": "1.0.0"}"#),
+            Ok(release("1.0.0", None))
+        );
     }
 
     #[test]

@@ -12,6 +12,12 @@ pub enum Key {
     Model,
     /// Folder of model files.
     ModelsDir,
+    /// Where models are fetched from.
+    Hub,
+    /// Whether nobody is contacted.
+    Offline,
+    /// Whether other machines may fetch the models of this one.
+    ShareModels,
     /// Tokens one request may have.
     Context,
     /// Sequences decoded at once.
@@ -55,11 +61,14 @@ type Names = (&'static str, &'static str, &'static str, &'static str);
 
 impl Key {
     /// All of them, in the order people see them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 25] = [
         Self::Host,
         Self::Home,
         Self::Model,
         Self::ModelsDir,
+        Self::Hub,
+        Self::Offline,
+        Self::ShareModels,
         Self::Context,
         Self::Slots,
         Self::Threads,
@@ -100,6 +109,19 @@ impl Key {
                 "HEARTH_MODELS_DIR",
                 "models-dir",
                 "a folder of .gguf files",
+            ),
+            Self::Hub => (
+                "hub",
+                "HEARTH_HUB",
+                "hub",
+                "an address that begins with https:// or http://",
+            ),
+            Self::Offline => ("offline", "HEARTH_OFFLINE", "offline", "on or off"),
+            Self::ShareModels => (
+                "share_models",
+                "HEARTH_SHARE_MODELS",
+                "share-models",
+                "on or off",
             ),
             Self::Context => (
                 "context",
@@ -215,6 +237,11 @@ impl Key {
     /// Environment variable.
     pub fn variable(self) -> &'static str {
         self.names().1
+    }
+
+    /// Environment variable of another program that means the same; ours wins.
+    pub fn borrowed_variable(self) -> Option<&'static str> {
+        (self == Self::Hub).then_some("HF_ENDPOINT")
     }
 
     /// Flag without its dashes.

@@ -78,6 +78,9 @@ fn every_setting_can_come_from_the_file_the_environment_and_a_flag() {
         (Key::Home, "/srv/hearth"),
         (Key::Model, "qwen3"),
         (Key::ModelsDir, "/srv/models"),
+        (Key::Hub, "http://mirror.lan:8080"),
+        (Key::Offline, "on"),
+        (Key::ShareModels, "on"),
         (Key::Context, "4096"),
         (Key::Slots, "8"),
         (Key::Threads, "6"),
@@ -194,6 +197,26 @@ fn a_bad_value_names_its_source_and_the_accepted_form() {
 }
 
 #[test]
+fn the_hub_of_other_programs_counts_where_ours_is_not_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let hub = |environment: &[(&'static str, &str)]| {
+        let config = sources(folder.path(), None, environment, &[]).resolve();
+        let config = config.unwrap();
+        (config.origin(Key::Hub).to_string(), config.fetch.hub)
+    };
+    let theirs = ("HF_ENDPOINT", "https://mirror.example/");
+    let ours = ("HEARTH_HUB", "http://house.lan:8080/hub");
+    assert_eq!(
+        hub(&[theirs]),
+        ("HF_ENDPOINT".into(), "https://mirror.example".into())
+    );
+    assert_eq!(
+        hub(&[theirs, ours]),
+        ("HEARTH_HUB".into(), "http://house.lan:8080/hub".into())
+    );
+}
+
+#[test]
 fn a_file_that_was_named_must_exist_and_the_usual_one_need_not() {
     let folder = tempfile::tempdir().unwrap();
     let mut missing = sources(folder.path(), None, &[], &[]);
@@ -250,6 +273,9 @@ fn defaults_are_shown_as_documented() {
         "home = /users/ada/.local/share/hearth (default)",
         "model = ember (default)",
         "models_dir = /users/ada/.local/share/hearth/models (default)",
+        "hub = https://huggingface.co (default)",
+        "offline = off (default)",
+        "share_models = off (default)",
         "context = auto (default)",
         "slots = 2 (--slots)",
         "threads = auto (default)",

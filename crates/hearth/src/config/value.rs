@@ -10,6 +10,8 @@ use tracing::level_filters::LevelFilter;
 
 /// The port of a node unless told otherwise.
 const PORT: u16 = 8321;
+/// Where Ollama listens unless told otherwise.
+const OLLAMA_PORT: u16 = 11434;
 
 /// A host and a port.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +34,25 @@ impl Default for HostPort {
 impl HostPort {
     /// `HOST:PORT`, `HOST`, `:PORT`, `[IPV6]:PORT`, or a URL of one of these.
     pub fn parse(text: &str) -> Option<Self> {
+        Self::parse_or(text, PORT)
+    }
+
+    /// A value of `OLLAMA_HOST`, which has rules of its own: another usual port, that of HTTP for URLs, quotes and a path.
+    pub fn parse_ollama(text: &str) -> Option<Self> {
+        let text = text.trim().trim_matches(['"', '\'']);
+        let (text, missing) = match text.strip_prefix("http://") {
+            Some(rest) => (rest, 80),
+            None => (text, OLLAMA_PORT),
+        };
+        // There is no TLS here.
+        if text.contains("://") {
+            return None;
+        }
+        Self::parse_or(text.split('/').next().unwrap_or(text), missing)
+    }
+
+    /// As [`HostPort::parse`], with this port where none is named.
+    fn parse_or(text: &str, missing: u16) -> Option<Self> {
         let text = text.strip_prefix("http://").unwrap_or(text);
         let text = text.strip_suffix('/').unwrap_or(text);
         if let Ok(address) = SocketAddr::from_str(text) {
@@ -45,12 +66,12 @@ impl HostPort {
         {
             return Some(Self {
                 host: address.to_string(),
-                port: PORT,
+                port: missing,
             });
         }
         let (host, port) = match text.split_once(':') {
             Some((host, port)) => (host, port.parse().ok()?),
-            None => (text, PORT),
+            None => (text, missing),
         };
         if host.is_empty() {
             // `:8321` names a port alone; an empty text names nothing.
@@ -145,6 +166,12 @@ pub fn switch(text: &str) -> Option<bool> {
         "off" => Some(false),
         _ => None,
     }
+}
+
+/// An address of the web, without a slash at its end. What comes after the scheme is the client's to judge.
+pub fn url(text: &str) -> Option<String> {
+    let text = text.trim_end_matches('/');
+    url_or_none(text).flatten()
 }
 
 /// `none`, or an address of the web. What comes after the scheme is the client's to judge.
@@ -316,6 +343,28 @@ mod tests {
                 port,
             });
             assert_eq!(HostPort::parse(text), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn addresses_as_ollama_writes_them() {
+        for (text, expected) in [
+            ("127.0.0.1:8321", Some(("127.0.0.1", 8321))),
+            ("0.0.0.0", Some(("0.0.0.0", 11434))),
+            (":9000", Some(("127.0.0.1", 9000))),
+            ("kitchen.lan", Some(("kitchen.lan", 11434))),
+            (" \"kitchen.lan:8321\" ", Some(("kitchen.lan", 8321))),
+            ("http://kitchen.lan", Some(("kitchen.lan", 80))),
+            ("http://kitchen.lan:8321/ollama/", Some(("kitchen.lan", 8321))),
+            ("[::1]", Some(("::1", 11434))),
+            ("https://kitchen.lan", None),
+            ("", None),
+        ] {
+            let expected = expected.map(|(host, port)| HostPort {
+                host: host.into(),
+                port,
+            });
+            assert_eq!(HostPort::parse_ollama(text), expected, "{text}");
         }
     }
 

@@ -110,6 +110,7 @@ pub fn state(answer: &str) -> State {
         active: words == "running",
         words: words.to_owned(),
         pid: value("pid").and_then(|pid| pid.parse().ok()),
+        unit: value("path").map(Into::into),
     }
 }
 

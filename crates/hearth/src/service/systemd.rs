@@ -16,7 +16,6 @@ ProtectSystem=strict
 PrivateTmp=yes
 PrivateMounts=yes
 ProtectProc=invisible
-ProtectClock=yes
 ProtectControlGroups=yes
 ProtectHostname=yes
 ProtectKernelLogs=yes
@@ -34,9 +33,11 @@ SystemCallFilter=@system-service
 SystemCallFilter=~@privileged
 ";
 
-/// What only the CPU code can bear: drivers of GPUs compile code and map it, and their devices must be there.
+/// What only the CPU code can bear: drivers of GPUs compile code and map it, and their devices must be there, which
+/// ProtectClock would take away with all others.
 const CONFINED_CPU: &str = "\
 PrivateDevices=yes
+ProtectClock=yes
 MemoryDenyWriteExecute=yes
 ";
 
@@ -113,8 +114,10 @@ LimitNOFILE=65536
             };
             unit += &format!("ProtectHome={homes}\n");
             unit += CONFINED;
-            if !service.gpu {
-                unit += CONFINED_CPU;
+            match &service.gpu {
+                None => unit += CONFINED_CPU,
+                Some(groups) if groups.is_empty() => {}
+                Some(groups) => unit += &format!("SupplementaryGroups={}\n", groups.join(" ")),
             }
         }
     }
@@ -136,8 +139,7 @@ fn word(text: &str, command: bool) -> String {
     if command {
         text = text.replace('$', "$$");
     }
-    let plain =
-        |letter: char| letter.is_ascii_alphanumeric() || "/-_.,:=@%+$~[]".contains(letter);
+    let plain = |letter: char| letter.is_ascii_alphanumeric() || "/-_.,:=@%+$~[]".contains(letter);
     match !text.is_empty() && text.chars().all(plain) {
         true => text,
         false => format!("\"{text}\""),
@@ -153,7 +155,7 @@ fn systemctl<const N: usize>(owner: &Owner, arguments: [&str; N]) -> Call {
 }
 
 pub fn question(owner: &Owner) -> Call {
-    let properties = "--property=UnitFileState,ActiveState,SubState,MainPID";
+    let properties = "--property=FragmentPath,UnitFileState,ActiveState,SubState,MainPID";
     systemctl(owner, ["show", NAME, properties])
 }
 
@@ -173,6 +175,9 @@ pub fn state(answer: &str) -> State {
             sub => format!("{active} ({sub})"),
         },
         pid: value("MainPID").parse().ok().filter(|pid| *pid != 0),
+        unit: Some(value("FragmentPath"))
+            .filter(|path| !path.is_empty())
+            .map(Into::into),
     }
 }
 

@@ -11,10 +11,13 @@ fn of_user() -> Service {
         program: "/opt/my tools/hearth".into(),
         home: "/home/ada/.local/share/hearth".into(),
         flags: vec![
-            ("model", "/home/ada/models/100% \"mine\" & $HOME.gguf".into()),
+            (
+                "model",
+                "/home/ada/models/100% \"mine\" & $HOME.gguf".into(),
+            ),
             ("slots", "8".into()),
         ],
-        gpu: false,
+        gpu: None,
     }
 }
 
@@ -24,7 +27,7 @@ fn of_system(user: Option<&str>) -> Service {
         program: "/usr/bin/hearth".into(),
         home: "/var/lib/hearth".into(),
         flags: Vec::new(),
-        gpu: false,
+        gpu: None,
     }
 }
 
@@ -34,18 +37,24 @@ fn the_units_are_these() {
     insta::assert_snapshot!("systemd_system", Manager::Systemd.text(&of_system(None)));
     let named = Service {
         home: "/srv/hearth".into(),
-        gpu: true,
+        gpu: Some(vec!["render", "video"]),
         ..of_system(Some("ada"))
     };
     insta::assert_snapshot!("systemd_system_user_gpu", Manager::Systemd.text(&named));
     insta::assert_snapshot!("launchd_agent", Manager::Launchd.text(&of_user()));
-    insta::assert_snapshot!("launchd_daemon", Manager::Launchd.text(&of_system(Some("_hearth"))));
+    insta::assert_snapshot!(
+        "launchd_daemon",
+        Manager::Launchd.text(&of_system(Some("_hearth")))
+    );
 }
 
 /// The Debian package brings the very unit that `hearth service install --system` would write, but for its first line.
 #[test]
 fn the_packaged_unit_is_the_same() {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../packaging/debian/hearth.service");
+    let path = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../packaging/debian/hearth.service"
+    );
     let packaged = std::fs::read_to_string(path).unwrap();
     let written = Manager::Systemd.text(&of_system(None));
     let after_first = |text: &str| text.split_once('\n').unwrap().1.to_owned();
@@ -71,7 +80,8 @@ fn systemd_takes_the_units() {
         };
         let path = folder.path().join("hearth.service");
         let mut file = std::fs::File::create(&path).unwrap();
-        file.write_all(Manager::Systemd.text(&service).as_bytes()).unwrap();
+        file.write_all(Manager::Systemd.text(&service).as_bytes())
+            .unwrap();
         let mut verify = Command::new("systemd-analyze");
         if service.owner == Owner::User {
             verify.arg("--user");
@@ -82,12 +92,17 @@ fn systemd_takes_the_units() {
         let output = verify.output().unwrap();
         let said = String::from_utf8_lossy(&output.stderr);
         // Units of the machine that are not ours may be wrong as well.
-        let ours: Vec<&str> = said.lines().filter(|line| line.contains("hearth")).collect();
+        let ours: Vec<&str> = said
+            .lines()
+            .filter(|line| line.contains("hearth"))
+            .collect();
         assert!(ours.is_empty(), "{:?}: {said}", service.owner);
 
         if service.owner == Owner::System(None) {
             let mut security = Command::new("systemd-analyze");
-            security.args(["security", "--offline=true", "--threshold=20"]).arg(&path);
+            security
+                .args(["security", "--offline=true", "--threshold=20"])
+                .arg(&path);
             let output = security.output().unwrap();
             let said = String::from_utf8_lossy(&output.stdout);
             assert!(output.status.success(), "exposed by more than 2.0: {said}");
@@ -164,7 +179,7 @@ fn the_managers_are_told_and_understood() {
     assert_eq!(shown(before), ["systemctl disable --now hearth.service"]);
     assert_eq!(after[0].shown(), "systemctl daemon-reload");
 
-    let answer = "MainPID=42\nActiveState=active\nSubState=running\nUnitFileState=enabled\n";
+    let answer = "MainPID=42\nActiveState=active\nSubState=running\nUnitFileState=enabled\nFragmentPath=/unit\n";
     let state = Manager::Systemd.state(answer);
     assert_eq!(
         state,
@@ -172,13 +187,18 @@ fn the_managers_are_told_and_understood() {
             enabled: true,
             active: true,
             words: "active (running)".into(),
-            pid: Some(42)
+            pid: Some(42),
+            unit: Some("/unit".into()),
         }
     );
     let answer = "MainPID=0\nActiveState=inactive\nSubState=dead\nUnitFileState=\n";
     let state = Manager::Systemd.state(answer);
-    assert_eq!((state.enabled, state.active, state.pid), (false, false, None));
-    let answer = "gui/501/hearth.node = {\n\tactive count = 1\n\tstate = running\n\n\tpid = 42\n}\n";
+    assert_eq!(
+        (state.enabled, state.active, state.pid),
+        (false, false, None)
+    );
+    let answer =
+        "gui/501/hearth.node = {\n\tactive count = 1\n\tstate = running\n\n\tpid = 42\n}\n";
     let state = Manager::Launchd.state(answer);
     assert_eq!((state.active, state.pid), (true, Some(42)));
     assert_eq!(Manager::Launchd.state("").words, "not loaded");

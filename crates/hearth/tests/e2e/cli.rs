@@ -342,6 +342,30 @@ fn a_node_that_is_open_to_the_network_is_used_here_as_any_other() {
     }
 }
 
+#[test]
+fn commands_look_where_ollama_host_says_if_nothing_else_does() {
+    let (household, elsewhere) = (Household::new(), Household::new());
+    let node = household.serve(&[]);
+    let found = |home: &Household, flags: &[&str], environment: &[(&str, &str)]| -> Value {
+        let mut command = home.command(&[&["status", "--json"], flags].concat());
+        command.env_remove("HEARTH_HOST");
+        let output = command.envs(environment.iter().copied()).output().unwrap();
+        let status: Value = serde_json::from_slice(&output.stdout).unwrap();
+        status["pid"].clone()
+    };
+    let own = json!(node.child.id());
+    let address = node.address.as_str();
+    let url = format!("http://{address}/");
+    for host in [address, &url] {
+        assert_eq!(found(&elsewhere, &[], &[("OLLAMA_HOST", host)]), own, "{host}");
+    }
+    // A flag and HEARTH_HOST win over it, and a node of the same home is nearer.
+    let nobody = ("OLLAMA_HOST", "127.0.0.1:1");
+    assert_eq!(found(&elsewhere, &["--host", address], &[nobody]), own);
+    assert_eq!(found(&elsewhere, &[], &[nobody, ("HEARTH_HOST", address)]), own);
+    assert_eq!(found(&household, &[], &[nobody]), own);
+}
+
 /// What comes back on a connection of its own.
 fn exchange(address: &str, request: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();

@@ -78,6 +78,67 @@ fn the_javascript_package_openai_works() {
 }
 
 #[test]
+fn the_python_package_openai_works_on_responses() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let mut script = Command::new(installed("python/bin/python"));
+    script
+        .arg(scripts().join("openai_responses.py"))
+        .arg(format!("http://{}/v1", node.address));
+    passes(script, 10);
+}
+
+#[test]
+fn the_javascript_package_openai_works_on_responses() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let mut script = Command::new(installed("node/node_modules/.bin/node"));
+    script
+        .arg(scripts().join("openai_responses.mjs"))
+        .arg(format!("http://{}/v1", node.address))
+        .arg(installed("node"));
+    passes(script, 8);
+}
+
+/// A script of one of the frameworks in Python.
+fn framework_passes(script: &str, checks: usize) {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let mut command = Command::new(installed("frameworks/bin/python"));
+    command
+        .arg(scripts().join(script))
+        .arg(format!("http://{}/v1", node.address));
+    passes(command, checks);
+}
+
+#[test]
+fn langchain_works() {
+    framework_passes("langchain_client.py", 7);
+}
+
+#[test]
+fn litellm_works() {
+    framework_passes("litellm_client.py", 6);
+}
+
+#[test]
+fn llama_index_works() {
+    framework_passes("llama_index_client.py", 7);
+}
+
+#[test]
+fn the_javascript_package_ai_works() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let mut script = Command::new(installed("node/node_modules/.bin/node"));
+    script
+        .arg(scripts().join("ai_sdk_client.mjs"))
+        .arg(format!("http://{}/v1", node.address))
+        .arg(installed("node"));
+    passes(script, 6);
+}
+
+#[test]
 fn the_python_package_anthropic_works() {
     let household = Household::new();
     let node = household.serve(&[]);
@@ -98,6 +159,29 @@ fn the_javascript_package_anthropic_works() {
         .arg(format!("http://{}", node.address))
         .arg(installed("node"));
     passes(script, 7);
+}
+
+#[test]
+fn the_python_package_ollama_works() {
+    let household = embedding_household();
+    let node = household.serve(&[]);
+    let mut script = Command::new(installed("python/bin/python"));
+    script
+        .arg(scripts().join("ollama_client.py"))
+        .arg(format!("http://{}", node.address));
+    passes(script, 10);
+}
+
+#[test]
+fn the_javascript_package_ollama_works() {
+    let household = embedding_household();
+    let node = household.serve(&[]);
+    let mut script = Command::new(installed("node/node_modules/.bin/node"));
+    script
+        .arg(scripts().join("ollama_client.mjs"))
+        .arg(format!("http://{}", node.address))
+        .arg(installed("node"));
+    passes(script, 9);
 }
 
 /// How an example is run; its packages are those of the tests.

@@ -51,7 +51,8 @@ fn a_node_in_the_background_is_read_by_request_and_severity() {
     let mine = entries(&mine);
     assert!(!mine.is_empty());
     assert!(
-        mine.iter().all(|entry| entry["spans"][0]["id"] == "req_mine"),
+        mine.iter()
+            .all(|entry| entry["spans"][0]["id"] == "req_mine"),
         "{mine:?}"
     );
     let last = household.hearth(&["logs", "-n", "1"]).ok();
@@ -109,7 +110,13 @@ fn a_log_makes_room_and_is_followed_across_files() {
     follower.wait().unwrap();
     let mut ids: Vec<usize> = heard
         .iter()
-        .filter_map(|entry| entry["spans"][0]["id"].as_str()?.strip_prefix("req_")?.parse().ok())
+        .filter_map(|entry| {
+            entry["spans"][0]["id"]
+                .as_str()?
+                .strip_prefix("req_")?
+                .parse()
+                .ok()
+        })
         .collect();
     ids.dedup();
     let all: Vec<usize> = (0..asked).collect();

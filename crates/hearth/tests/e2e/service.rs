@@ -86,7 +86,11 @@ fn a_service_is_installed_shown_and_removed() {
     let shown = machine.hearth(&["service", "status", "--json"]).json();
     assert_eq!(
         (&shown["installed"], &shown["enabled"], &shown["active"]),
-        (&Value::Bool(false), &Value::Bool(false), &Value::Bool(false))
+        (
+            &Value::Bool(false),
+            &Value::Bool(false),
+            &Value::Bool(false)
+        )
     );
 
     let dry = machine
@@ -129,13 +133,19 @@ fn a_service_is_installed_shown_and_removed() {
     let said = machine
         .hearth(&["service", "install", "--slots", "2", "--json"])
         .json();
-    assert_eq!((&said["changed"], &said["active"]), (&false.into(), &true.into()));
+    assert_eq!(
+        (&said["changed"], &said["active"]),
+        (&false.into(), &true.into())
+    );
     assert!(machine.calls().is_empty());
     machine.hearth(&["service", "install", "--slots", "3"]).ok();
     assert_eq!(machine.calls()[2], "--user restart hearth.service");
 
     let shown = machine.hearth(&["service", "status"]).ok();
-    assert!(shown.contains("enabled   yes") && shown.contains("pid 4242"), "{shown}");
+    assert!(
+        shown.contains("enabled   yes") && shown.contains("pid 4242"),
+        "{shown}"
+    );
 
     machine.hearth(&["service", "remove"]).ok();
     assert!(!machine.unit().exists());
@@ -162,7 +172,8 @@ fn what_cannot_be_installed_leaves_nothing_behind() {
     machine.set("stuck");
     let failed = machine.hearth(&["service", "install"]).ends_with(1);
     assert!(
-        failed.err.contains("is installed and does not start") && failed.err.contains("journalctl --user"),
+        failed.err.contains("is installed and does not start")
+            && failed.err.contains("journalctl --user"),
         "{}",
         failed.err
     );
@@ -171,7 +182,11 @@ fn what_cannot_be_installed_leaves_nothing_behind() {
     std::fs::write(machine.unit(), "[Service]\nExecStart=/bin/true\n").unwrap();
     for command in ["install", "remove"] {
         let refused = machine.hearth(&["service", command]).ends_with(1);
-        assert!(refused.err.contains("was not written by hearth"), "{}", refused.err);
+        assert!(
+            refused.err.contains("was not written by hearth"),
+            "{}",
+            refused.err
+        );
     }
     assert_eq!(read(&machine.unit()), "[Service]\nExecStart=/bin/true\n");
 }
@@ -181,7 +196,11 @@ fn who_is_in_the_way_or_missing_is_named() {
     let machine = Machine::new();
     let node = machine.household.serve(&[]);
     let refused = machine.hearth(&["service", "install"]).ends_with(1);
-    let expected = format!("a node runs at {} already (pid {})", node.address, node.child.id());
+    let expected = format!(
+        "a node runs at {} already (pid {})",
+        node.address,
+        node.child.id()
+    );
     assert!(
         refused.err.contains(&expected) && refused.err.contains("hearth stop"),
         "{}",
@@ -218,7 +237,16 @@ fn who_is_in_the_way_or_missing_is_named() {
 fn the_unit_of_the_machine_is_confined_and_keeps_nobodys_environment() {
     let machine = Machine::new();
     let unit = machine
-        .hearth(&["service", "install", "--system", "--dry-run", "--user", "ada", "--slots", "2"])
+        .hearth(&[
+            "service",
+            "install",
+            "--system",
+            "--dry-run",
+            "--user",
+            "ada",
+            "--slots",
+            "2",
+        ])
         .ok();
     for part in [
         "# /etc/systemd/system/hearth.service",
@@ -229,7 +257,10 @@ fn the_unit_of_the_machine_is_confined_and_keeps_nobodys_environment() {
     ] {
         assert!(unit.contains(part), "{part}: {unit}");
     }
-    assert!(!unit.contains("--context"), "HEARTH_CONTEXT is not the machine's: {unit}");
+    assert!(
+        !unit.contains("--context"),
+        "HEARTH_CONTEXT is not the machine's: {unit}"
+    );
     assert!(machine.calls().is_empty());
 }
 

@@ -55,6 +55,7 @@ impl Desk {
             while [[ -n $rest ]]; do
                 case $rest in
                     [[:blank:]]*) rest=${{rest#?}} blank=yes ;;
+                    [\"]*) COMP_WORDS+=("$rest") rest= blank= ;;
                     [=:]*) COMP_WORDS+=("${{rest:0:1}}") rest=${{rest#?}} blank= ;;
                     *) word=${{rest%%[[:blank:]=:]*}} COMP_WORDS+=("$word") rest=${{rest#"$word"}} blank= ;;
                 esac
@@ -66,7 +67,10 @@ impl Desk {
             "#
         );
         let said = self.run("bash", &script);
-        said.lines().filter(|line| !line.is_empty()).map(ToOwned::to_owned).collect()
+        said.lines()
+            .filter(|line| !line.is_empty())
+            .map(ToOwned::to_owned)
+            .collect()
     }
 }
 
@@ -92,6 +96,7 @@ fn bash_completes_names_with_a_colon() {
         ("hearth chat --model qwen3:1", &["1.7b"]),
         ("hearth chat --model=qwen3:1", &["1.7b"]),
         ("hearth serve --model=sm", &["smol"]),
+        ("hearth run --model \"qwen3:4", &["qwen3:4b"]),
         ("hearth serv", &["serve", "service"]),
         ("hearth service ins", &["install"]),
         ("hearth up --det", &["--detach"]),
@@ -103,7 +108,10 @@ fn bash_completes_names_with_a_colon() {
     std::fs::write(desk.household.path().join("mine.gguf"), "").unwrap();
     std::fs::write(desk.household.path().join("mine.txt"), "").unwrap();
     assert_eq!(desk.bash("hearth run --model ./mi"), ["./mine.gguf"]);
-    assert!(desk.bash("hearth run --model ").contains(&"ember".to_owned()));
+    assert!(
+        desk.bash("hearth run --model ")
+            .contains(&"ember".to_owned())
+    );
 }
 
 #[test]
@@ -116,7 +124,7 @@ fn zsh_completes_names_with_a_colon() {
     // `name:description` with the colons of names escaped.
     let script = r#"
         function compdef() { }
-        function _describe() { print -l -- "${(P@)@[-1]}"; }
+        function _describe() { print -rl -- "${(P@)@[-1]}"; }
         source <(hearth completions zsh)
         words=(hearth run --model qwen3:) CURRENT=4
         _clap_dynamic_completer_hearth
@@ -130,9 +138,13 @@ fn fish_completes_names_with_a_colon() {
         return;
     }
     let desk = Desk::new();
-    let script = "hearth completions fish | source; complete --do-complete 'hearth run --model qwen3:'";
+    let script =
+        "hearth completions fish | source; complete --do-complete 'hearth run --model qwen3:'";
     let said = desk.run("fish", script);
-    let names: Vec<&str> = said.lines().map(|line| line.split('\t').next().unwrap_or_default()).collect();
+    let names: Vec<&str> = said
+        .lines()
+        .map(|line| line.split('\t').next().unwrap_or_default())
+        .collect();
     assert_eq!(names, ["qwen3:1.7b", "qwen3:4b"]);
 }
 
@@ -141,7 +153,10 @@ fn every_shell_has_a_script() {
     let household = Household::new();
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let script = household.hearth(&["completions", shell]).ok();
-        assert!(script.contains("HEARTH_COMPLETE") && script.contains("hearth"), "{shell}: {script}");
+        assert!(
+            script.contains("HEARTH_COMPLETE") && script.contains("hearth"),
+            "{shell}: {script}"
+        );
     }
     household.hearth(&["completions", "tcsh-ish"]).ends_with(2);
 }

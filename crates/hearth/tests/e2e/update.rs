@@ -52,7 +52,10 @@ fn a_newer_version_is_named_with_where_it_is() {
         "{said}"
     );
     let said = household.hearth(&[&ask[..], &["--json"]].concat()).json();
-    assert_eq!((&said["latest"], &said["newer"]), (&"99.1.0".into(), &true.into()));
+    assert_eq!(
+        (&said["latest"], &said["newer"]),
+        (&"99.1.0".into(), &true.into())
+    );
 
     let own = Feed::new("200 OK", r#"{"version": "0.0.1"}"#);
     let said = household
@@ -70,7 +73,11 @@ fn nobody_is_asked_unless_the_owner_says_so() {
 
     let feed = Feed::new("200 OK", NEWER);
     let up = |arguments: &[&str]| {
-        let all = [&["up", "--detach", "--update-url", &feed.url][..], arguments].concat();
+        let all = [
+            &["up", "--detach", "--update-url", &feed.url][..],
+            arguments,
+        ]
+        .concat();
         let said = household.hearth(&all).ok();
         household.hearth(&["stop"]).ok();
         said
@@ -92,10 +99,16 @@ fn an_address_that_is_wrong_is_named_with_the_fix() {
     };
     let gone = Feed::new("404 Not Found", "gone");
     let told = fails(&gone.url, 1);
-    assert!(told.contains("does not answer") && told.contains("404"), "{told}");
+    assert!(
+        told.contains("does not answer") && told.contains("404"),
+        "{told}"
+    );
     let page = Feed::new("200 OK", "<html>");
     let told = fails(&page.url, 1);
     assert!(told.contains("does not list releases"), "{told}");
     let told = fails("ftp://example.org", 2);
-    assert!(told.contains("--update-url") && told.contains("https://"), "{told}");
+    assert!(
+        told.contains("--update-url") && told.contains("https://"),
+        "{told}"
+    );
 }

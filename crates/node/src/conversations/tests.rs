@@ -52,10 +52,20 @@ fn a_chain_is_everything_said_in_order() {
         // Another one that goes on from the first.
         kept.keep(turn("d", 4, Some("a"))).await.unwrap();
         let chain = kept.up_to("c".into()).await.unwrap();
-        let order = ["a-asked", "a-answered", "b-asked", "b-answered", "c-asked", "c-answered"];
+        let order = [
+            "a-asked",
+            "a-answered",
+            "b-asked",
+            "b-answered",
+            "c-asked",
+            "c-answered",
+        ];
         assert_eq!(ids(&chain), order);
         let chain = kept.up_to("d".into()).await.unwrap();
-        assert_eq!(ids(&chain), ["a-asked", "a-answered", "d-asked", "d-answered"]);
+        assert_eq!(
+            ids(&chain),
+            ["a-asked", "a-answered", "d-asked", "d-answered"]
+        );
         let body = kept.response("b".into()).await.unwrap();
         assert_eq!(body["output"][0]["id"], "b-answered");
         assert_eq!(body["output"].as_array().unwrap().len(), 1);
@@ -86,14 +96,25 @@ fn answers_are_kept_thirty_days_after_the_last_that_goes_on_from_them() {
         let kept = kept();
         kept.keep(turn("old", DAY, None)).await.unwrap();
         kept.keep(turn("root", DAY, None)).await.unwrap();
-        kept.keep(turn("branch", 2 * DAY, Some("root"))).await.unwrap();
-        kept.keep(turn("new", 20 * DAY, Some("root"))).await.unwrap();
-        assert_eq!(kept.prune(31 * DAY).await.unwrap(), 0, "nothing is older than 30 days");
+        kept.keep(turn("branch", 2 * DAY, Some("root")))
+            .await
+            .unwrap();
+        kept.keep(turn("new", 20 * DAY, Some("root")))
+            .await
+            .unwrap();
+        assert_eq!(
+            kept.prune(31 * DAY).await.unwrap(),
+            0,
+            "nothing is older than 30 days"
+        );
         assert_eq!(kept.prune(33 * DAY).await.unwrap(), 2);
         assert!(kept.response("old".into()).await.is_err());
         assert!(kept.response("branch".into()).await.is_err());
         assert_eq!(kept.up_to("new".into()).await.unwrap().len(), 4);
-        assert!(kept.find(vec!["old-asked".into()]).await.is_err(), "its items went with it");
+        assert!(
+            kept.find("old-asked".into()).await.is_err(),
+            "its items went with it"
+        );
         assert_eq!(kept.prune(60 * DAY).await.unwrap(), 2);
         // A clock that goes backwards deletes nothing.
         kept.keep(turn("late", 60 * DAY, None)).await.unwrap();
@@ -109,7 +130,9 @@ fn an_answer_in_a_conversation_knows_what_came_before_it() {
             created: 5,
             metadata: Metadata::new(),
         };
-        kept.create("conv".into(), named, vec![said("first")]).await.unwrap();
+        kept.create("conv".into(), named, vec![said("first")])
+            .await
+            .unwrap();
         let given = |id, created| Turn {
             conversation: Some("conv".into()),
             ..turn(id, created, None)
@@ -120,15 +143,23 @@ fn an_answer_in_a_conversation_knows_what_came_before_it() {
         let order = ["first", "a-asked", "a-answered", "b-asked", "b-answered"];
         assert_eq!(ids(&all), order);
         assert_eq!(ids(&kept.up_to("a".into()).await.unwrap()), order[..3]);
-        let again = kept.append("conv".into(), vec![said("last"), said("first")]).await;
+        let again = kept
+            .append("conv".into(), vec![said("last"), said("first")])
+            .await;
         assert!(matches!(again, Err(KeepError::Taken(id)) if id == "first"));
         assert_eq!(kept.all_of("conv".into()).await.unwrap().len(), 5);
 
         kept.delete("conv".into()).await.unwrap();
-        assert!(matches!(kept.up_to("a".into()).await, Err(KeepError::Broken { .. })));
+        assert!(matches!(
+            kept.up_to("a".into()).await,
+            Err(KeepError::Broken { .. })
+        ));
         let lost = kept.keep(given("c", 8)).await.unwrap_err();
         assert!(matches!(lost, KeepError::Unknown(id) if id == "conv"));
-        assert!(kept.response("c".into()).await.is_err(), "nothing is kept by half");
+        assert!(
+            kept.response("c".into()).await.is_err(),
+            "nothing is kept by half"
+        );
     });
 }
 
@@ -137,19 +168,37 @@ fn pages_go_both_ways() {
     now(async {
         let kept = kept();
         let asked: Vec<Item> = (0..5).map(|at| said(&format!("i{at}"))).collect();
-        let all = Turn { asked, ..turn("a", 1, None) };
+        let all = Turn {
+            asked,
+            ..turn("a", 1, None)
+        };
         kept.keep(all).await.unwrap();
         let pages = async |descending, limit, after: Option<&str>| {
-            let listing = Listing { after: after.map(Into::into), limit, descending };
+            let listing = Listing {
+                after: after.map(Into::into),
+                limit,
+                descending,
+            };
             let page = kept.page(Owner::Response("a".into()), listing).await?;
-            let ids: Vec<String> =
-                page.items.iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
+            let ids: Vec<String> = page
+                .items
+                .iter()
+                .map(|item| item["id"].as_str().unwrap().to_owned())
+                .collect();
             Ok::<_, KeepError>((ids.join(" "), page.more))
         };
         assert_eq!(pages(false, 2, None).await.unwrap(), ("i0 i1".into(), true));
-        assert_eq!(pages(false, 3, Some("i1")).await.unwrap(), ("i2 i3 i4".into(), false));
+        assert_eq!(
+            pages(false, 3, Some("i1")).await.unwrap(),
+            ("i2 i3 i4".into(), false)
+        );
         assert_eq!(pages(true, 2, None).await.unwrap(), ("i4 i3".into(), true));
-        assert_eq!(pages(true, 9, Some("i3")).await.unwrap(), ("i2 i1 i0".into(), false));
-        assert!(matches!(pages(true, 9, Some("x")).await, Err(KeepError::Unknown(id)) if id == "x"));
+        assert_eq!(
+            pages(true, 9, Some("i3")).await.unwrap(),
+            ("i2 i1 i0".into(), false)
+        );
+        assert!(
+            matches!(pages(true, 9, Some("x")).await, Err(KeepError::Unknown(id)) if id == "x")
+        );
     });
 }

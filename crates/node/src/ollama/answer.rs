@@ -153,11 +153,7 @@ impl Answer {
         let Some(Call { name, arguments }) = self.call.take() else {
             return;
         };
-        let written = match arguments.trim() {
-            "" => Ok(Map::new()),
-            text => serde_json::from_str::<Map<String, Value>>(text),
-        };
-        match written {
+        match serde_json::from_str::<Map<String, Value>>(&arguments) {
             Ok(arguments) => {
                 let function = FunctionCall {
                     index: Some(self.calls),
@@ -187,9 +183,6 @@ impl Answer {
         let now = Instant::now();
         let started = self.started.unwrap_or(now);
         let first = self.first.unwrap_or(now);
-        // Clients divide by it.
-        let nanoseconds =
-            |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1);
         Metrics {
             total_duration: nanoseconds(now.saturating_duration_since(self.begun)),
             load_duration: nanoseconds(self.load),
@@ -263,6 +256,11 @@ pub(super) fn push(out: &mut String, line: &impl Serialize) {
     out.push('\n');
 }
 
+/// A duration as Ollama tells it. Never 0: its clients divide by it.
+pub(super) fn nanoseconds(time: Duration) -> u64 {
+    u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
+}
+
 /// Type of a body of JSON lines.
 pub(super) const JSON_LINES: &str = "application/x-ndjson";
 
@@ -271,7 +269,6 @@ impl Chunks for Answer {
 
     fn event(&mut self, _: usize, event: &Event, out: &mut String) {
         self.take(event);
-        // The last words go out with the end, where Ollama has none; so they go before it.
         if !self.said.is_empty() {
             self.line(None, out);
         }
@@ -341,7 +338,7 @@ mod tests {
             text: "hm".into(),
         }];
         events.extend(called(0, "light", &["{\"on\":", "true}"]));
-        events.extend(called(1, "now", &[]));
+        events.extend(called(1, "now", &["{}"]));
         events.push(finished(FinishReason::ToolCalls));
         events.push(Event::Done(Usage::default()));
         let lines = lines(Shape::Chat, &events);

@@ -16,6 +16,8 @@ use crate::state::Shared;
 
 /// The capability of models that reason.
 pub(super) const THINKING: &str = "thinking";
+/// The capability of models that turn texts into vectors.
+pub(super) const EMBEDDING: &str = "embedding";
 
 /// See the module's documentation.
 #[derive(Debug, Clone, Default)]
@@ -88,7 +90,7 @@ fn read(engine: &Engine, source: &ModelSource, (length, modified): Stamp) -> Fac
     let file = model.first();
     let family = file.architecture().unwrap_or("unknown").to_owned();
     let capabilities = match engine.embeds(source) {
-        Some(true) => vec!["embedding"],
+        Some(true) => vec![EMBEDDING],
         _ => {
             // Every model can be told of tools and kept to their form.
             let all = [

@@ -40,7 +40,7 @@ pub(crate) async fn embeddings(
     let answer = node.engine.embed(request.model.as_deref(), asked).await;
     let answer = answer.map_err(|error| failure(error, single))?;
     tracing::Span::current().record("model", &answer.model);
-    node.metrics.embedded(answer.prompt_tokens);
+    node.metrics.embedded(&answer.model, answer.prompt_tokens);
     let data = answer.vectors.into_iter().zip(0..);
     Ok(Json(EmbeddingList {
         object: "list".into(),

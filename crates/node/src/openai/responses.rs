@@ -8,10 +8,12 @@ mod stored;
 use std::time::Instant;
 
 use axum::Json;
+use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
 use hearth_engine::{
     Chat, Constraint, Event, FinishReason, Prompt, Reasoning, Request, Tool, ToolChoice, Tools,
 };
@@ -77,6 +79,28 @@ pub(crate) async fn create(State(node): State<Shared>, body: Body) -> Result<Res
     }
     writer.keep().await?;
     Ok(Json(writer.response).into_response())
+}
+
+/// The routes of answers and conversations.
+pub(crate) fn routes() -> Router<Shared> {
+    let conversation = get(retrieve_conversation)
+        .post(update_conversation)
+        .delete(delete_conversation);
+    Router::new()
+        .route("/v1/responses", post(create))
+        .route("/v1/responses/{id}", get(retrieve).delete(delete))
+        .route("/v1/responses/{id}/cancel", post(cancel))
+        .route("/v1/responses/{id}/input_items", get(input_items))
+        .route("/v1/conversations", post(create_conversation))
+        .route("/v1/conversations/{id}", conversation)
+        .route(
+            "/v1/conversations/{id}/items",
+            get(list_items).post(add_items),
+        )
+        .route(
+            "/v1/conversations/{id}/items/{item}",
+            get(retrieve_item).delete(delete_item),
+        )
 }
 
 /// An id as OpenAI's clients expect it.
@@ -180,7 +204,9 @@ fn failure(error: KeepError, what: &str, field: Option<String>) -> Failure {
         KeepError::Broken { id, missing } => wrong(
             StatusCode::BAD_REQUEST,
             "previous_response_not_found",
-            format!("`{id}` goes on from `{missing}`, which was deleted; send the conversation as input"),
+            format!(
+                "`{id}` goes on from `{missing}`, which was deleted; send the conversation as input"
+            ),
         ),
         KeepError::Taken(id) => wrong(
             StatusCode::BAD_REQUEST,

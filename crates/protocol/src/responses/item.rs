@@ -343,7 +343,7 @@ impl InputItem {
                     call_id: self.call_id.ok_or_else(|| missing("call_id"))?,
                     output: output
                         .texts(&format!("{place}.output"), &MESSAGE_PARTS)?
-                        .concat(),
+                        .join("\n"),
                 }
             }
             "reasoning" => {

@@ -70,7 +70,7 @@ with_sampling_fields! {
         pub top_logprobs: Option<u8>,
         /// What else the answer carries; `message.output_text.logprobs` is supported.
         pub include: Option<Vec<String>>,
-        /// Whether the oldest turns are left out when the prompt is too long; `disabled` is an error then.
+        /// What happens to a prompt that is too long; `disabled` is supported, and an error.
         pub truncation: Option<Truncation>,
         /// Up to 16 texts under names, kept with the answer.
         pub metadata: Option<Metadata>,
@@ -248,7 +248,7 @@ pub enum Summary {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Truncation {
-    /// The oldest turns are left out.
+    /// The oldest turns are left out: not supported, refused.
     Auto,
     /// It is an error.
     #[default]
@@ -268,6 +268,12 @@ impl ResponsesRequest {
             return Err(ApiError::unsupported(
                 "prompt",
                 "stored prompts are not supported; send instructions and input",
+            ));
+        }
+        if self.truncation == Some(Truncation::Auto) {
+            return Err(ApiError::unsupported(
+                "truncation",
+                "truncation must be `disabled`: nothing is left out of a prompt here; send less of the conversation",
             ));
         }
         if self.previous_response_id.is_some() && self.conversation.is_some() {

@@ -104,14 +104,23 @@ pub(super) fn messages(
                     Role::User => "user",
                     _ => "system",
                 };
-                let content = text(content);
-                match messages.last_mut() {
-                    // Many templates know one system message, and only at the start.
-                    Some(first) if role == "system" && messages_begin_with(first, at, before) => {
-                        todo!()
-                    }
-                    _ => messages.push(json!({"role": role, "content": content})),
+                // Many templates know one system message, and only at the start.
+                if let [only] = &mut messages[..]
+                    && role == "system"
+                    && only["role"] == "system"
+                {
+                    let first = only["content"].as_str().unwrap_or_default();
+                    only["content"] = format!("{first}\n\n{}", text(content)).into();
+                    continue;
                 }
+                let content = match &content[..] {
+                    [one] => Value::from(one.text()),
+                    parts => parts
+                        .iter()
+                        .map(|part| json!({"type": "text", "text": part.text()}))
+                        .collect(),
+                };
+                messages.push(json!({"role": role, "content": content}));
             }
         }
     }
@@ -125,4 +134,78 @@ pub(super) fn messages(
 
 fn text(parts: &[ContentPart]) -> String {
     parts.iter().map(ContentPart::text).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use hearth_protocol::responses::{Given, InputItem};
+
+    use super::*;
+
+    fn items(list: Value) -> Vec<Item> {
+        let list: Vec<InputItem> = serde_json::from_value(list).expect("items");
+        let read = list
+            .into_iter()
+            .map(|item| match item.read("input", &|prefix| prefix.into()) {
+                Ok(Given::Item(item)) => item,
+                other => panic!("{other:?}"),
+            });
+        read.collect()
+    }
+
+    #[test]
+    fn what_a_model_says_in_one_go_is_one_message() {
+        let before = items(json!([
+            {"role": "user", "content": "weather?"},
+            {"type": "reasoning", "summary": [], "content": [{"type": "reasoning_text", "text": "hm"}]},
+            {"role": "assistant", "content": "I look."},
+            {"type": "function_call", "call_id": "1", "name": "look", "arguments": "{}"},
+            {"type": "function_call", "call_id": "2", "name": "look", "arguments": "{\"at\":2}"},
+        ]));
+        let asked = items(json!([
+            {"type": "function_call_output", "call_id": "1", "output": "sun"},
+            {"type": "function_call_output", "call_id": "2", "output": [{"type": "input_text", "text": "rain"}]},
+        ]));
+        let call = |id: &str, arguments: &str| json!({"id": id, "type": "function", "function": {"name": "look", "arguments": arguments}});
+        let expected = json!([
+            {"role": "system", "content": "be brief"},
+            {"role": "user", "content": "weather?"},
+            {"role": "assistant", "content": "I look.", "reasoning_content": "hm",
+             "tool_calls": [call("1", "{}"), call("2", "{\"at\":2}")]},
+            {"role": "tool", "tool_call_id": "1", "content": "sun"},
+            {"role": "tool", "tool_call_id": "2", "content": "rain"},
+        ]);
+        let found = messages(Some("be brief"), &before, &asked).expect("messages");
+        assert_eq!(Value::from(found), expected);
+    }
+
+    #[test]
+    fn answers_that_follow_each_other_stay_apart_and_instructions_come_together() {
+        let asked = items(json!([
+            {"role": "developer", "content": "in verse"},
+            {"role": "user", "content": [{"type": "input_text", "text": "a"}, {"type": "input_text", "text": "b"}]},
+            {"role": "assistant", "content": [{"type": "output_text", "text": "one"}]},
+            {"role": "assistant", "content": "two"},
+            {"type": "reasoning", "summary": [{"type": "summary_text", "text": "left alone"}]},
+            {"role": "system", "content": "later"},
+        ]));
+        let expected = json!([
+            {"role": "system", "content": "be brief\n\nin verse"},
+            {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]},
+            {"role": "assistant", "content": "one"},
+            {"role": "assistant", "content": "two"},
+            {"role": "system", "content": "later"},
+        ]);
+        let found = messages(Some("be brief"), &[], &asked).expect("messages");
+        assert_eq!(Value::from(found), expected);
+    }
+
+    #[test]
+    fn a_result_needs_its_call() {
+        let result = items(json!([{"type": "function_call_output", "call_id": "7", "output": ""}]));
+        let error = messages(None, &[], &result).expect_err("no call");
+        assert_eq!(error.param.as_deref(), Some("input[0].call_id"));
+        assert!(messages(None, &result, &[]).is_ok());
+        assert!(messages(None, &[], &[]).is_err());
+    }
 }

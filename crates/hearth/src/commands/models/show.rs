@@ -1,0 +1,167 @@
+//! `hearth models show`: what a model's files say about it.
+
+use std::path::Path;
+
+use clap::Args;
+use hearth_engine::EngineError;
+use hearth_models::{Kind, Reason, Shown, Source};
+use serde_json::json;
+
+use crate::commands::Context;
+use crate::config::show_size;
+use crate::failure::{Failure, Outcome};
+use crate::network::store;
+use crate::screen::{Screen, println};
+use crate::{daemon, ember};
+
+/// Flags of `hearth show`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth show qwen3:1.7b
+  hearth models show qwen3:1.7b --template
+  hearth models show mine.gguf --metadata
+  hearth models show qwen3:1.7b --json | jq .facts")]
+pub struct ShowArgs {
+    /// Model: a name or a .gguf file
+    #[arg(value_name = "MODEL")]
+    pub model: String,
+    /// Print the chat template alone
+    #[arg(long, conflicts_with = "metadata")]
+    pub template: bool,
+    /// Print all metadata
+    #[arg(long)]
+    pub metadata: bool,
+}
+
+/// Prints facts, template or metadata.
+pub fn run(context: &Context, args: &ShowArgs) -> Outcome {
+    let screen = &context.screen;
+    let shown = find(context, &args.model)?;
+    if screen.json {
+        println(&as_json(&shown).to_string());
+        return Ok(());
+    }
+    if args.template {
+        let template = shown.template.as_deref().ok_or_else(|| {
+            Failure::new(format!("`{}` has no chat template", shown.name))
+                .fix("ChatML is used for it")
+        })?;
+        println(template.trim_end_matches('\n'));
+    } else if args.metadata {
+        for (key, value) in &shown.metadata {
+            println(&format!("{} {value}", screen.dim(&format!("{key} ="))));
+        }
+    } else {
+        draw(&shown, screen);
+    }
+    Ok(())
+}
+
+/// A model of the store, or a file that only lies in the folder or is named by its path.
+fn find(context: &Context, name: &str) -> Outcome<Shown> {
+    match store(&context.config).show(name) {
+        Ok(shown) => return Ok(shown),
+        Err(error) if matches!(error.reason(), Reason::NotHere | Reason::Invalid) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let (catalogue, _) = daemon::known(&context.config, &ember::path(&context.config.home));
+    let name = crate::answer::model_name(name);
+    let found = catalogue.resolve(Some(&name));
+    let source = found.map_err(|error: EngineError| Failure::from(error))?;
+    if source.name == ember::NAME {
+        ember::materialise(&context.config.home)?;
+    }
+    Ok(Shown::of_file(&source.name, Path::new(&source.path))?)
+}
+
+fn as_json(shown: &Shown) -> serde_json::Value {
+    let metadata: serde_json::Map<String, serde_json::Value> = shown
+        .metadata
+        .iter()
+        .map(|(key, value)| (key.clone(), json!(value)))
+        .collect();
+    json!({
+        "name": shown.name,
+        "path": shown.path,
+        "size": shown.size,
+        "facts": shown.facts,
+        "stored": shown.stored,
+        "template": shown.template,
+        "metadata": metadata,
+    })
+}
+
+fn draw(shown: &Shown, screen: &Screen) {
+    let facts = &shown.facts;
+    println(&screen.bold(&shown.name));
+    let mut rows = vec![
+        ("architecture", facts.architecture.clone()),
+        ("parameters", count(facts.parameters)),
+        ("quantisation", facts.quantisation.clone()),
+        ("size", show_size(shown.size)),
+    ];
+    if let Some(context) = facts.context {
+        rows.push(("context", format!("{context} tokens")));
+    }
+    rows.push((
+        "for",
+        match facts.kind {
+            Kind::Chat => "answers".into(),
+            Kind::Embedding => "embeddings".into(),
+        },
+    ));
+    if let Some(licence) = &facts.licence {
+        rows.push(("licence", licence.clone()));
+    }
+    if let Some(model) = &shown.stored {
+        rows.push(("from", origin(&model.source)));
+        rows.push(("since", model.pulled.clone()));
+        for file in &model.files {
+            let size = show_size(file.size);
+            rows.push(("file", format!("{}  {size}  {}", file.name, file.digest)));
+        }
+    }
+    rows.push(("on disk", shown.path.display().to_string()));
+    if facts.kind == Kind::Chat {
+        let template = match &shown.template {
+            Some(template) => format!("{} lines; see --template", template.lines().count()),
+            None => "none; ChatML is used".into(),
+        };
+        rows.push(("template", template));
+    }
+    for (name, value) in rows {
+        println(&format!("  {} {value}", screen.dim(&format!("{name:<13}"))));
+    }
+}
+
+fn origin(source: &Source) -> String {
+    match source {
+        Source::Hub {
+            hub,
+            repo,
+            revision,
+            commit,
+            file,
+        } => {
+            let commit = commit.as_deref().unwrap_or(revision);
+            format!("{hub}/{repo} ({file}, {commit})")
+        }
+        Source::Peer {
+            address,
+            repo: Some(repo),
+        } => format!("{address} ({repo})"),
+        Source::Peer {
+            address,
+            repo: None,
+        } => address.clone(),
+        Source::Import { path } => path.clone(),
+    }
+}
+
+fn count(parameters: u64) -> String {
+    match parameters {
+        0..1_000_000_000 => format!("{:.1} M", parameters as f64 / 1e6),
+        _ => format!("{:.1} B", parameters as f64 / 1e9),
+    }
+}

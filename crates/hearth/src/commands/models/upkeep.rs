@@ -1,0 +1,208 @@
+//! `hearth models rm`, `copy`, `import`, `verify` and `prune`: the files of the store.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use hearth_models::{Cancel, Take};
+use serde_json::json;
+
+use crate::commands::Context;
+use crate::config::show_size;
+use crate::failure::{Failure, Outcome};
+use crate::network::store;
+use crate::screen::{bar, println};
+
+/// Flags of `hearth rm`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth rm qwen3:1.7b
+  hearth models rm qwen3:1.7b qwen3:4b
+
+Files that another name uses stay. Files that you put into the models folder yourself are yours to remove.")]
+pub struct RmArgs {
+    /// Models to remove
+    #[arg(value_name = "MODEL", required = true)]
+    pub models: Vec<String>,
+}
+
+/// Flags of `hearth models copy`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth models copy qwen3:1.7b house
+
+Both names share the files: the second takes no room.")]
+pub struct CopyArgs {
+    /// Model that is there
+    #[arg(value_name = "MODEL")]
+    pub from: String,
+    /// Its second name
+    #[arg(value_name = "NAME")]
+    pub to: String,
+}
+
+/// Flags of `hearth models import`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth models import ~/Downloads/model.gguf
+  hearth models import model-00001-of-00003.gguf --name big    takes all parts
+  hearth models import model.gguf --link                       no second copy, where the disk allows it
+
+With --link the file must not be changed afterwards.")]
+pub struct ImportArgs {
+    /// The .gguf file, or the first of several
+    #[arg(value_name = "FILE")]
+    pub file: PathBuf,
+    /// Its name [default: the file's]
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Share the bytes with the file instead of copying them
+    #[arg(long)]
+    pub link: bool,
+}
+
+/// Flags of `hearth models verify`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth models verify
+  hearth models verify qwen3:1.7b --json
+
+Reads every byte. A damaged file is fetched again by the next `hearth pull` of its model.")]
+pub struct VerifyArgs {
+    /// Model to check; all of them without one
+    #[arg(value_name = "MODEL")]
+    pub model: Option<String>,
+}
+
+/// Flags of `hearth models prune`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth models prune
+
+Downloads that are under way are left alone; unfinished ones begin anew when they are pulled again.")]
+pub struct PruneArgs {}
+
+/// Removes names, and the files that only they used.
+pub fn rm(context: &Context, args: &RmArgs) -> Outcome {
+    let store = store(&context.config);
+    for name in &args.models {
+        let removed = store.remove(name)?;
+        match context.screen.json {
+            true => println(&json!({"removed": removed.name, "freed": removed.freed}).to_string()),
+            false => println(&format!(
+                "removed {}, {} freed",
+                removed.name,
+                show_size(removed.freed)
+            )),
+        }
+    }
+    Ok(())
+}
+
+/// Gives a model a second name.
+pub fn copy(context: &Context, args: &CopyArgs) -> Outcome {
+    let model = store(&context.config).copy(&args.from, &args.to)?;
+    match context.screen.json {
+        true => println(&json!(model).to_string()),
+        false => println(&format!("{} is also {}", args.from, model.name)),
+    }
+    Ok(())
+}
+
+/// Takes a file into the store.
+pub fn import(context: &Context, args: &ImportArgs) -> Outcome {
+    let screen = &context.screen;
+    let take = if args.link { Take::Link } else { Take::Copy };
+    let name = args.name.as_deref();
+    let mut hear = |done: u64, total: u64| {
+        screen.progress(&format!(
+            "reading {} {}",
+            args.file.display(),
+            shared(done, total)
+        ));
+    };
+    let imported = store(&context.config).import(&args.file, name, take, &Cancel::new(), &mut hear);
+    screen.clear();
+    let model = imported?;
+    match screen.json {
+        true => println(&json!(model).to_string()),
+        false => println(&format!(
+            "{} {} is here: {}, {}",
+            screen.green("✓"),
+            screen.bold(&model.name),
+            model.facts.quantisation,
+            show_size(model.size())
+        )),
+    }
+    Ok(())
+}
+
+/// Hashes files and tells which are damaged.
+pub fn verify(context: &Context, args: &VerifyArgs) -> Outcome {
+    let screen = &context.screen;
+    let mut hear = |done: u64, total: u64| {
+        screen.progress(&format!("checking {}", shared(done, total)));
+    };
+    let store = store(&context.config);
+    let checked = store.verify(args.model.as_deref(), &Cancel::new(), &mut hear);
+    screen.clear();
+    let mut again = Vec::new();
+    for blob in checked? {
+        let names = blob.names.join(", ");
+        if screen.json {
+            let line = json!({"digest": blob.digest, "size": blob.size, "names": blob.names, "problem": blob.problem});
+            println(&line.to_string());
+        } else {
+            let verdict = match &blob.problem {
+                Some(problem) => problem.clone(),
+                None => screen.green("whole"),
+            };
+            println(&format!("{names}: {verdict} ({})", blob.digest));
+        }
+        if blob.problem.is_some() {
+            again.extend(blob.names);
+        }
+    }
+    again.sort();
+    again.dedup();
+    if again.is_empty() {
+        return Ok(());
+    }
+    let what: Vec<String> = again
+        .iter()
+        .map(|name| format!("`hearth pull {name}`"))
+        .collect();
+    Err(
+        Failure::new(format!("damaged: {}", again.join(", "))).fix(format!(
+            "run {}; a model that was imported: import its file again",
+            what.join(", ")
+        )),
+    )
+}
+
+/// Removes what no model uses.
+pub fn prune(context: &Context) -> Outcome {
+    let pruned = store(&context.config).prune()?;
+    match context.screen.json {
+        true => println(
+            &json!({"blobs": pruned.blobs, "partials": pruned.partials, "freed": pruned.freed})
+                .to_string(),
+        ),
+        false => println(&format!(
+            "{} freed: {} unused files, {} unfinished downloads",
+            show_size(pruned.freed),
+            pruned.blobs,
+            pruned.partials
+        )),
+    }
+    Ok(())
+}
+
+fn shared(done: u64, total: u64) -> String {
+    let share = done as f32 / total.max(1) as f32;
+    format!("{} {} of {}", bar(share), show_size(done), show_size(total))
+}

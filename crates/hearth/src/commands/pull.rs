@@ -1,0 +1,177 @@
+//! `hearth pull`: a model from the hub, or from another machine of the house.
+
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use hearth_models::{Cancel, Progress, Pulled, State, pull};
+use serde_json::json;
+
+use super::Context;
+use crate::config::{Key, show_size};
+use crate::daemon::interrupted;
+use crate::failure::{Failure, Outcome};
+use crate::network::{network, store};
+use crate::screen::{Screen, bar, println};
+
+/// How often a line of JSON tells the progress.
+const LINE: Duration = Duration::from_secs(1);
+
+/// Flags of `hearth pull`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth pull qwen3:1.7b
+  hearth pull qwen3:8b-q8_0                            another quantisation
+  hearth pull hf:unsloth/Qwen3-4B-GGUF:Q5_K_M          any GGUF repository of the hub
+  hearth pull qwen3:1.7b --from http://kitchen:8321    from a machine with share_models = \"on\"
+  HEARTH_HUB=http://mirror.lan hearth pull qwen3:1.7b
+
+An interrupted pull goes on where it stopped. HF_TOKEN, or the token that the hub's own tools keep, opens gated
+repositories.")]
+pub struct PullArgs {
+    /// Short name such as qwen3:1.7b, or hf:ORG/REPO:QUANTISATION
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Another Hearth machine to take it from
+    #[arg(long, value_name = "URL")]
+    pub from: Option<String>,
+    /// Address of the hub or of a mirror [default: https://huggingface.co]
+    #[arg(long, value_name = "URL")]
+    pub hub: Option<String>,
+    /// Contact nobody
+    #[arg(long)]
+    pub offline: bool,
+}
+
+impl PullArgs {
+    /// As a configuration layer.
+    pub fn layer(&self) -> Vec<(Key, String)> {
+        let hub = self.hub.clone().map(|hub| (Key::Hub, hub));
+        let offline = self.offline.then(|| (Key::Offline, "on".to_owned()));
+        hub.into_iter().chain(offline).collect()
+    }
+}
+
+/// Pulls and shows how far it is. Ctrl-C leaves what came for the next time.
+pub async fn run(context: &Context, args: &PullArgs) -> Outcome {
+    let screen = context.screen;
+    let (store, network) = (store(&context.config), network(&context.config));
+    let cancel = Cancel::new();
+    let (own, name, from) = (cancel.clone(), args.name.clone(), args.from.clone());
+    let (done, outcome) = tokio::sync::oneshot::channel();
+    // A thread of its own: a runtime would wait for it at the end, and Ctrl-C should not.
+    let work = move || {
+        let mut teller = Teller::new(screen);
+        let hear = &mut |progress: &Progress| teller.tell(progress);
+        let _ = done.send(pull(&store, &name, from.as_deref(), &network, &own, hear));
+    };
+    std::thread::Builder::new()
+        .name("pull".into())
+        .spawn(work)
+        .map_err(|error| Failure::new(format!("cannot start a thread: {error}")))?;
+    let pulled = tokio::select! {
+        pulled = outcome => {
+            pulled.map_err(|_| Failure::new("the pull failed; see the log"))??
+        }
+        () = interrupted() => {
+            cancel.cancel();
+            return Err(Failure::new("stopped; what came so far is kept")
+                .fix(format!("run `hearth pull {}` again to go on", args.name)));
+        }
+    };
+    screen.clear();
+    tell_end(&pulled, &screen);
+    Ok(())
+}
+
+fn tell_end(pulled: &Pulled, screen: &Screen) {
+    let Pulled { model, downloaded } = pulled;
+    if screen.json {
+        let line = json!({
+            "state": State::Done,
+            "name": model.name,
+            "bytes": model.size(),
+            "total": model.size(),
+            "downloaded": downloaded,
+            "model": model,
+        });
+        println(&line.to_string());
+        return;
+    }
+    let new = match downloaded {
+        0 => "was here already",
+        _ => "is here",
+    };
+    println(&format!(
+        "{} {} {new}: {}, {}",
+        screen.green("✓"),
+        screen.bold(&model.name),
+        model.facts.quantisation,
+        show_size(model.size())
+    ));
+    let name = &model.name;
+    println(&screen.dim(&match model.facts.kind {
+        hearth_models::Kind::Chat => format!("try: hearth run --model {name} \"What is Hearth?\""),
+        hearth_models::Kind::Embedding => {
+            format!("it turns texts into vectors: POST /v1/embeddings with \"model\": \"{name}\"")
+        }
+    }));
+}
+
+/// Shows progress: a line that changes, or lines of JSON.
+struct Teller {
+    screen: Screen,
+    told: Option<(State, Instant)>,
+}
+
+impl Teller {
+    fn new(screen: Screen) -> Self {
+        Self { screen, told: None }
+    }
+
+    fn tell(&mut self, progress: &Progress) {
+        if !self.screen.json {
+            return self.screen.progress(&line(progress));
+        }
+        let fresh = self
+            .told
+            .is_none_or(|(state, at)| state != progress.state || at.elapsed() >= LINE);
+        // The end is told once, with the model.
+        if fresh && progress.state != State::Done {
+            self.told = Some((progress.state, Instant::now()));
+            println(&json!(progress).to_string());
+        }
+    }
+}
+
+fn line(progress: &Progress) -> String {
+    let name = &progress.name;
+    let share = match progress.total {
+        0 => 0.0,
+        total => progress.bytes as f32 / total as f32,
+    };
+    let sizes = format!(
+        "{} of {}",
+        show_size(progress.bytes),
+        show_size(progress.total)
+    );
+    match progress.state {
+        State::Resolving => format!("looking for {name}"),
+        State::Waiting => format!("waiting: another process fetches a file of {name}"),
+        State::Verifying | State::Done => format!("checking {name} {} {sizes}", bar(share)),
+        State::Downloading => {
+            let speed = progress.bytes_per_second.map_or_else(String::new, |speed| {
+                format!(", {}/s", show_size(speed as u64))
+            });
+            let left = progress.eta_seconds.map_or_else(String::new, |seconds| {
+                let seconds = seconds.ceil() as u64;
+                match seconds {
+                    0..60 => format!(", {seconds} s left"),
+                    60..3_600 => format!(", {} min left", seconds.div_ceil(60)),
+                    _ => format!(", {} h {} min left", seconds / 3_600, seconds % 3_600 / 60),
+                }
+            });
+            format!("pulling {name} {} {sizes}{speed}{left}", bar(share))
+        }
+    }
+}

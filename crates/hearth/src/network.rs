@@ -1,0 +1,128 @@
+//! Where this process keeps models and how it fetches more: settings, and what other programs of the same hub agreed on
+//! (`HF_TOKEN`, `HF_HOME`, the usual proxy variables).
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use hearth_models::{ModelStore, Network, Proxy, Token, catalogue};
+
+use crate::config::Config;
+use crate::failure::{Exit, Failure};
+
+/// The store of models: in the folder whose `.gguf` files can be named, too.
+pub fn store(config: &Config) -> ModelStore {
+    ModelStore::new(&config.models_dir)
+}
+
+/// How models are fetched by these settings.
+pub fn network(config: &Config) -> Network {
+    let variable = |name: &str| std::env::var_os(name);
+    let user_home = etcetera::home_dir().unwrap_or_default();
+    Network {
+        hub: config.fetch.hub.clone(),
+        token: token(&variable, &user_home),
+        offline: config.fetch.offline,
+        proxy: Proxy::try_from_env(),
+        ..Network::default()
+    }
+}
+
+/// The hub's token: from the environment, or from the file where the hub's own tools keep it.
+fn token(variable: &dyn Fn(&str) -> Option<OsString>, user_home: &Path) -> Option<Token> {
+    let said = |name: &str| variable(name).filter(|value| !value.is_empty());
+    let told = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"]
+        .into_iter()
+        .find_map(|name| Token::new(said(name)?.to_str()?));
+    told.or_else(|| {
+        let cache = || {
+            let cache = said("XDG_CACHE_HOME").map(PathBuf::from);
+            let cache = cache.unwrap_or_else(|| user_home.join(".cache"));
+            cache.join("huggingface")
+        };
+        let file = said("HF_TOKEN_PATH").map(PathBuf::from);
+        let file = file.unwrap_or_else(|| {
+            let folder = said("HF_HOME").map(PathBuf::from);
+            folder.unwrap_or_else(cache).join("token")
+        });
+        Token::new(&std::fs::read_to_string(file).ok()?)
+    })
+}
+
+/// What to do about a model that is not here.
+pub fn how_to_get(name: &str) -> String {
+    let is_pullable = catalogue::known(name).is_some()
+        || hearth_models::Name::parse(name).is_ok_and(|name| name.repository().is_some());
+    match is_pullable {
+        true => format!("run `hearth pull {name}`"),
+        false => {
+            "choose one of `hearth models`, or fetch one such as `hearth pull qwen3:1.7b`".into()
+        }
+    }
+}
+
+impl From<hearth_models::Error> for Failure {
+    fn from(error: hearth_models::Error) -> Self {
+        use hearth_models::Reason;
+        let failure = Self {
+            exit: match error.reason() {
+                Reason::Invalid | Reason::NotHere => Exit::Usage,
+                _ => Exit::Failed,
+            },
+            ..Self::new(error.message())
+        };
+        match error.advice() {
+            Some(fix) => failure.fix(fix),
+            None => failure,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn found(home: &Path, variables: &[(&str, &str)]) -> Option<Token> {
+        let variables: Vec<(String, String)> = variables
+            .iter()
+            .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+            .collect();
+        let variable = move |name: &str| {
+            let own = variables.iter().find(|(own, _)| own == name)?;
+            Some(OsString::from(&own.1))
+        };
+        token(&variable, home)
+    }
+
+    #[test]
+    fn the_token_is_where_the_hubs_own_tools_keep_it() {
+        let home = tempfile::tempdir().unwrap();
+        let home = home.path();
+        assert_eq!(found(home, &[]), None);
+        let usual = home.join(".cache/huggingface");
+        std::fs::create_dir_all(&usual).unwrap();
+        std::fs::write(usual.join("token"), "hf_file\n").unwrap();
+        assert_eq!(found(home, &[]), Token::new("hf_file"));
+        let other = home.join("other");
+        std::fs::create_dir(&other).unwrap();
+        std::fs::write(other.join("token"), "hf_other").unwrap();
+        let moved = ("HF_HOME", other.to_str().unwrap());
+        assert_eq!(found(home, &[moved]), Token::new("hf_other"));
+        let old = ("HUGGING_FACE_HUB_TOKEN", "hf_old");
+        assert_eq!(found(home, &[moved, old]), Token::new("hf_old"));
+        let told = ("HF_TOKEN", "hf_told");
+        assert_eq!(found(home, &[moved, old, told]), Token::new("hf_told"));
+        assert_eq!(found(home, &[("HF_TOKEN", "")]), Token::new("hf_file"));
+    }
+
+    #[test]
+    fn only_what_can_be_pulled_is_offered_for_it() {
+        assert_eq!(how_to_get("qwen3:1.7b"), "run `hearth pull qwen3:1.7b`");
+        assert_eq!(
+            how_to_get("org/repo:Q8_0"),
+            "run `hearth pull org/repo:Q8_0`"
+        );
+        assert!(how_to_get("nonsense").starts_with("choose one of"));
+    }
+}

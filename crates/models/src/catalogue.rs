@@ -1,0 +1,239 @@
+//! Short names for well-known open models: what `qwen3:1.7b` is, from the one readable file `catalogue.toml`.
+//!
+//! Beside the place of each model's files the list has what an estimate of its speed and memory needs, so that a model
+//! can be judged for a machine before anything is downloaded.
+
+use std::sync::LazyLock;
+
+use serde::Deserialize;
+
+use crate::error::{Error, Reason};
+use crate::files;
+use crate::manifest::Kind;
+use crate::name::Name;
+
+/// A model of the catalogue.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Known {
+    /// Name before the colon.
+    pub name: String,
+    /// Tags, the canonical one first; with `latest` the name alone means this model.
+    pub tags: Vec<String>,
+    /// Repository of its GGUF files on the hub.
+    pub repo: String,
+    /// What its files' names begin with, where a repository has several models.
+    pub file: Option<String>,
+    /// Quantisation that is taken unless another is asked for.
+    pub quantisation: String,
+    /// What it is for.
+    pub kind: Kind,
+    /// Licence: an SPDX identifier, or the name of the maker's own.
+    pub licence: String,
+    /// Weights.
+    pub parameters: u64,
+    /// Weights that take part in one token, where that is not all of them (mixture of experts).
+    pub active: Option<u64>,
+    /// Bytes of the files in that quantisation, about.
+    pub bytes: u64,
+    /// Longest sequence, in tokens.
+    pub context: u32,
+    /// Layers with a KV cache.
+    pub layers: u32,
+    /// Key and value heads of a layer.
+    pub kv_heads: u32,
+    /// Length of a key or value of one head.
+    pub head: u32,
+}
+
+impl Known {
+    /// Name and canonical tag: `qwen3:1.7b`.
+    pub fn full_name(&self) -> String {
+        match self.tags.first() {
+            Some(tag) => format!("{}:{tag}", self.name),
+            None => self.name.clone(),
+        }
+    }
+
+    /// Weights that take part in one token.
+    pub fn active_parameters(&self) -> u64 {
+        self.active.unwrap_or(self.parameters)
+    }
+
+    /// Elements of keys and values that one token adds to the KV cache; two bytes each in 16 bit. An upper bound for
+    /// models some of whose layers look back only so far.
+    pub fn kv_elements(&self) -> u64 {
+        2 * u64::from(self.layers) * u64::from(self.kv_heads) * u64::from(self.head)
+    }
+}
+
+/// What a short name means.
+pub(crate) struct Found {
+    pub model: &'static Known,
+    /// The quantisation that the tag asks for (`8b-q8_0`).
+    pub quantisation: Option<String>,
+    /// The name in the store.
+    pub name: Name,
+}
+
+/// Every model of the catalogue, in its order: by family, then by size.
+///
+/// # Panics
+/// Never: the list is part of the program and tested.
+pub fn all() -> &'static [Known] {
+    #[derive(Deserialize)]
+    struct Catalogue {
+        model: Vec<Known>,
+    }
+    static ALL: LazyLock<Vec<Known>> = LazyLock::new(|| {
+        let read = toml::from_str::<Catalogue>(include_str!("catalogue.toml"));
+        read.expect("catalogue.toml is tested").model
+    });
+    &ALL
+}
+
+/// The catalogue's model of that name, if it has one.
+pub fn known(name: &str) -> Option<&'static Known> {
+    find(&Name::parse(name).ok()?).ok().map(|found| found.model)
+}
+
+/// What a short name means. A tag may end in a quantisation: `8b-q8_0`.
+pub(crate) fn find(name: &Name) -> Result<Found, Error> {
+    let tag = name.tag().unwrap_or("latest");
+    let family: Vec<&'static Known> = all()
+        .iter()
+        .filter(|known| known.name.eq_ignore_ascii_case(name.base()))
+        .collect();
+    let of = |tag: &str| {
+        family
+            .iter()
+            .copied()
+            .find(|known| known.tags.iter().any(|own| own.eq_ignore_ascii_case(tag)))
+    };
+    let full = |known: &Known, rest: &str| Name::parse(&format!("{}{rest}", known.full_name()));
+    if let Some(model) = of(tag) {
+        return Ok(Found {
+            name: full(model, "")?,
+            quantisation: None,
+            model,
+        });
+    }
+    for (at, _) in tag.match_indices('-') {
+        let (size, rest) = (&tag[..at], &tag[at + 1..]);
+        if let Some(model) = of(size)
+            && let Some(quantisation) = files::quantisation(rest)
+            && quantisation.eq_ignore_ascii_case(rest)
+        {
+            return Ok(Found {
+                name: full(model, &format!("-{}", rest.to_ascii_lowercase()))?,
+                quantisation: Some(quantisation),
+                model,
+            });
+        }
+    }
+    let unknown = Error::new(
+        Reason::NotFound,
+        format!("`{name}` is not in the catalogue of short names"),
+    );
+    if !family.is_empty() {
+        let sizes: Vec<String> = family.iter().map(|known| known.full_name()).collect();
+        return Err(unknown.fix(format!("choose one of {}", sizes.join(", "))));
+    }
+    let mut names: Vec<&str> = all().iter().map(|known| known.name.as_str()).collect();
+    names.dedup();
+    Err(unknown.fix(format!(
+        "choose one of {}, or name a repository of the hub: hf:org/repo:Q4_K_M",
+        names.join(", ")
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn found(name: &str) -> Result<(String, Option<String>), Error> {
+        find(&Name::parse(name).unwrap()).map(|found| (found.name.to_string(), found.quantisation))
+    }
+
+    #[test]
+    fn every_entry_is_sane() {
+        let mut names = BTreeSet::new();
+        for known in all() {
+            let name = known.full_name();
+            for tag in &known.tags {
+                let full = format!("{}:{tag}", known.name);
+                assert!(Name::parse(&full).is_ok(), "{full}");
+                assert!(names.insert(full.clone()), "{full} is there twice");
+                assert_eq!(found(&full).unwrap().0, name);
+            }
+            assert_eq!(
+                Name::parse(&known.repo).unwrap().repository(),
+                Some(&*known.repo),
+                "{name}"
+            );
+            let quantisation = files::quantisation(&known.quantisation);
+            assert_eq!(
+                quantisation.as_deref(),
+                Some(&*known.quantisation),
+                "{name}"
+            );
+            assert!(known.active_parameters() <= known.parameters, "{name}");
+            // From two bits to four bytes a weight.
+            let bits = known.bytes as f64 * 8.0 / known.parameters as f64;
+            assert!(
+                (2.0..34.0).contains(&bits),
+                "{name} has {bits:.1} bits a weight"
+            );
+            assert!(
+                known.context >= 512 && known.layers > 0 && known.kv_elements() > 0,
+                "{name}"
+            );
+            assert!(!known.licence.is_empty(), "{name}");
+        }
+        assert!(all().len() >= 25);
+    }
+
+    #[test]
+    fn every_family_has_a_usual_size() {
+        for known in all() {
+            assert!(
+                found(&known.name).is_ok(),
+                "{} needs a `latest`",
+                known.name
+            );
+        }
+    }
+
+    #[test]
+    fn tags_may_end_in_a_quantisation() {
+        let (name, quantisation) = found("Qwen3:1.7B-Q8_0").unwrap();
+        assert_eq!(
+            (name.as_str(), quantisation.as_deref()),
+            ("qwen3:1.7b-q8_0", Some("Q8_0"))
+        );
+        assert_eq!(
+            found("qwen3:30b-a3b").unwrap(),
+            ("qwen3:30b-a3b".into(), None)
+        );
+        assert_eq!(
+            found("qwen3:30b-a3b-q4_k_m").unwrap().1.as_deref(),
+            Some("Q4_K_M")
+        );
+    }
+
+    #[test]
+    fn what_is_unknown_is_said_with_what_is_known() {
+        let error = found("qwen3:9b").unwrap_err().to_string();
+        assert!(error.contains("qwen3:1.7b, qwen3:4b"), "{error}");
+        let error = found("qwen9").unwrap_err().to_string();
+        assert!(
+            error.contains("qwen3") && error.contains("hf:org/repo"),
+            "{error}"
+        );
+        assert!(found("qwen3:8b-nonsense").is_err());
+    }
+}

@@ -1,0 +1,10 @@
+//! Models on their way to the disk, over real sockets and with real files, and everything that can go wrong there.
+#![allow(clippy::unwrap_used)]
+
+mod faults;
+mod household;
+mod interrupted;
+mod keeping;
+mod pulling;
+mod sharing;
+mod split;
