@@ -34,7 +34,13 @@ pub struct Catalogue {
     further: Vec<Arc<Further>>,
     default: Option<String>,
     /// What was in the folder when it last changed.
-    found: Arc<Mutex<Option<(SystemTime, Vec<ModelSource>)>>>,
+    found: Arc<Mutex<Option<Found>>>,
+}
+
+/// What was in the folder when it had this time.
+struct Found {
+    at: SystemTime,
+    models: Vec<ModelSource>,
 }
 
 impl fmt::Debug for Catalogue {
@@ -112,10 +118,8 @@ impl Catalogue {
             return Vec::new();
         };
         let mut found = self.found.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, models)) = &*found
-            && *at == changed
-        {
-            return models.clone();
+        if let Some(found) = found.as_ref().filter(|found| found.at == changed) {
+            return found.models.clone();
         }
         let models: Vec<ModelSource> = std::fs::read_dir(folder)
             .into_iter()
@@ -130,7 +134,10 @@ impl Catalogue {
             })
             .collect();
         let settled = changed.elapsed().is_ok_and(|age| age > SETTLED);
-        *found = settled.then(|| (changed, models.clone()));
+        *found = settled.then(|| Found {
+            at: changed,
+            models: models.clone(),
+        });
         models
     }
 

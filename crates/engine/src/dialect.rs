@@ -288,7 +288,10 @@ impl Calls {
         ] {
             let conversation = |names: &[&str]| {
                 let ids = || names.iter().zip(CALL_IDS);
-                let call = |(name, id)| json!({"id": id, "type": "function", "function": {"name": name, "arguments": arguments}});
+                let call = |(name, id)| {
+                    let function = json!({"name": name, "arguments": arguments});
+                    json!({"id": id, "type": "function", "function": function})
+                };
                 let result = |(name, id)| json!({"role": "tool", "tool_call_id": id, "name": name, "content": "r"});
                 let calls: Vec<Value> = ids().map(call).collect();
                 let mut messages = vec![user.clone()];

@@ -360,10 +360,11 @@ impl Inner {
             thread: Mutex::new(None),
         });
         let (weak, working) = (Arc::downgrade(self), Arc::clone(&entry));
+        let span = tracing::Span::current();
         let thread = std::thread::Builder::new()
             .name(format!("model {}", source.name))
             .stack_size(deep_stack())
-            .spawn(move || live(&weak, &working));
+            .spawn(move || live(&weak, &working, span));
         match thread {
             Ok(thread) => {
                 *entry.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread)
@@ -419,11 +420,12 @@ async fn deep<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, EngineError> {
     let (done, outcome) = tokio::sync::oneshot::channel();
+    let span = tracing::Span::current();
     let failed = |reason: String| EngineError::Compute { reason };
     std::thread::Builder::new()
         .name("prepare".into())
         .stack_size(deep_stack())
-        .spawn(move || done.send(work()))
+        .spawn(move || done.send(span.in_scope(work)))
         .map_err(|error| failed(error.to_string()))?;
     outcome
         .await
@@ -507,14 +509,14 @@ impl Drop for Guard<'_> {
     }
 }
 
-/// The life of a model's thread: load, work, go.
-fn live(engine: &Weak<Inner>, entry: &Entry) {
+/// The life of a model's thread: load, work, go. Loading belongs to the span of whoever asked first.
+fn live(engine: &Weak<Inner>, entry: &Entry, span: tracing::Span) {
     let _guard = Guard(entry);
-    let Some((loaded, work, keep_alive)) = come_up(engine, entry) else {
+    let Some((loaded, work, keep_alive)) = span.in_scope(|| come_up(engine, entry)) else {
         return;
     };
+    drop(span);
     loaded.counters.keep(keep_alive);
-    loaded.counters.rest();
     entry.state.send_replace(State::Ready(Arc::new(loaded)));
     if entry.cancelled.load(Ordering::Relaxed) {
         // Cancelled after the last look at progress, when there was nobody to tell yet.

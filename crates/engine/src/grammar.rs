@@ -146,6 +146,9 @@ impl TokenizerEnv for Environment {
     }
 }
 
+/// Most ways in which a text may go on at one place: each tool is one or two, and so is each optional property.
+const MOST_ALTERNATIVES: usize = 20_000;
+
 /// Compiled grammars that are kept: clients ask with the same schema again and again.
 const KEPT: usize = 16;
 
@@ -210,6 +213,7 @@ impl GrammarFactory {
                 }
             })?;
         factory.quiet();
+        factory.limits_mut().max_items_in_row = MOST_ALTERNATIVES;
         Ok(Self {
             factory,
             kept: Mutex::default(),

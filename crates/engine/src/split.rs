@@ -43,10 +43,12 @@ enum State {
     /// Nothing but blanks yet: reasoning may open.
     Start,
     Reasoning,
+    /// Nothing but blanks of the text yet: what stands around it may open.
+    Opening,
     Text,
     /// In the header of a message (Harmony).
     Header,
-    Calls(Reader),
+    Calls(Box<Reader>),
 }
 
 impl Splitter {
@@ -74,7 +76,7 @@ impl Splitter {
 
     /// Whether plain text is what comes in now.
     pub fn in_text(&self) -> bool {
-        matches!(self.state, State::Start | State::Text)
+        matches!(self.state, State::Start | State::Opening | State::Text)
     }
 
     /// Whether a tool was called.
@@ -98,6 +100,7 @@ impl Splitter {
         match &mut self.state {
             State::Start => self.start(last),
             State::Reasoning => self.reasoning(last, out),
+            State::Opening => self.opening(last),
             State::Text => self.text(last, out),
             State::Header => self.header(last, out),
             State::Calls(reader) => {
@@ -109,18 +112,30 @@ impl Splitter {
     }
 
     fn start(&mut self, last: bool) -> bool {
+        self.opens(State::Reasoning, State::Opening, last)
+    }
+
+    fn opening(&mut self, last: bool) -> bool {
+        self.opens(State::Text, State::Text, last)
+    }
+
+    /// Goes on to `inside` after an opening tag, and to `outside` where there is none.
+    fn opens(&mut self, inside: State, outside: State, last: bool) -> bool {
+        let tags = match self.state {
+            State::Start => &self.dialect.thinking,
+            _ => &self.dialect.answer,
+        };
         let text = self.held.trim_start();
-        if let Some(tags) = &self.dialect.thinking {
+        let mut next = outside;
+        if let Some(tags) = tags {
             if let Some(rest) = text.strip_prefix(tags.open.as_str()) {
                 self.held = rest.to_owned();
-                self.state = State::Reasoning;
-                return true;
-            }
-            if !last && tags.open.starts_with(text) {
+                next = inside;
+            } else if !last && tags.open.starts_with(text) {
                 return false;
             }
         }
-        self.state = State::Text;
+        self.state = next;
         true
     }
 
@@ -146,7 +161,7 @@ impl Splitter {
         if closed {
             self.state = match self.dialect.calls.format {
                 CallFormat::Harmony => State::Header,
-                _ => State::Text,
+                _ => State::Opening,
             };
             self.begun = false;
             // Blanks between the reasoning and the answer belong to neither.
@@ -157,46 +172,34 @@ impl Splitter {
 
     /// A message's header says what the message is.
     fn header(&mut self, last: bool, out: &mut Vec<Part>) -> bool {
-        if let Some((header, rest)) = self.held.split_once(harmony::MESSAGE) {
-            let to = header.split_once(harmony::TO).map(|(_, to)| to);
-            let ends = |c: char| c.is_whitespace() || c == '<';
-            let name = to.and_then(|to| to.split(ends).next());
-            self.state = match name {
-                Some(name) if !self.tools.is_empty() => {
-                    out.push(Part::Call(name.into()));
-                    State::Calls(Reader::of_arguments())
-                }
-                _ if header.contains("analysis") => State::Reasoning,
-                _ => State::Text,
-            };
-            self.begun = false;
-            self.held = rest.to_owned();
-            return true;
-        }
         let text = self.held.trim_start();
         let begins = |start: &&str| text.starts_with(start) || (!last && start.starts_with(text));
-        if [harmony::TURN, harmony::CHANNEL, harmony::TO]
-            .iter()
-            .any(begins)
-        {
-            return false;
+        let starts = [harmony::TURN, harmony::CHANNEL, harmony::TO];
+        if !starts.iter().any(begins) {
+            self.state = State::Text;
+            return true;
         }
-        self.state = State::Text;
+        let Some((header, rest)) = text.split_once(harmony::MESSAGE) else {
+            return false;
+        };
+        let to = header.split_once(harmony::TO).map(|(_, to)| to);
+        let ends = |c: char| c.is_whitespace() || c == '<';
+        let name = to.and_then(|to| to.split(ends).next());
+        self.state = match name {
+            Some(name) if !self.tools.is_empty() => {
+                out.push(Part::Call(name.into()));
+                State::Calls(Box::new(Reader::of_arguments()))
+            }
+            _ if header.contains("analysis") => State::Reasoning,
+            _ => State::Text,
+        };
+        self.begun = false;
+        self.held = rest.to_owned();
         true
     }
 
     fn text(&mut self, last: bool, out: &mut Vec<Part>) -> bool {
         let dialect = Arc::clone(&self.dialect);
-        if !self.begun
-            && let Some(tags) = &dialect.answer
-        {
-            let text = self.held.trim_start();
-            if let Some(rest) = text.strip_prefix(tags.open.as_str()) {
-                self.held = rest.to_owned();
-            } else if !last && tags.open.starts_with(text) {
-                return false;
-            }
-        }
         let mut found = if self.tools.is_empty() {
             Found::Not { keep: 0 }
         } else {
@@ -247,7 +250,7 @@ impl Splitter {
                 self.held.truncate(start);
                 let before = std::mem::replace(&mut self.held, rest);
                 self.emit(before, true, out, Part::Text);
-                self.state = State::Calls(Reader::new(&dialect.calls));
+                self.state = State::Calls(Box::new(Reader::new(&dialect.calls)));
                 true
             }
             Found::Not { keep } => {

@@ -9,7 +9,7 @@ use hearth_engine::grammar::{GrammarFactory, Vocabulary};
 use hearth_engine::split::{Part, Splitter};
 use hearth_engine::template::{ChatTemplate, TemplateInput};
 use hearth_engine::{Constraint, Token, Tool, ToolChoice, Tools};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 #[path = "dialect/schemas.rs"]
 mod schemas;
@@ -217,7 +217,6 @@ const MODELS: &[Model] = &[
         one: r#"<|tool_call|>[{"name": "weather", "arguments": {"place": "Oslo", "days": 2}}]"#,
         two: r#"<|tool_call|>[{"name": "weather", "arguments": {"place": "Oslo"}}, {"name": "time", "arguments": {"zone": "UTC"}}]"#,
         around: ("<response>", "</response>"),
-        ..PLAIN
     },
     Model {
         name: "smollm3",

@@ -272,7 +272,7 @@ async fn values_that_llama_cpp_does_not_survive() {
         (
             "rope",
             sound().number("qwen3.rope.dimension_count", 4096),
-            "must be 0 to 64",
+            "must be 2 to 64",
         ),
         (
             "scaling",

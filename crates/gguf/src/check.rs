@@ -361,8 +361,16 @@ fn heads(file: &File, own: &impl Fn(&str) -> String, layers: u64, width: u64) ->
             format!("is {key_length}, and the length of a head's values is {value_length}");
         return Err(contradiction(&own("attention.key_length"), problem));
     }
+    for (name, length) in [("key_length", key_length), ("value_length", value_length)] {
+        if rules.uniform {
+            number(file, &own(&format!("attention.{name}_swa")), length, length)?;
+        }
+    }
+    if rules.compresses {
+        compressed(file, own, layers)?;
+    }
     // Rotated are pairs of a head's elements; layers with a window may have heads of another length.
-    let least = if rules.attends { 2 } else { 0 };
+    let least = if rules.rotates { 2 } else { 0 };
     for end in ["", "_swa"] {
         let head = length(&format!("attention.key_length{end}"), key_length);
         let key = own(&format!("rope.dimension_count{end}"));
@@ -386,12 +394,39 @@ fn heads(file: &File, own: &impl Fn(&str) -> String, layers: u64, width: u64) ->
     Ok(())
 }
 
+/// Multi-head latent attention: one vector for all heads, which is the compressed pair with the rotated elements.
+fn compressed(file: &File, own: &impl Fn(&str) -> String, layers: u64) -> Result<(), Error> {
+    let exactly = |name: &str, value: u64| {
+        let key = own(name);
+        let found = number(file, &key, value, value)?;
+        found.ok_or_else(|| Error::key(&key, Problem::Missing))
+    };
+    let length = file.own_number("attention.key_length_mla");
+    let Some(key_length) = length.filter(|length| *length > 0) else {
+        return Ok(());
+    };
+    let rotated = file.own_number("rope.dimension_count").unwrap_or(0);
+    let rank = file.own_number("attention.kv_lora_rank").unwrap_or(0);
+    exactly("rope.dimension_count", rotated)?;
+    between(
+        &own("attention.key_length_mla"),
+        key_length,
+        rotated.saturating_add(1),
+        LONGEST_VECTOR,
+    )?;
+    exactly("attention.head_count_kv", 1)?;
+    exactly("attention.key_length", rank.saturating_add(rotated))?;
+    exactly("attention.value_length", rank)?;
+    number(file, &own("nextn_predict_layers"), 0, layers - 1)?;
+    Ok(())
+}
+
 /// Experts: llama.cpp ends the process where these do not hold.
 fn experts(file: &File, own: &impl Fn(&str) -> String, layers: u64) -> Result<(), Error> {
     let count = number(file, &own("expert_count"), 0, MOST_EXPERTS)?.unwrap_or(0);
     let used_key = own("expert_used_count");
-    let used = per_layer(file, &used_key, layers, u64::from(u32::MAX))?;
-    let used = used.map_or(0, |used| used.most());
+    let each = per_layer(file, &used_key, layers, u64::from(u32::MAX))?;
+    let used = each.as_ref().map_or(0, PerLayer::most);
     let groups_key = own("expert_group_count");
     let groups = number(file, &groups_key, 0, u64::from(u32::MAX))?.unwrap_or(0);
     // Two families say 1 for none.
@@ -409,6 +444,12 @@ fn experts(file: &File, own: &impl Fn(&str) -> String, layers: u64) -> Result<()
         return Err(Error::key(&key, Problem::Missing));
     }
     between(&used_key, used, 1, count)?;
+    if let Some(PerLayer::Each(each)) = each
+        && Rules::of(name).attends
+    {
+        let least = each.into_iter().min().unwrap_or(0);
+        between(&used_key, least, 1, count)?;
+    }
     between(&groups_key, groups, 0, count - 1)?;
     if groups > 1 {
         if count % groups != 0 {

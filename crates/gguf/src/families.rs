@@ -11,6 +11,13 @@ pub(crate) struct Rules {
     pub wholly_rotated: bool,
     /// Every layer has KV heads.
     pub attends: bool,
+    /// Positions rotate at least one pair of a head's elements.
+    pub rotates: bool,
+    /// Heads of layers with a window are as long as the others.
+    pub uniform: bool,
+    /// Keys and values are compressed to one vector for all heads where the file has `attention.key_length_mla`
+    /// (multi-head latent attention, DeepSeek-V2).
+    pub compresses: bool,
     /// The file must say how experts are weighed.
     pub needs_gate: bool,
 }
@@ -20,11 +27,15 @@ impl Rules {
     pub fn of(architecture: &str) -> Self {
         let wholly_rotated = WHOLLY_ROTATED.contains(&architecture);
         let same_lengths = wholly_rotated || SAME_LENGTHS.contains(&architecture);
+        let attends =
+            same_lengths && !HYBRID.contains(&architecture) || ATTENDING.contains(&architecture);
         Self {
             same_lengths,
             wholly_rotated,
-            attends: same_lengths && !HYBRID.contains(&architecture)
-                || ATTENDING.contains(&architecture),
+            attends,
+            rotates: attends || matches!(architecture, "lfm2" | "lfm2moe"),
+            uniform: architecture == "gpt-oss",
+            compresses: architecture == "deepseek2",
             needs_gate: matches!(architecture, "dots1" | "minimax-m2" | "smallthinker"),
         }
     }
@@ -59,6 +70,7 @@ const SAME_LENGTHS: &[&str] = &[
     "eurobert",
     "glm4",
     "glm4moe",
+    "gpt-oss",
     "gpt2",
     "gptneox",
     "granitehybrid",

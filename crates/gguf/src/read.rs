@@ -317,6 +317,22 @@ impl<R: Read + Seek> Reader<R> {
         self.skip(length)
     }
 
+    /// Moves over a text. Vocabularies have hundreds of thousands, most of which are in the buffer already.
+    #[inline]
+    fn skip_text(&mut self) -> Result<(), Error> {
+        if let Some(length) = self.buffer[self.at..].first_chunk::<8>() {
+            let length = usize::try_from(u64::from_le_bytes(*length));
+            let end = length
+                .ok()
+                .and_then(|length| length.checked_add(self.at + 8));
+            if let Some(end) = end.filter(|end| *end <= self.buffer.len()) {
+                self.at = end;
+                return Ok(());
+            }
+        }
+        self.text().map(drop)
+    }
+
     /// A length and a name of that many bytes: text without control characters, so that it means the same to readers
     /// that stop at a NUL.
     fn name(&mut self, what: &'static str, longest: u64) -> Result<Range<usize>, Error> {
@@ -376,7 +392,10 @@ impl<R: Read + Seek> Reader<R> {
             return self.skip(least).map(drop);
         }
         for _ in 0..count {
-            self.value(item, depth + 1)?;
+            match item {
+                ValueType::Text => self.skip_text()?,
+                item => self.value(item, depth + 1)?,
+            }
         }
         Ok(())
     }

@@ -153,6 +153,8 @@ pub struct LogOptions {
     pub file_size: u64,
     /// Log files kept, the newest included; at least 1.
     pub files: u32,
+    /// Whether prompts and answers are logged.
+    pub prompts: bool,
 }
 
 /// Where models come from, and who may have them from here.
@@ -195,6 +197,8 @@ pub struct Config {
     pub engine: EngineOptions,
     /// Logging.
     pub log: LogOptions,
+    /// Where traces are sent; `None` sends none.
+    pub otlp_endpoint: Option<String>,
     /// Newer versions.
     pub update: UpdateOptions,
     /// The configuration file that was looked for.
@@ -370,7 +374,9 @@ impl Resolver<'_> {
                     |text| value::whole(text, 1, crate::log_file::MOST_FILES),
                     5,
                 )?,
+                prompts: self.get(Key::LogPrompts, value::switch, false)?,
             },
+            otlp_endpoint: self.get(Key::OtlpEndpoint, value::url_or_none, None)?,
             update: UpdateOptions {
                 url: self.get(Key::UpdateUrl, value::url_or_none, None)?,
                 check: self.get(Key::UpdateCheck, value::switch, false)?,
@@ -437,6 +443,11 @@ fn show(config: &Config, key: Key) -> String {
         Key::LogFormat => config.log.format.name().into(),
         Key::LogFileSize => value::show_size(config.log.file_size),
         Key::LogFiles => config.log.files.to_string(),
+        Key::LogPrompts => if config.log.prompts { "on" } else { "off" }.into(),
+        Key::OtlpEndpoint => config
+            .otlp_endpoint
+            .clone()
+            .unwrap_or_else(|| "none".into()),
         Key::UpdateUrl => config.update.url.clone().unwrap_or_else(|| "none".into()),
         Key::UpdateCheck => if config.update.check { "on" } else { "off" }.into(),
     }

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hearth_engine::{Catalogue, Engine, ModelSource};
 use hearth_models::Sources;
-use hearth_node::{Models, Node, NodeOptions};
+use hearth_node::{Listener, Models, Node, NodeOptions};
 use hearth_protocol::status::NodeStatus;
 use hearth_store::Store;
 use tokio::sync::oneshot;
@@ -20,6 +20,7 @@ use crate::ember;
 use crate::failure::{Failure, Outcome};
 use crate::network;
 use crate::record::NodeRecord;
+use crate::traces::Traces;
 
 /// Version of this executable.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -86,6 +87,7 @@ pub struct Bound {
     node: Node,
     config: Config,
     interrupted: Pin<Box<dyn Future<Output = ()> + Send>>,
+    traces: Option<Arc<Traces>>,
     /// Its engine, to watch it load.
     pub engine: Engine,
     /// What it recorded.
@@ -146,6 +148,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
     let engine = Engine::new(config.engine.clone(), catalogue);
     let store = Store::open(&config.home.join(DATABASE), hearth_node::SCHEMA)
         .map_err(|error| Failure::new(error.to_string()))?;
+    let traces = Traces::start(config)?.map(Arc::new);
     let options = NodeOptions {
         version: VERSION,
         body_limit: BODY_LIMIT,
@@ -156,6 +159,8 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
             network::network(config),
             config.fetch.share,
         )),
+        listener: traces.clone().map(|traces| traces as Arc<dyn Listener>),
+        log_prompts: config.log.prompts,
     };
     let node = match Node::bind(address, engine.clone(), options).await {
         Ok(node) => node,
@@ -197,6 +202,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
         node,
         config: config.clone(),
         interrupted,
+        traces,
         engine,
         record,
     })
@@ -242,6 +248,7 @@ impl Bound {
             node,
             config,
             interrupted: signal,
+            traces,
             engine,
             record,
         } = self;
@@ -273,7 +280,13 @@ impl Bound {
         tell_systemd(State::Stopping);
         warming.abort();
         // Waits for the models' threads; the record goes last, because `hearth stop` waits for that.
-        let _ = tokio::task::spawn_blocking(move || drop(engine)).await;
+        let _ = tokio::task::spawn_blocking(move || {
+            drop(engine);
+            if let Some(traces) = traces {
+                traces.end();
+            }
+        })
+        .await;
         signals.abort();
         record.remove(&config.home);
         tracing::info!("stopped");

@@ -110,6 +110,12 @@ pub struct Tuning {
     /// Log files kept, 1 to 100
     #[arg(long, value_name = "N")]
     pub log_files: Option<String>,
+    /// Whether prompts and answers are logged: on or off
+    #[arg(long, value_name = "WHEN")]
+    pub log_prompts: Option<String>,
+    /// Where traces are sent (OTLP over HTTP), or `none`
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<String>,
     /// Where the releases are listed, or `none`
     #[arg(long, value_name = "URL")]
     pub update_url: Option<String>,
@@ -143,6 +149,8 @@ impl Tuning {
             (Key::LogFormat, &self.log_format),
             (Key::LogFileSize, &self.log_file_size),
             (Key::LogFiles, &self.log_files),
+            (Key::LogPrompts, &self.log_prompts),
+            (Key::OtlpEndpoint, &self.otlp_endpoint),
             (Key::UpdateUrl, &self.update_url),
             (Key::UpdateCheck, &self.update_check),
         ])

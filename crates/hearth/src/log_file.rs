@@ -113,6 +113,7 @@ mod tests {
             format: LogFormat::Text,
             file_size,
             files,
+            prompts: false,
         }
     }
 

@@ -19,6 +19,7 @@ mod network;
 mod record;
 mod screen;
 mod service;
+mod traces;
 
 use std::process::ExitCode;
 

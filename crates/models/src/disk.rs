@@ -102,7 +102,7 @@ pub(crate) fn entries(folder: &Path) -> Result<Vec<(String, PathBuf)>, Error> {
 /// Length of a file, if it is there.
 pub(crate) fn length(path: &Path) -> Option<u64> {
     let file = fs::metadata(path).ok()?;
-    file.is_file().then(|| file.len())
+    file.is_file().then_some(file.len())
 }
 
 /// Hashes a file and tells `hear` after each piece how many bytes it had.

@@ -435,6 +435,13 @@ pub(crate) fn resumable(store: &ModelStore, file: &ModelFile) -> u64 {
     Chunks::resumable(&partial_path(store, &file.digest), file.size)
 }
 
+/// Removes what is left of a blob's way. The caller holds its claim.
+pub(crate) fn forget(store: &ModelStore, digest: &Digest) -> Result<(), Error> {
+    let partial = partial_path(store, digest);
+    disk::remove(&map_path(&partial))?;
+    disk::remove(&partial).map(drop)
+}
+
 /// Brings a file and makes it a blob. The caller holds its claim.
 pub(crate) fn fetch(
     store: &ModelStore,
@@ -451,12 +458,9 @@ pub(crate) fn fetch(
         let resumed = chunks.bytes() > 0;
         let found = run(server, url, probe, file, &partial, chunks, claims, hear)?;
         if found == file.digest {
-            store.settle_blob(&partial, &file.digest)?;
-            disk::remove(&map_path(&partial))?;
-            return Ok(());
+            return store.settle_blob(&partial, &file.digest);
         }
-        disk::remove(&map_path(&partial))?;
-        disk::remove(&partial)?;
+        forget(store, &file.digest)?;
         if resumed {
             // What an earlier pull left may have been damaged since; the whole file is given one more chance.
             tracing::warn!("{} came together wrong; fetching it anew", file.name);

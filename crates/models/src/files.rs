@@ -165,9 +165,14 @@ pub(crate) fn variants(listed: &[Listed]) -> Vec<Variant> {
     all
 }
 
+/// A name from outside for people, without what a terminal could take for a command.
+pub(crate) fn plain(name: &str) -> String {
+    name.escape_debug().to_string()
+}
+
 /// The labels there are, each once.
 fn labels(variants: &[Variant]) -> String {
-    let mut labels: Vec<&str> = variants.iter().map(|one| one.label.as_str()).collect();
+    let mut labels: Vec<String> = variants.iter().map(|one| plain(&one.label)).collect();
     labels.dedup();
     labels.join(", ")
 }
@@ -244,9 +249,9 @@ pub(crate) fn choose(
         )
         .fix("choose one of these")),
         several => {
-            let names: Vec<&str> = several
+            let names: Vec<String> = several
                 .iter()
-                .filter_map(|one| one.files[0].path.rsplit('/').next())
+                .filter_map(|one| Some(plain(one.files[0].path.rsplit('/').next()?)))
                 .collect();
             Err(Error::new(
                 Reason::NotFound,

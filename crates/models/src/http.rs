@@ -195,11 +195,13 @@ impl Http {
     }
 
     fn agent(&self, secure: bool) -> &ureq::Agent {
-        let (cell, tls) = match secure {
-            true => (&self.secure, tls()),
-            false => (&self.plain, TlsConfig::builder().build()),
-        };
+        let cell = if secure { &self.secure } else { &self.plain };
         cell.get_or_init(|| {
+            // Reading the system's certificates takes a moment; who does not need them does not wait.
+            let tls = match secure {
+                true => tls(),
+                false => TlsConfig::builder().build(),
+            };
             ureq::Agent::config_builder()
                 .http_status_as_error(false)
                 .max_redirects(0)
@@ -263,8 +265,8 @@ impl Http {
     }
 }
 
-/// Encryption with the certificate authorities that this system trusts.
-fn tls() -> TlsConfig {
+/// Encryption with the certificate authorities that this system trusts, for this crate's requests and others' of the same program.
+pub fn tls() -> TlsConfig {
     static ROOTS: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {
         let found = rustls_native_certs::load_native_certs();

@@ -32,7 +32,7 @@ mod store;
 
 pub use cancel::Cancel;
 pub use error::{Error, Reason};
-pub use http::Token;
+pub use http::{Token, tls};
 pub use manifest::{Digest, Facts, Kind, Model, ModelFile, Source};
 pub use name::Name;
 pub use peer::{PeerModel, PeerModels};

@@ -13,7 +13,7 @@ use crate::claim::Claim;
 use crate::disk;
 use crate::error::{Error, Reason};
 use crate::fetch::{self, Server};
-use crate::files;
+use crate::files::{self, plain};
 use crate::http::{Http, Token};
 use crate::hub;
 use crate::manifest::{Digest, Facts, Kind, Model, ModelFile, Source};
@@ -260,9 +260,14 @@ fn server(
     })
 }
 
-/// A file's name for people, without what a terminal could take for a command.
-fn plain(name: &str) -> String {
-    name.escape_debug().to_string()
+/// A label as it can stand in a name: some files are named as no name can be.
+fn as_tag(label: &str) -> String {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    let tag: String = label
+        .chars()
+        .map(|letter| if fits(letter) { letter } else { '-' })
+        .collect();
+    tag.trim_matches('.').to_owned()
 }
 
 fn from_hub(
@@ -308,7 +313,7 @@ fn from_hub(
             .filter(|tag| tag.to_ascii_lowercase().ends_with(".gguf"))
         {
             Some(file) => Name::of_repository(&repo, file)?,
-            None => Name::of_repository(&repo, &variant.label)?,
+            None => Name::of_repository(&repo, &as_tag(&variant.label))?,
         },
     };
     let mut files = Vec::new();
@@ -460,6 +465,8 @@ fn bring(
             )?;
             downloaded += file.size - had.min(file.size);
         }
+        // Also what a process left that ended between making the file a blob and removing its map.
+        fetch::forget(store, &file.digest)?;
         teller.end(file);
     }
     teller.tell(State::Verifying);

@@ -14,7 +14,14 @@ const SETTLED: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub struct Sources {
     store: ModelStore,
-    known: Mutex<Option<(SystemTime, Vec<(String, PathBuf)>)>>,
+    known: Mutex<Option<Known>>,
+}
+
+/// What was in the store when its names last changed.
+#[derive(Debug)]
+struct Known {
+    at: SystemTime,
+    all: Vec<(String, PathBuf)>,
 }
 
 impl Sources {
@@ -32,10 +39,8 @@ impl Sources {
             return Vec::new();
         };
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((at, all)) = &*known
-            && *at == changed
-        {
-            return all.clone();
+        if let Some(known) = known.as_ref().filter(|known| known.at == changed) {
+            return known.all.clone();
         }
         let all: Vec<(String, PathBuf)> = match self.store.list() {
             Ok(models) => models
@@ -48,7 +53,10 @@ impl Sources {
             }
         };
         let settled = changed.elapsed().is_ok_and(|age| age > SETTLED);
-        *known = settled.then(|| (changed, all.clone()));
+        *known = settled.then(|| Known {
+            at: changed,
+            all: all.clone(),
+        });
         all
     }
 }

@@ -11,15 +11,20 @@
 //! A name exists when its manifest does, and that comes last and goes first. So a crash leaves at most blobs that no
 //! name uses, which [`ModelStore::prune`] removes.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod import;
+mod upkeep;
+
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::cancel::Cancel;
+pub use self::import::Take;
+pub use self::upkeep::{Checked, Pruned};
 use crate::claim::Books;
 use crate::disk;
 use crate::error::{Error, Reason};
-use crate::manifest::{Digest, Facts, Kind, Model, ModelFile, Source};
+use crate::files::plain;
+use crate::manifest::{Digest, Facts, Kind, Model, ModelFile};
 use crate::name::Name;
 
 /// Ending of the note beside a blob that was found damaged.
@@ -31,47 +36,12 @@ pub struct ModelStore {
     root: PathBuf,
 }
 
-/// How a local file gets into the store.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub enum Take {
-    /// By copying; file systems that can share the bytes do.
-    #[default]
-    Copy,
-    /// As a second name of the same file where the disk allows it, else by copying. The file must not be changed
-    /// afterwards.
-    Link,
-}
-
 /// What removing a name did.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Removed {
     /// The name.
     pub name: String,
     /// Bytes that are free now; files that other names use stay.
-    pub freed: u64,
-}
-
-/// What checking a blob found.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Checked {
-    /// The blob.
-    pub digest: Digest,
-    /// Its length in bytes by the manifests.
-    pub size: u64,
-    /// Names that use it.
-    pub names: Vec<String>,
-    /// What is wrong with it; `None` if it is whole.
-    pub problem: Option<String>,
-}
-
-/// What pruning removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Pruned {
-    /// Blobs that no name used.
-    pub blobs: u64,
-    /// Downloads that were not complete.
-    pub partials: u64,
-    /// Bytes of both.
     pub freed: u64,
 }
 
@@ -105,7 +75,7 @@ impl Shown {
         let file = opened.first();
         let metadata = file
             .metadata()
-            .map(|(key, value)| (key.to_owned(), shorten(&value.to_string())))
+            .map(|(key, value)| (plain(key), shorten(&value.to_string())))
             .collect();
         Ok(Self {
             name: name.to_owned(),
@@ -272,216 +242,6 @@ impl ModelStore {
         })
     }
 
-    /// Hashes the files of one model or of all and tells which are damaged. A damaged one gets a note, and the next
-    /// pull of a model with it fetches it again. `hear` is told after each piece: bytes so far, and of all.
-    ///
-    /// # Errors
-    /// As [`ModelStore::find`], what the disk says, or [`Reason::Cancelled`].
-    pub fn verify(
-        &self,
-        name: Option<&str>,
-        cancel: &Cancel,
-        hear: &mut dyn FnMut(u64, u64),
-    ) -> Result<Vec<Checked>, Error> {
-        let all = self.list()?;
-        let wanted = match name {
-            Some(name) => vec![self.find(name)?],
-            None => all.clone(),
-        };
-        let mut blobs: BTreeMap<Digest, (u64, Vec<String>)> = BTreeMap::new();
-        for file in wanted.iter().flat_map(|model| &model.files) {
-            let users = all.iter().filter(|model| model.files.contains(file));
-            let users = users.map(|model| model.name.clone()).collect();
-            blobs.insert(file.digest, (file.size, users));
-        }
-        let total = blobs.values().map(|(size, _)| size).sum();
-        let mut done = 0;
-        let mut checked = Vec::new();
-        for (digest, (size, names)) in blobs {
-            let path = self.blob_path(&digest);
-            let problem = match disk::length(&path) {
-                None => Some("is missing".to_owned()),
-                Some(length) if length != size => {
-                    Some(format!("has {length} bytes and must have {size}"))
-                }
-                Some(_) => {
-                    let found = disk::hash(&path, cancel, &mut |bytes| {
-                        done += bytes;
-                        hear(done, total);
-                    })?;
-                    (found != digest).then(|| format!("has other content ({found})"))
-                }
-            };
-            let note = self.note_path(&digest);
-            match problem.is_some() && path.exists() {
-                true => disk::write(&note, b"")?,
-                false => drop(disk::remove(&note)?),
-            }
-            checked.push(Checked {
-                digest,
-                size,
-                names,
-                problem,
-            });
-        }
-        Ok(checked)
-    }
-
-    /// Removes blobs that no name uses, and downloads that are not complete and not under way.
-    ///
-    /// # Errors
-    /// What the disk says.
-    pub fn prune(&self) -> Result<Pruned, Error> {
-        let mut pruned = Pruned::default();
-        if !self.root.exists() {
-            return Ok(pruned);
-        }
-        let books = self.books()?;
-        let used = self.used()?;
-        for (name, path) in disk::entries(&self.blobs())? {
-            let Ok(digest) = name.trim_end_matches(DAMAGED).parse::<Digest>() else {
-                continue;
-            };
-            if used.contains(&digest) {
-                continue;
-            }
-            if let Some(claim) = self.try_claim(&books, &digest.file())? {
-                let freed = disk::remove(&path)?;
-                if !name.ends_with(DAMAGED) {
-                    pruned.blobs += 1;
-                    pruned.freed += freed;
-                }
-                drop(claim);
-            }
-        }
-        for (name, path) in disk::entries(&self.partials())? {
-            let key = name.strip_suffix(crate::chunks::ENDING).unwrap_or(&name);
-            if let Some(claim) = self.try_claim(&books, key)? {
-                // Holes of a partial file take no room.
-                let freed = allocated(&path);
-                disk::remove(&path)?;
-                if name == key {
-                    pruned.partials += 1;
-                }
-                pruned.freed += freed;
-                drop(claim);
-            }
-        }
-        let kept: BTreeSet<String> = self
-            .list()?
-            .iter()
-            .map(|model| model.digest().hex())
-            .collect();
-        for (name, path) in disk::entries(&self.parts())? {
-            if !kept.contains(&name) {
-                remove_links(&path)?;
-            }
-        }
-        // A manifest that was being written when its process ended.
-        for (name, path) in disk::entries(&self.names())? {
-            if disk::is_fresh_name(&name) {
-                disk::remove(&path)?;
-            }
-        }
-        for (name, _) in disk::entries(&self.locks())? {
-            if name != "store"
-                && let Some(claim) = self.try_claim(&books, &name)?
-            {
-                self.forget_claim(&books, claim, &name);
-            }
-        }
-        Ok(pruned)
-    }
-
-    /// Takes a GGUF file of this machine, or all parts of a split model through its first, under a name (`None`: the
-    /// file's). The files are checked first. `hear` is told after each piece: bytes so far, and of all.
-    ///
-    /// # Errors
-    /// [`Reason::Refused`] for a file that is no model, what the disk says, or [`Reason::Cancelled`].
-    pub fn import(
-        &self,
-        path: &Path,
-        name: Option<&str>,
-        take: Take,
-        cancel: &Cancel,
-        hear: &mut dyn FnMut(u64, u64),
-    ) -> Result<Model, Error> {
-        let path = fs::canonicalize(path).map_err(|error| {
-            Error::new(
-                Reason::Invalid,
-                format!("cannot read {}: {error}", path.display()),
-            )
-            .fix("name a .gguf file")
-        })?;
-        let name = match name {
-            Some(name) => Name::parse(name)?,
-            None => name_of_file(&path)?,
-        }
-        .or_tag("latest");
-        let opened = hearth_gguf::Model::open(&path)
-            .map_err(|error| Error::new(Reason::Refused, error.to_string()))?;
-        let total = opened.size();
-        for folder in [self.partials(), self.blobs(), self.names()] {
-            disk::create_folder(&folder)?;
-        }
-        let mut done = 0;
-        let mut files = Vec::new();
-        let mut claims = Vec::new();
-        for (source, file) in opened.files() {
-            let own = disk::fresh_name();
-            let held = self.claim(&own, cancel, &mut || {})?;
-            let fresh = self.partials().join(&own);
-            let taken = bring(source, &fresh, take)
-                .and_then(|()| {
-                    disk::hash(&fresh, cancel, &mut |bytes| {
-                        done += bytes;
-                        hear(done, total);
-                    })
-                })
-                .and_then(|digest| {
-                    let claim = self.claim(&digest.file(), cancel, &mut || {})?;
-                    if self.blob(&digest).map(|(_, length)| length) == Some(file.size()) {
-                        disk::remove(&fresh)?;
-                    } else {
-                        self.settle_blob(&fresh, &digest)?;
-                    }
-                    claims.push(claim);
-                    Ok(digest)
-                });
-            let digest = taken.inspect_err(|_| {
-                let _ = disk::remove(&fresh);
-            })?;
-            let books = self.books()?;
-            self.forget_claim(&books, held, &own);
-            files.push(ModelFile {
-                name: file_name(source),
-                digest,
-                size: file.size(),
-            });
-        }
-        let mut model = Model {
-            name: name.to_string(),
-            files,
-            source: Source::Import {
-                path: path.display().to_string(),
-            },
-            pulled: now(),
-            facts: facts(&opened),
-        };
-        // The file may have changed while it came; what counts is what is in the store.
-        match self.check(&model) {
-            Ok(facts) => model.facts = facts,
-            Err(error) => {
-                drop(claims);
-                self.discard(&model)?;
-                return Err(error);
-            }
-        }
-        self.install(&name, &model)?;
-        drop(claims);
-        Ok(model)
-    }
-
     /// Makes a complete file in `partial/` a blob. The caller holds its claim.
     pub(crate) fn settle_blob(&self, from: &Path, digest: &Digest) -> Result<(), Error> {
         disk::settle(from, &self.blob_path(digest))?;
@@ -535,7 +295,13 @@ impl ModelStore {
 
     /// Removes those of these files that no name uses and nobody claims; returns the bytes.
     pub(crate) fn release(&self, books: &Books, files: &[ModelFile]) -> Result<u64, Error> {
-        let used = self.used()?;
+        let used = match self.used() {
+            Ok(used) => used,
+            Err(error) => {
+                tracing::warn!("files that no model may need stay: {error}");
+                return Ok(0);
+            }
+        };
         let mut freed = 0;
         for file in files.iter().filter(|file| !used.contains(&file.digest)) {
             let name = file.digest.file();
@@ -678,7 +444,7 @@ fn read_manifest(path: &Path) -> Result<Option<Model>, Error> {
 pub(crate) fn facts(opened: &hearth_gguf::Model) -> Facts {
     let file = opened.first();
     Facts {
-        architecture: file.architecture().unwrap_or("unknown").to_owned(),
+        architecture: plain(file.architecture().unwrap_or("unknown")),
         parameters: opened.parameters(),
         quantisation: opened.quantisation().to_owned(),
         context: file.context_length(),
@@ -686,7 +452,7 @@ pub(crate) fn facts(opened: &hearth_gguf::Model) -> Facts {
             Some(_) => Kind::Embedding,
             None => Kind::Chat,
         },
-        licence: file.text("general.license").map(str::to_owned),
+        licence: file.text("general.license").map(plain),
     }
 }
 
@@ -698,42 +464,6 @@ pub(crate) fn now() -> String {
         .to_string()
 }
 
-fn file_name(path: &Path) -> String {
-    let name = path.file_name().unwrap_or_default();
-    name.to_string_lossy().into_owned()
-}
-
-/// A file's own name as a model's name: `-00001-of-00003` and `.gguf` gone, and `-` for what a name does not take.
-fn name_of_file(path: &Path) -> Result<Name, Error> {
-    let name = file_name(path);
-    let stem = match name.len().checked_sub(".gguf".len()) {
-        Some(at) if name.is_char_boundary(at) && name[at..].eq_ignore_ascii_case(".gguf") => {
-            &name[..at]
-        }
-        _ => &name,
-    };
-    let stem = crate::files::without_part(stem).0;
-    let plain: String = stem
-        .chars()
-        .map(|letter| match letter {
-            'a'..='z' | 'A'..='Z' | '0'..='9' | '.' | '_' | '-' => letter,
-            _ => '-',
-        })
-        .collect();
-    Name::parse(&plain.trim_matches('.').to_ascii_lowercase())
-        .map_err(|error| error.fix("choose a name with --name"))
-}
-
-/// A second name or a copy of a file.
-fn bring(from: &Path, to: &Path, take: Take) -> Result<(), Error> {
-    if take == Take::Link && fs::hard_link(from, to).is_ok() {
-        return Ok(());
-    }
-    fs::copy(from, to)
-        .map(drop)
-        .map_err(|error| Error::storage("write", to, &error))
-}
-
 /// Removes the links of a split model with their folder.
 fn remove_links(folder: &Path) -> Result<(), Error> {
     match fs::remove_dir_all(folder) {
@@ -741,19 +471,6 @@ fn remove_links(folder: &Path) -> Result<(), Error> {
             Err(Error::storage("remove", folder, &error))
         }
         _ => Ok(()),
-    }
-}
-
-/// Bytes that a file takes on the disk.
-fn allocated(path: &Path) -> u64 {
-    #[cfg(unix)]
-    {
-        use std::os::unix::fs::MetadataExt;
-        fs::symlink_metadata(path).map_or(0, |file| file.blocks() * 512)
-    }
-    #[cfg(not(unix))]
-    {
-        fs::symlink_metadata(path).map_or(0, |file| file.len())
     }
 }
 

@@ -7,8 +7,12 @@ use std::time::{Duration, Instant};
 use hearth_engine::{EngineError, Event, FinishReason, Generation, Prompt, TokenLogprob, Usage};
 
 use crate::failure::Failure;
+use crate::finished::{Asked, Report};
 use crate::metrics::Observed;
 use crate::state::Shared;
+
+/// Target of log lines that hold what was asked and answered.
+pub(crate) const PROMPTS: &str = "hearth::prompts";
 
 /// What a request calls the engine's fields, so that an error names what the client sent.
 #[derive(Debug, Clone, Copy)]
@@ -50,6 +54,9 @@ pub(crate) struct Watched {
     operation: &'static str,
     begun: Instant,
     first: Option<Duration>,
+    report: Report,
+    /// What was answered so far, to be logged; `None` unless the node's owner asked for it.
+    said: Option<Vec<String>>,
 }
 
 impl Watched {
@@ -65,15 +72,29 @@ impl Watched {
             Prompt::Chat(_) => "chat",
             Prompt::Text(_) | Prompt::Tokens(_) => "text_completion",
         };
+        let mut report = Report::new(node, operation, model, Asked::from(&request), begun);
         let generation = node.engine.generate(model, request).await;
+        let generation = generation.map_err(|error| {
+            let failure = names.failure(error);
+            report.failed(failure.code());
+            failure
+        })?;
+        report.model(&generation.model);
         Ok(Self {
             node: Arc::clone(node),
-            generation: generation.map_err(|error| names.failure(error))?,
+            generation,
             names,
             operation,
             begun,
             first: None,
+            report,
+            said: node.options.log_prompts.then(Vec::new),
         })
+    }
+
+    /// The answer is known to its client by this id.
+    pub fn named(&mut self, id: &str) {
+        self.report.response(id);
     }
 
     /// The model that answers.
@@ -98,6 +119,12 @@ impl Watched {
             operation: self.operation,
             model: &self.generation.model,
         };
+        if let Ok(event) = &event {
+            self.report.event(event);
+            if let Some(said) = &mut self.said {
+                log(said, event);
+            }
+        }
         match &event {
             Ok(
                 Event::Text { .. }
@@ -120,12 +147,31 @@ impl Watched {
         }
         event.map_err(|error| {
             let failure = self.names.failure(error);
-            let code = failure.error.code.as_deref().unwrap_or("_OTHER");
             let metrics = &self.node.metrics;
-            metrics.failed(observed, code, self.begun.elapsed());
+            metrics.failed(observed, failure.code(), self.begun.elapsed());
+            self.report.failed(failure.code());
             failure
         })
     }
+}
+
+/// Gathers what each choice says, and logs it at its end.
+fn log(said: &mut Vec<String>, event: &Event) {
+    let (choice, more) = match event {
+        Event::Text { choice, text, .. } | Event::Reasoning { choice, text } => (*choice, text),
+        Event::ToolCall { choice, name, .. } => (*choice, name),
+        Event::ToolArguments { choice, json, .. } => (*choice, json),
+        Event::Finished { choice, .. } => {
+            let text = said.get(*choice as usize).map_or("", String::as_str);
+            tracing::info!(target: PROMPTS, choice, text, "answer");
+            return;
+        }
+        Event::Started { .. } | Event::Done(_) => return,
+    };
+    if said.len() <= choice as usize {
+        said.resize(choice as usize + 1, String::new());
+    }
+    said[choice as usize].push_str(more);
 }
 
 /// An id for a call of a tool: the prefix that a surface's clients know (`call_`), and 24 letters and digits.

@@ -7,6 +7,7 @@ use axum::http::StatusCode;
 use futures_util::StreamExt;
 use hearth_protocol::error::ApiError;
 
+use crate::answer::PROMPTS;
 use crate::failure::Failure;
 use crate::state::Node;
 
@@ -51,6 +52,10 @@ pub(crate) async fn received(node: &Node, body: Body) -> Result<Vec<u8>, Failure
         let message =
             format!("the body is larger than the {limit} bytes this node accepts; send less");
         return Err(refused(StatusCode::PAYLOAD_TOO_LARGE, message));
+    }
+    if node.options.log_prompts {
+        let text = &*String::from_utf8_lossy(&bytes);
+        tracing::info!(target: PROMPTS, text, "body");
     }
     Ok(bytes)
 }

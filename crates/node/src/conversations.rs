@@ -152,7 +152,7 @@ impl Conversations {
         work: impl FnOnce(&Transaction<'_>) -> Kept<T> + Send + 'static,
     ) -> Kept<T> {
         let store = self.store.clone();
-        let read = tokio::task::spawn_blocking(move || store.read(work)).await;
+        let read = crate::trace::spawn_blocking(move || store.read(work)).await;
         read.unwrap_or_else(|panic| Err(KeepError::Failed(panic.to_string())))
     }
 
@@ -162,7 +162,7 @@ impl Conversations {
         work: impl FnOnce(&Transaction<'_>) -> Kept<T> + Send + 'static,
     ) -> Kept<T> {
         let store = self.store.clone();
-        let written = tokio::task::spawn_blocking(move || store.write(work)).await;
+        let written = crate::trace::spawn_blocking(move || store.write(work)).await;
         written.unwrap_or_else(|panic| Err(KeepError::Failed(panic.to_string())))
     }
 

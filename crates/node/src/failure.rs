@@ -28,6 +28,11 @@ impl Failure {
             error,
         }
     }
+
+    /// Stable name of what went wrong, for counters and traces.
+    pub fn code(&self) -> &str {
+        self.error.code.as_deref().unwrap_or("_OTHER")
+    }
 }
 
 impl From<ApiError> for Failure {

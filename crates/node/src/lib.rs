@@ -11,6 +11,7 @@ mod body;
 mod conversations;
 mod door;
 mod failure;
+mod finished;
 mod health;
 mod machine;
 mod metrics;
@@ -22,6 +23,7 @@ mod page;
 mod share;
 mod state;
 mod stream;
+mod trace;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -38,9 +40,11 @@ use hearth_engine::Engine;
 use hearth_store::{Migration, Store};
 use tracing::Instrument;
 
+pub use crate::finished::{Asked, Finished, Listener};
 pub use crate::machine::machine_report;
 pub use crate::share::Models;
 use crate::state::Shared;
+pub use crate::trace::Place;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The same, as Anthropic's clients look for it.
@@ -69,6 +73,10 @@ pub struct NodeOptions {
     pub store: Option<Store>,
     /// Models on this machine's disk; `None` for a node that keeps none.
     pub models: Option<Models>,
+    /// Hears of every generation that is over.
+    pub listener: Option<Arc<dyn Listener>>,
+    /// Whether requests' bodies and the answers' texts are logged, at `info` under the target `hearth::prompts`.
+    pub log_prompts: bool,
 }
 
 /// A bound node that is not serving yet.
@@ -186,7 +194,7 @@ fn router(node: Shared) -> Router {
         .with_state(node)
 }
 
-/// Gives every request an id, a span and a place in the metrics. Bodies are never logged.
+/// Gives every request an id, a place in a trace, a span and a place in the metrics.
 async fn observe(State(node): State<Shared>, mut request: Request, next: Next) -> Response {
     let begun = Instant::now();
     let route = request
@@ -202,16 +210,20 @@ async fn observe(State(node): State<Shared>, mut request: Request, next: Next) -
         Some(id) => id.to_owned(),
         None => hearth_protocol::id::with_prefix("req", rand::random()),
     };
+    let place = Place::of(request.headers());
+    let trace_id = place.trace_id();
     let span = tracing::info_span!(
         "request",
         id,
+        trace_id,
         method = %request.method(),
         route,
         model = tracing::field::Empty
     );
     let is_anthropics = anthropic::is_ours(request.uri().path());
     request.extensions_mut().insert(RequestId(id.clone()));
-    let mut response = next.run(request).instrument(span.clone()).await;
+    let answering = next.run(request).instrument(span.clone());
+    let mut response = trace::at(place, answering).await;
     let status = response.status().as_u16();
     span.in_scope(|| {
         tracing::debug!(
@@ -221,6 +233,9 @@ async fn observe(State(node): State<Shared>, mut request: Request, next: Next) -
         )
     });
     node.metrics.request(&route, status);
+    if let Ok(trace_id) = HeaderValue::from_str(&trace_id) {
+        response.headers_mut().insert(trace::TRACE_ID, trace_id);
+    }
     if let Ok(id) = HeaderValue::from_str(&id) {
         if is_anthropics {
             let headers = response.headers_mut();
@@ -228,7 +243,7 @@ async fn observe(State(node): State<Shared>, mut request: Request, next: Next) -
         }
         response.headers_mut().insert(REQUEST_ID, id);
     }
-    response
+    trace::spanned(response, span)
 }
 
 async fn unknown(request: Request) -> Response {

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use hearth_engine::Catalogue;
 use hearth_engine::machine::{ModelSize, estimate, measure};
-use hearth_models::catalogue;
+use hearth_models::{Kind, catalogue};
 use hearth_protocol::error::Problem;
 use hearth_protocol::machine::{LikelyModel, Machine, MachineReport};
 
@@ -32,6 +32,7 @@ pub fn machine_report(machine: Option<Machine>, here: &Catalogue) -> MachineRepo
                 kv_bytes_per_token: known.kv_elements() * 2,
             };
             LikelyModel {
+                embeds: known.kind == Kind::Embedding,
                 here: names.contains(&name),
                 name,
                 estimate: estimate(machine, &size),
@@ -79,7 +80,7 @@ pub(crate) async fn remeasure(State(node): State<Shared>, headers: HeaderMap) ->
             ),
         );
     }
-    let outcome = tokio::task::spawn_blocking(|| measure(None, false)).await;
+    let outcome = crate::trace::spawn_blocking(|| measure(None, false)).await;
     match outcome.unwrap_or_else(|error| Err(error.to_string())) {
         Ok(machine) => *measured = Some(machine),
         Err(reason) => {

@@ -31,6 +31,7 @@ use utoipa::OpenApi;
         crate::openai::models::list,
         crate::openai::models::one,
         crate::openai::responses::create,
+        crate::openai::responses::input_tokens,
         crate::openai::responses::retrieve,
         crate::openai::responses::delete,
         crate::openai::responses::cancel,

@@ -85,7 +85,7 @@ pub(crate) async fn list(State(node): State<Shared>) -> Response {
         Ok(models) => models.store.clone(),
         Err(refusal) => return *refusal,
     };
-    match tokio::task::spawn_blocking(move || store.shared()).await {
+    match crate::trace::spawn_blocking(move || store.shared()).await {
         Ok(Ok(shared)) => Json(shared).into_response(),
         Ok(Err(error)) => failed(&error),
         Err(error) => problem(
@@ -230,7 +230,7 @@ fn read_range(text: &str, length: u64) -> Asked {
 /// Reads on a thread that may block, a few pieces ahead of the client. It ends with the client.
 fn stream_file(mut file: File, first: u64, count: u64, permit: OwnedSemaphorePermit) -> Body {
     let (pieces, received) = mpsc::channel::<std::io::Result<Bytes>>(2);
-    tokio::task::spawn_blocking(move || {
+    crate::trace::spawn_blocking(move || {
         let _permit = permit;
         let mut left = count;
         if let Err(error) = file.seek(SeekFrom::Start(first)) {

@@ -1,8 +1,9 @@
 //! Ollama's surface over HTTP: what its clients send, what they get, and what is said when it is wrong.
 #![allow(clippy::unwrap_used)]
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use hearth_models::{ModelStore, Network, Sources};
 use hearth_node::{Models, NodeOptions};
 use hearth_testkit::bert::{Bert, Pooling};
 use hearth_testkit::gguf::{self, Quantisation, Shape};
-use hearth_testkit::hub::Hub;
+use hearth_testkit::hub::{Faults, Hub};
 use hearth_testkit::node::{Reply, TestNode, ember, node_options, options, wait_until};
 use serde_json::{Value, json};
 
@@ -561,16 +562,9 @@ fn texts_become_vectors() {
     assert!(loaded(&node).iter().all(|name| name == "bert:latest"));
 }
 
-#[test]
-fn models_are_pulled_copied_and_deleted() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("tiny.gguf");
-    gguf::write(&file, &Shape::TINY, Quantisation::Q8_0, 5).unwrap();
-    let hub = Hub::start();
-    let bytes = std::fs::read(&file).unwrap();
-    let size = bytes.len() as u64;
-    let digest = hub.add("house/tiny-GGUF", "tiny-Q8_0.gguf", bytes);
-    let store = ModelStore::new(folder.path().join("store"));
+/// A node whose models are in a store under `folder`, which is filled from this hub.
+fn node_with_store(folder: &Path, hub: &Hub) -> (TestNode, ModelStore) {
+    let store = ModelStore::new(folder.join("store"));
     let network = Network {
         hub: hub.url(),
         retries: 0,
@@ -584,15 +578,24 @@ fn models_are_pulled_copied_and_deleted() {
     };
     let mut catalogue = Catalogue::new(None).with_source(Arc::new(source));
     catalogue.register("ember", ember());
-    let models = Some(Models::new(store, network, false));
-    let node = TestNode::serving(
-        catalogue,
-        options(),
-        NodeOptions {
-            models,
-            ..node_options()
-        },
-    );
+    let models = Some(Models::new(store.clone(), network, false));
+    let node = NodeOptions {
+        models,
+        ..node_options()
+    };
+    (TestNode::serving(catalogue, options(), node), store)
+}
+
+#[test]
+fn models_are_pulled_copied_and_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tiny.gguf");
+    gguf::write(&file, &Shape::TINY, Quantisation::Q8_0, 5).unwrap();
+    let hub = Hub::start();
+    let bytes = std::fs::read(&file).unwrap();
+    let size = bytes.len() as u64;
+    let digest = hub.add("house/tiny-GGUF", "tiny-Q8_0.gguf", bytes);
+    let (node, _) = node_with_store(folder.path(), &hub);
     let names = || -> Vec<String> {
         let models = node.get("/api/tags").json()["models"].clone();
         let models = models.as_array().unwrap().iter();
@@ -716,6 +719,40 @@ fn models_are_pulled_copied_and_deleted() {
         status == 501 && message.contains("keeps no models"),
         "{message}"
     );
+}
+
+#[test]
+fn a_client_that_leaves_ends_its_pull() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tiny.gguf");
+    gguf::write(&file, &Shape::TINY, Quantisation::Q8_0, 5).unwrap();
+    let hub = Hub::start();
+    let bytes = std::fs::read(&file).unwrap();
+    let size = bytes.len() as u64;
+    hub.add("house/tiny-GGUF", "tiny-Q8_0.gguf", bytes);
+    hub.set(Faults {
+        hold_after: Some(64 << 10),
+        ..Faults::default()
+    });
+    let (node, store) = node_with_store(folder.path(), &hub);
+    let body = json!({"model": "house/tiny-GGUF:Q8_0"}).to_string();
+    let mut stream = TcpStream::connect(node.address()).unwrap();
+    let (host, length) = (node.address(), body.len());
+    write!(
+        stream,
+        "POST /api/pull HTTP/1.1\r\nHost: {host}\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+    .unwrap();
+    let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
+    assert!(lines.any(|line| line.unwrap().contains("\"completed\"")));
+    drop((lines, stream));
+    // Once nobody works on it any more, what came of it can be removed.
+    wait_until(PATIENCE, "what came is nobody's", || {
+        store.prune().unwrap().freed > 0
+    });
+    hub.set(Faults::default());
+    assert!(hub.sent() < size, "{}", hub.sent());
+    assert!(store.list().unwrap().is_empty());
 }
 
 #[test]
@@ -919,6 +956,35 @@ fn whoever_looks_for_ollama_finds_it() {
     );
     let page = node.visit("/");
     assert!(page.body.contains("<title>Hearth</title>"), "{page:?}");
+    let paths = node.get("/openapi.json").json()["paths"].clone();
+    for route in [
+        "chat",
+        "generate",
+        "embed",
+        "embeddings",
+        "tags",
+        "show",
+        "ps",
+        "version",
+        "pull",
+        "delete",
+        "copy",
+    ] {
+        assert!(paths[format!("/api/{route}")].is_object(), "{route}");
+    }
+    // Pages of other sites get the same refusal as everywhere, in this shape.
+    let mut stream = TcpStream::connect(node.address()).unwrap();
+    write!(
+        stream,
+        "GET /api/tags HTTP/1.1\r\nHost: evil.example\r\nConnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut refused = String::new();
+    stream.read_to_string(&mut refused).unwrap();
+    assert!(
+        refused.starts_with("HTTP/1.1 403 ") && refused.contains("{\"error\":\"the Host"),
+        "{refused}"
+    );
     for path in ["/", "/api/tags", "/api/version"] {
         let mut stream = TcpStream::connect(node.address()).unwrap();
         let host = node.address();

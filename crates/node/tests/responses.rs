@@ -380,6 +380,15 @@ fn a_chain_of_answers_is_the_conversation_sent_at_once() {
         json!({"previous_response_id": first["id"], "input": "and why", "instructions": "be kind"}),
     );
     assert_eq!(chained["previous_response_id"], first["id"]);
+    let asked =
+        json!({"previous_response_id": first["id"], "input": "and why", "instructions": "be kind"});
+    let counted = node
+        .post(&format!("{RESPONSES}/input_tokens"), asked.to_string())
+        .json();
+    assert_eq!(
+        counted,
+        json!({"object": "response.input_tokens", "input_tokens": chained["usage"]["input_tokens"]})
+    );
     let input = |answer: Value| json!([{"role": "user", "content": "what is hearth"}, answer, {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "and why"}]}]);
     let at_once = answered(
         &node,

@@ -427,7 +427,6 @@ fn the_other_routes_answer() {
     let metrics = node.get("/metrics").body;
     for name in [
         "hearth_http_requests_total{",
-        "gen_ai_server_time_to_first_token_seconds_bucket",
         "hearth_slots{model=\"ember\"} 4",
         "hearth_resident_memory_bytes",
     ] {
@@ -614,7 +613,7 @@ fn the_chunks_of_a_chat_stream() {
 
     data: {"id":"ID","object":"chat.completion.chunk","created":#,"model":"ember","system_fingerprint":"hearth-0.0.0","choices":[{"index":0,"delta":{},"logprobs":null,"finish_reason":"stop"}],"usage":null}
 
-    data: {"id":"ID","object":"chat.completion.chunk","created":#,"model":"ember","system_fingerprint":"hearth-0.0.0","choices":[],"usage":{"prompt_tokens":#,"completion_tokens":1,"total_tokens":#,"prompt_tokens_details":{"cached_tokens":#}}}
+    data: {"id":"ID","object":"chat.completion.chunk","created":#,"model":"ember","system_fingerprint":"hearth-0.0.0","choices":[],"usage":{"prompt_tokens":#,"completion_tokens":1,"total_tokens":#,"prompt_tokens_details":{"cached_tokens":#},"completion_tokens_details":{"reasoning_tokens":0}}}
 
     data: [DONE]
     "#);

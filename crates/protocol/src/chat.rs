@@ -264,6 +264,7 @@ pub enum ReasoningEffort {
     /// As long as it wants.
     High,
     /// As long as it wants.
+    #[serde(alias = "max")]
     XHigh,
 }
 

@@ -52,6 +52,8 @@ pub enum Fit {
 pub struct LikelyModel {
     /// The name that `hearth pull` takes.
     pub name: String,
+    /// Whether it embeds texts and so gives no answers.
+    pub embeds: bool,
     /// Whether it is on this machine already.
     pub here: bool,
     /// How it is likely to do.

@@ -162,6 +162,15 @@ pub struct OutputTokensDetails {
     pub reasoning_tokens: u32,
 }
 
+/// How many tokens a question has.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub struct InputTokens {
+    /// Always `response.input_tokens`.
+    pub object: &'static str,
+    /// Tokens of the prompt.
+    pub input_tokens: u32,
+}
+
 /// A stored conversation; its items are asked for on their own.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Conversation {

@@ -59,6 +59,8 @@ async fn run(path: String) -> Result<(), String> {
         head_timeout: std::time::Duration::from_secs(30),
         store: None,
         models: None,
+        listener: None,
+        log_prompts: false,
     };
     let door = SocketAddr::from(([127, 0, 0, 1], 0));
     let node = Node::bind(door, engine.clone(), options)

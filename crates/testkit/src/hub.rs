@@ -62,10 +62,13 @@ pub struct Seen {
     pub authorization: Option<String>,
 }
 
+/// Path and bytes of a file.
+type Stored = (String, Arc<Vec<u8>>);
+
 #[derive(Default)]
 struct Books {
     /// Files by repository, in the order in which they were added.
-    files: HashMap<String, Vec<(String, Arc<Vec<u8>>)>>,
+    files: HashMap<String, Vec<Stored>>,
     faults: Faults,
     seen: Vec<Seen>,
     /// Bytes of files that went out.

@@ -38,6 +38,8 @@ pub fn node_options() -> NodeOptions {
         head_timeout: Duration::from_secs(30),
         store: None,
         models: None,
+        listener: None,
+        log_prompts: false,
     }
 }
 
@@ -169,12 +171,19 @@ impl TestNode {
     /// # Panics
     /// If the node does not answer.
     pub fn post(&self, path: &str, body: impl AsRef<[u8]>) -> Reply {
-        Reply::read(
-            self.agent
-                .post(self.url(path))
-                .content_type("application/json")
-                .send(body.as_ref()),
-        )
+        self.post_with(path, &[], body)
+    }
+
+    /// As [`TestNode::post`], with more headers.
+    ///
+    /// # Panics
+    /// If the node does not answer.
+    pub fn post_with(&self, path: &str, headers: &[(&str, &str)], body: impl AsRef<[u8]>) -> Reply {
+        let mut request = self.agent.post(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Reply::read(request.content_type("application/json").send(body.as_ref()))
     }
 
     /// What the node says of itself.

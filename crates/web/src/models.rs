@@ -86,7 +86,7 @@ fn measured(machine: &Machine) -> Markup {
 }
 
 fn table(models: &[LikelyModel]) -> Markup {
-    let fits = |model: &&LikelyModel| model.estimate.fit != Fit::No;
+    let fits = |model: &&LikelyModel| model.estimate.fit != Fit::No && !model.embeds;
     let most = models.iter().filter(fits).map(|model| model.estimate.decode);
     let most = most.fold(1.0, f64::max);
     html! {
@@ -108,8 +108,12 @@ fn table(models: &[LikelyModel]) -> Markup {
                                 td.number { "–" } td.number { "–" } td.bars {}
                             } @else {
                                 td.number { (speed(model.estimate.prefill)) }
-                                td.number { (speed(model.estimate.decode)) }
-                                td.bars { (bar(model.estimate.decode / most)) }
+                                @if model.embeds {
+                                    td.number { "embeds" } td.bars {}
+                                } @else {
+                                    td.number { (speed(model.estimate.decode)) }
+                                    td.bars { (bar(model.estimate.decode / most)) }
+                                }
                             }
                         }
                     }

@@ -312,9 +312,7 @@ impl Writer<'_> {
                 let whole = self.whole(at, tool);
                 format!("{} gap {id} {tag} gap {whole}", literal(&tool.name))
             }
-            CallFormat::Parameters {
-                named, tail, key, ..
-            } => {
+            CallFormat::Parameters { named, tail, .. } => {
                 let arguments = match Parameter::of(tool) {
                     None => self.whole(at, tool),
                     Some(all) => {
@@ -323,7 +321,6 @@ impl Writer<'_> {
                         all.collect::<Vec<_>>().join(" ")
                     }
                 };
-                let _ = key;
                 format!(
                     "{} {arguments} {}",
                     literal(&(tool.name.clone() + named)),
@@ -377,8 +374,11 @@ impl Writer<'_> {
                 format!("@{name} {}", literal(done))
             }
             Written::Choice(choices) => {
-                let choices: Vec<String> = choices.iter().map(|choice| literal(choice)).collect();
-                format!("({}) {}", choices.join(" | "), literal(done))
+                let choices: Vec<String> = choices.iter().map(|choice| escaped(choice)).collect();
+                let terminal = name.to_uppercase();
+                let choices = choices.join("|");
+                self.rules.push(format!("{terminal}: /{choices}/"));
+                format!("{terminal} {}", literal(done))
             }
             Written::Text {
                 nullable,

@@ -83,7 +83,7 @@ impl Parameter {
             .get("additionalProperties")
             .is_none_or(|more| *more == false);
         let object = schema.get("type").is_none_or(|kind| kind == "object");
-        if !schema.keys().all(known) || !closed || !object {
+        if !schema.keys().all(known) || !closed || !object || refers_outside(schema) {
             return None;
         }
         let required: Vec<&str> = match schema.get("required") {
@@ -114,6 +114,21 @@ impl Parameter {
         });
         each.collect()
     }
+}
+
+/// Whether anything in a schema refers to what a value by itself does not bring with it.
+fn refers_outside(schema: &Map<String, Value>) -> bool {
+    let brought =
+        |place: &str| place.starts_with("#/$defs/") || place.starts_with("#/definitions/");
+    schema.iter().any(|(word, value)| match value {
+        Value::String(place) => word == "$ref" && !brought(place),
+        Value::Object(inner) => refers_outside(inner),
+        Value::Array(all) => {
+            let mut inner = all.iter().filter_map(Value::as_object);
+            inner.any(refers_outside)
+        }
+        _ => false,
+    })
 }
 
 impl Written {

@@ -246,7 +246,7 @@ fn leaves() -> impl Strategy<Value = Value> {
         1 => prop::sample::select(vec![
             json!({}), json!(true), json!(false), json!({"kind": "made up"}), json!({"type": "nonsense"}), json!({"type": 3}),
             json!({"type": "string", "maxlength": 2}), json!({"not": {"type": "string"}}), json!({"enum": []}), json!(null), json!([1]),
-            json!({"type": "string", "minLength": -1}), json!({"type": "string", "default": 5, "x-order": 1}),
+            json!({"type": "string", "minLength": -1}), json!({"type": "string", "pattern": "^[ab]{2}$", "minLength": 5}), json!({"type": "integer", "enum": ["x"]}), json!({"type": "string", "default": 5, "x-order": 1}),
         ]),
     ]
 }
@@ -391,45 +391,65 @@ fn very_deep_and_very_wide_schemas_bring_nothing_down() {
             _ => json!({"type": "array", "items": inner}),
         })
     };
-    let wide: Map<String, Value> = (0..400)
-        .map(|n| (format!("field_{n}"), json!({"type": "string"})))
-        .collect();
-    let shapes = vec![
-        deep(41),
-        deep(121),
-        json!({"type": "object", "properties": wide}),
-    ];
+    let wide = (0..400).map(|n| (format!("field_{n}"), json!({"type": "string"})));
+    let wide = json!({"type": "object", "properties": wide.collect::<Map<_, _>>()});
+    let shapes = vec![deep(41), deep(121), wide];
     let work = move || {
         for kind in ALL.iter() {
+            let all = |names: usize, shape: &Value, strict| Tools {
+                definitions: (0..names)
+                    .map(|n| Tool {
+                        name: format!("tool_{n}"),
+                        parameters: Some(shape.clone()),
+                        strict,
+                        ..Tool::default()
+                    })
+                    .collect(),
+                choice: ToolChoice::Required,
+                single: true,
+            };
             for shape in &shapes {
-                let tool = |strict| Tool {
-                    name: "do_it".into(),
-                    parameters: Some(shape.clone()),
-                    strict,
-                    ..Tool::default()
-                };
                 for strict in [true, false] {
-                    let tools = Tools {
-                        definitions: vec![tool(strict)],
-                        ..Tools::default()
-                    };
-                    let form = compile(kind, &kind.words[0], &tools, &Constraint::None);
-                    assert!(strict || form.is_ok(), "{}: {form:?}", kind.name);
+                    check(&all(1, shape, strict), kind, 2);
                 }
             }
+            let shape = json!({"type": "object", "properties": {"a": {"type": "integer"}}});
+            let tools = all(300, &shape, true);
+            let form = compile(kind, &kind.words[0], &tools, &Constraint::None).unwrap();
+            assert!(
+                walk(kind, &kind.words[0], &form, 5).is_some(),
+                "{}",
+                kind.name
+            );
         }
     };
-    thread::Builder::new()
-        .stack_size(STACK)
-        .spawn(work)
-        .unwrap()
-        .join()
-        .unwrap();
-    // What is enforced says that nothing else may be there.
-    let plain = Tool {
-        parameters: Some(json!({"properties": {}})),
-        ..Tool::default()
+    let thread = thread::Builder::new().stack_size(STACK);
+    thread.spawn(work).unwrap().join().unwrap();
+}
+
+/// What is enforced says that nothing else may be there.
+#[test]
+fn arguments_are_closed_unless_their_schema_says_more() {
+    let enforced = |parameters: Value| {
+        dialect::arguments(&Tool {
+            parameters: Some(parameters),
+            ..Tool::default()
+        })
     };
-    let closed = json!({"properties": {}, "type": "object", "additionalProperties": false});
-    assert_eq!(dialect::arguments(&plain), Constraint::JsonSchema(closed));
+    for (given, taken) in [
+        (
+            json!({"properties": {}}),
+            json!({"properties": {}, "type": "object", "additionalProperties": false}),
+        ),
+        (
+            json!({"type": ["object", "null"], "additionalProperties": true}),
+            json!({"type": "object", "additionalProperties": true}),
+        ),
+        (
+            json!({"type": "string"}),
+            json!({"allOf": [{"type": "string"}, {"type": "object"}]}),
+        ),
+    ] {
+        assert_eq!(enforced(given), Constraint::JsonSchema(taken));
+    }
 }

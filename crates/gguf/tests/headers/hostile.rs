@@ -420,6 +420,47 @@ fn experts_that_do_not_fit_together() {
 }
 
 #[test]
+fn latent_attention_that_does_not_fit_together() {
+    let keys = [
+        ("rope.dimension_count", 16),
+        ("attention.head_count_kv", 1),
+        ("attention.kv_lora_rank", 32),
+        ("attention.key_length", 48),
+        ("attention.value_length", 32),
+        ("attention.key_length_mla", 24),
+    ];
+    let name = |key: &str| format!("deepseek2.{key}");
+    let model = keys.iter().fold(
+        Gguf::model()
+            .with("general.architecture", Data::text("deepseek2"))
+            .with("deepseek2.block_count", Data::U32(2))
+            .with("deepseek2.context_length", Data::U32(512))
+            .with("deepseek2.embedding_length", Data::U32(64))
+            .with("deepseek2.attention.head_count", Data::U32(4)),
+        |file, (key, value)| file.with(&name(key), Data::U32(*value)),
+    );
+    File::parse(&model.bytes()).unwrap();
+    for key in [
+        "rope.dimension_count",
+        "attention.head_count_kv",
+        "attention.key_length",
+    ] {
+        let without = model.clone().without(&name(key));
+        refused(&without.bytes(), &[&name(key), "is missing"]);
+    }
+    for (key, wrong) in [
+        ("attention.head_count_kv", 2),
+        ("attention.key_length", 64),
+        ("attention.value_length", 16),
+        ("attention.key_length_mla", 16),
+        ("nextn_predict_layers", 2),
+    ] {
+        let changed = model.clone().with(&name(key), Data::U32(wrong));
+        refused(&changed.bytes(), &[&format!("`{}` is {wrong}", name(key))]);
+    }
+}
+
+#[test]
 fn divisors_and_words_that_must_be_known() {
     refused_with(
         "llama.rope.scaling.type",

@@ -293,7 +293,7 @@ fn show_machine(report: &MachineReport, screen: &Screen) {
     let most = report
         .models
         .iter()
-        .filter(|model| model.estimate.fit != Fit::No)
+        .filter(|model| model.estimate.fit != Fit::No && !model.embeds)
         .map(|model| model.estimate.decode)
         .fold(1.0, f64::max);
     let mut rows = vec![
@@ -313,7 +313,7 @@ fn show_machine(report: &MachineReport, screen: &Screen) {
             true => format!("~{} tokens/s", rounded(value)),
             false => "-".into(),
         };
-        let bar = match speed {
+        let bar = match speed && !model.embeds {
             true => "▇".repeat((likely.decode / most * 24.0).ceil() as usize),
             false => String::new(),
         };
@@ -321,7 +321,10 @@ fn show_machine(report: &MachineReport, screen: &Screen) {
             format!("{}{here}", model.name),
             show_size(likely.bytes),
             fits.into(),
-            figure(likely.decode),
+            match model.embeds {
+                true => "embeds".into(),
+                false => figure(likely.decode),
+            },
             figure(likely.prefill),
             bar,
         ]);

@@ -4,14 +4,12 @@
 //! The address answers with a release, or a list of releases, as JSON. A release has `version` and `url`, or the names
 //! that GitHub's interface for releases gives them, `tag_name` and `html_url`. Drafts and pre-releases do not count.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use semver::Version;
 use serde::Deserialize;
 use serde_json::json;
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use super::Context;
 use crate::config::Key;
@@ -137,27 +135,12 @@ fn ask(url: &str, patience: Duration) -> Result<String, String> {
     let agent: ureq::Agent = ureq::Agent::config_builder()
         .timeout_global(Some(patience))
         .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")))
-        .tls_config(tls())
+        .tls_config(crate::network::tls())
         .build()
         .into();
     let mut response = agent.get(url).call().map_err(|error| error.to_string())?;
     let body = response.body_mut().with_config().limit(LIMIT);
     body.read_to_string().map_err(|error| error.to_string())
-}
-
-/// Encryption with the certificate authorities that this system trusts.
-fn tls() -> TlsConfig {
-    let found = rustls_native_certs::load_native_certs();
-    let roots: Vec<Certificate<'static>> = found
-        .certs
-        .iter()
-        .map(|der| Certificate::from_der(der).to_owned())
-        .collect();
-    TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build()
 }
 
 /// One release as it is listed.

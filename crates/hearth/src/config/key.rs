@@ -50,6 +50,10 @@ pub enum Key {
     LogFileSize,
     /// Log files kept.
     LogFiles,
+    /// Whether prompts and answers are logged.
+    LogPrompts,
+    /// Where traces are sent.
+    OtlpEndpoint,
     /// Where the releases are listed.
     UpdateUrl,
     /// Whether `hearth up` asks there.
@@ -61,7 +65,7 @@ type Names = (&'static str, &'static str, &'static str, &'static str);
 
 impl Key {
     /// All of them, in the order people see them.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::Host,
         Self::Home,
         Self::Model,
@@ -85,6 +89,8 @@ impl Key {
         Self::LogFormat,
         Self::LogFileSize,
         Self::LogFiles,
+        Self::LogPrompts,
+        Self::OtlpEndpoint,
         Self::UpdateUrl,
         Self::UpdateCheck,
     ];
@@ -214,6 +220,18 @@ impl Key {
                 "log-files",
                 "a number from 1 to 100",
             ),
+            Self::LogPrompts => (
+                "log_prompts",
+                "HEARTH_LOG_PROMPTS",
+                "log-prompts",
+                "on or off",
+            ),
+            Self::OtlpEndpoint => (
+                "otlp_endpoint",
+                "HEARTH_OTLP_ENDPOINT",
+                "otlp-endpoint",
+                "`none`, or an address such as http://127.0.0.1:4318",
+            ),
             Self::UpdateUrl => (
                 "update_url",
                 "HEARTH_UPDATE_URL",
@@ -241,7 +259,11 @@ impl Key {
 
     /// Environment variable of another program that means the same; ours wins.
     pub fn borrowed_variable(self) -> Option<&'static str> {
-        (self == Self::Hub).then_some("HF_ENDPOINT")
+        match self {
+            Self::Hub => Some("HF_ENDPOINT"),
+            Self::OtlpEndpoint => Some("OTEL_EXPORTER_OTLP_ENDPOINT"),
+            _ => None,
+        }
     }
 
     /// Flag without its dashes.

@@ -97,6 +97,8 @@ fn every_setting_can_come_from_the_file_the_environment_and_a_flag() {
         (Key::LogFormat, "json"),
         (Key::LogFileSize, "1MiB"),
         (Key::LogFiles, "3"),
+        (Key::LogPrompts, "on"),
+        (Key::OtlpEndpoint, "http://127.0.0.1:4318"),
         (Key::UpdateUrl, "https://hearth.example/releases.json"),
         (Key::UpdateCheck, "on"),
     ];
@@ -217,6 +219,21 @@ fn the_hub_of_other_programs_counts_where_ours_is_not_said() {
 }
 
 #[test]
+fn the_collector_of_other_programs_counts_where_ours_is_not_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let collector = |environment: &[(&'static str, &str)]| {
+        let config = sources(folder.path(), None, environment, &[]).resolve();
+        config.unwrap().otlp_endpoint
+    };
+    let theirs = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector.lan:4318/");
+    let off = ("HEARTH_OTLP_ENDPOINT", "none");
+    assert_eq!(collector(&[]), None);
+    let expected = Some("http://collector.lan:4318/".to_owned());
+    assert_eq!(collector(&[theirs]), expected);
+    assert_eq!(collector(&[theirs, off]), None);
+}
+
+#[test]
 fn a_file_that_was_named_must_exist_and_the_usual_one_need_not() {
     let folder = tempfile::tempdir().unwrap();
     let mut missing = sources(folder.path(), None, &[], &[]);
@@ -292,6 +309,8 @@ fn defaults_are_shown_as_documented() {
         "log_format = text (default)",
         "log_file_size = 10MiB (default)",
         "log_files = 5 (default)",
+        "log_prompts = off (default)",
+        "otlp_endpoint = none (default)",
         "update_url = none (default)",
         "update_check = off (default)",
     ];

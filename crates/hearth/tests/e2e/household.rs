@@ -53,8 +53,10 @@ impl Household {
     pub fn command<A: AsRef<OsStr>>(&self, arguments: &[A]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_hearth"));
         for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HEARTH_") || name == "OLLAMA_HOST" {
-                command.env_remove(name);
+            let text = name.to_string_lossy();
+            let foreign = ["HEARTH_", "HF_", "OTEL_"];
+            if foreign.iter().any(|one| text.starts_with(one)) || text == "OLLAMA_HOST" {
+                command.env_remove(&name);
             }
         }
         command

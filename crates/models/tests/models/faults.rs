@@ -31,7 +31,7 @@ fn cut_connections_are_taken_up_where_they_broke() {
 fn a_network_that_stays_broken_is_given_up_and_what_came_is_kept() {
     let house = House::new();
     house.hub.set(Faults {
-        dies_after: Some(300_000),
+        dies_after: Some(200_000),
         ..Faults::default()
     });
     let error = house.pull(REPO).unwrap_err();
@@ -52,7 +52,7 @@ fn a_server_without_ranges_works_and_a_cut_begins_anew() {
     let house = House::new();
     house.hub.set(Faults {
         no_ranges: true,
-        cuts: Some((300_000, 2)),
+        cuts: Some((200_000, 2)),
         ..Faults::default()
     });
     let model = house.pull(REPO).unwrap().model;
@@ -92,7 +92,7 @@ fn what_an_earlier_pull_left_damaged_is_fetched_anew() {
     };
     // The first parts come, then the server fails for good.
     house.hub.set(Faults {
-        hold_after: Some(150_000),
+        hold_after: Some(110_000),
         ..Faults::default()
     });
     let cancel = hearth_models::Cancel::new();
@@ -293,7 +293,7 @@ fn a_model_that_does_not_fit_on_the_disk_is_refused_before_the_first_byte() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn any_mixture_of_faults_ends_with_the_right_file(

@@ -18,11 +18,18 @@ pub const CHUNK: u64 = 32 << 10;
 /// Longer than anything here takes on a slow machine.
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
+/// Smaller than the kit's smallest: what happens to a file does not depend on its content.
+const SHAPE: Shape = Shape {
+    layers: 1,
+    vocabulary: 768,
+    ..Shape::TINY
+};
+
 /// Bytes of a tiny model whose weights follow from the seed.
 pub fn tiny(quantisation: Quantisation, seed: u64) -> Vec<u8> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
-    write(&path, &Shape::TINY, quantisation, seed).unwrap();
+    write(&path, &SHAPE, quantisation, seed).unwrap();
     std::fs::read(path).unwrap()
 }
 
@@ -32,7 +39,7 @@ pub fn usual() -> &'static [u8] {
     USUAL.get_or_init(|| tiny(Quantisation::Q4KM, 1))
 }
 
-/// A hub with the usual model in two quantisations, and an empty store.
+/// A hub with the usual model, and an empty store.
 pub struct House {
     pub hub: Hub,
     pub store: ModelStore,
@@ -44,8 +51,15 @@ impl House {
         let hub = Hub::start();
         hub.add(REPO, "README.md", b"hello".to_vec());
         hub.add(REPO, "tiny-Q4_K_M.gguf", usual().to_vec());
-        hub.add(REPO, "tiny-Q8_0.gguf", tiny(Quantisation::Q8_0, 1));
         Self::with(hub)
+    }
+
+    /// With the model in a second quantisation.
+    pub fn with_two() -> Self {
+        let house = Self::new();
+        let larger = tiny(Quantisation::Q8_0, 1);
+        house.hub.add(REPO, "tiny-Q8_0.gguf", larger);
+        house
     }
 
     pub fn with(hub: Hub) -> Self {

@@ -182,7 +182,7 @@ fn damage_is_found_and_the_next_pull_repairs_it() {
 
 #[test]
 fn pruning_leaves_what_is_used_and_counts_what_it_removes() {
-    let house = House::new();
+    let house = House::with_two();
     assert_eq!(house.store.prune().unwrap(), Default::default());
     let model = house.pull(REPO).unwrap().model;
     let other = house.pull("org/tiny-GGUF:Q8_0").unwrap().model;

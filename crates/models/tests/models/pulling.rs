@@ -72,7 +72,7 @@ fn what_is_here_is_not_fetched_again() {
 
 #[test]
 fn a_quantisation_can_be_chosen_and_a_wrong_one_is_answered_with_those_there_are() {
-    let house = House::new();
+    let house = House::with_two();
     let model = house.pull("org/tiny-GGUF:q8_0").unwrap().model;
     assert_eq!(model.name, "hf:org/tiny-GGUF:Q8_0");
     let model = house.pull("org/tiny-GGUF:tiny-Q8_0.gguf").unwrap().model;
@@ -118,7 +118,7 @@ fn a_short_name_is_looked_up_in_the_catalogue() {
 
 #[test]
 fn a_list_over_several_pages_is_read_to_its_end() {
-    let house = House::new();
+    let house = House::with_two();
     house.hub.set(Faults {
         page: Some(1),
         ..Faults::default()
@@ -251,7 +251,7 @@ fn two_pulls_of_one_model_fetch_it_once() {
 fn a_cancelled_pull_returns_and_the_next_goes_on() {
     let house = House::new();
     house.hub.set(Faults {
-        hold_after: Some(200_000),
+        hold_after: Some(120_000),
         ..Faults::default()
     });
     let cancel = Cancel::new();

@@ -79,7 +79,7 @@ async fn answer(node: &Shared, id: &RequestId, body: Body) -> Result<Response, F
         return Err(ApiError::invalid(Some(param.into()), message).into());
     };
     let asked = engine_request(&request)?;
-    let answer = Watched::ask(node, request.model.as_deref(), asked, NAMES, begun).await?;
+    let mut answer = Watched::ask(node, request.model.as_deref(), asked, NAMES, begun).await?;
     let head = Head {
         id: call_id("msg_"),
         model: answer.model().to_owned(),
@@ -88,6 +88,7 @@ async fn answer(node: &Shared, id: &RequestId, body: Body) -> Result<Response, F
             .thinking
             .is_none_or(|thinking| thinking.display != Some(ThinkingDisplay::Omitted)),
     };
+    answer.named(&head.id);
     tracing::Span::current().record("model", &head.model);
     if request.stream == Some(true) {
         let events = MessageEvents::new(head, id.0.clone());

@@ -117,7 +117,7 @@ async fn answer(
         inputs: asked.texts.into_iter().map(EmbedInput::Text).collect(),
         dimensions: asked.dimensions,
     };
-    let vectors = node.engine.embed(Some(&source.name), request).await;
+    let vectors = crate::finished::embed(node, Some(&source.name), request).await;
     let vectors = vectors.map_err(|error| {
         let mut failure = Failure::from(error);
         // The engine counts texts from 0.

@@ -69,7 +69,7 @@ pub(super) async fn of(node: &Shared, source: &ModelSource) -> Arc<Facts> {
 /// The facts of these models, in their order.
 pub(super) async fn all(node: &Shared, sources: Vec<ModelSource>) -> Vec<Arc<Facts>> {
     let node = Arc::clone(node);
-    let reading = tokio::task::spawn_blocking(move || {
+    let reading = crate::trace::spawn_blocking(move || {
         let facts = sources
             .iter()
             .map(|source| node.facts.of(&node.engine, source));

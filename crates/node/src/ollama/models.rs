@@ -80,7 +80,7 @@ pub(crate) async fn show(State(node): State<Shared>, body: Body) -> Result<Json<
     let source = node.engine.catalogue().resolve(Some(request.model()?))?;
     let facts = facts::of(&node, &source).await;
     let verbose = request.verbose == Some(true);
-    let shown = tokio::task::spawn_blocking(move || shown(&source, &facts, verbose));
+    let shown = crate::trace::spawn_blocking(move || shown(&source, &facts, verbose));
     let shown = shown.await.unwrap_or_else(|error| Err(error.to_string()));
     shown.map(Json).map_err(|reason| {
         let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;

@@ -55,7 +55,7 @@ async fn blocking<T: Send + 'static>(
     name: &str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Refusal> {
-    match tokio::task::spawn_blocking(work).await {
+    match crate::trace::spawn_blocking(work).await {
         Ok(done) => done.map_err(|error| Refusal::of_store(&error, name)),
         Err(error) => Err(Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -196,7 +196,7 @@ impl Pulling {
         let (told, steps) = mpsc::unbounded_channel();
         let (models, cancel) = (models.clone(), Cancel::default());
         let given_up = cancel.clone();
-        tokio::task::spawn_blocking(move || {
+        crate::trace::spawn_blocking(move || {
             let mut hear = |progress: &hearth_models::Progress| {
                 // Who asked may have gone; then it is cancelled, too.
                 let _ = told.send(Ok(progress.clone()));

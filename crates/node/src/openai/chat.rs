@@ -36,8 +36,9 @@ pub(crate) async fn chat(State(node): State<Shared>, body: Body) -> Result<Respo
     request.check()?;
     let asked = engine_request(&request)?;
     let model = request.model.as_deref();
-    let answer = Watched::ask(&node, model, asked, names(&request), begun).await?;
+    let mut answer = Watched::ask(&node, model, asked, names(&request), begun).await?;
     let head = Head::new(&node, "chatcmpl", answer.model());
+    answer.named(&head.id);
     let logprobs = request.logprobs == Some(true);
     if request.stream == Some(true) {
         let chunks = ChatChunks::new(&head, &request);

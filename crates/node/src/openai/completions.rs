@@ -52,6 +52,7 @@ pub(crate) async fn completions(
     }
     let model = answers.first().map(Watched::model).unwrap_or_default();
     let head = Head::new(&node, "cmpl", model);
+    answers.iter_mut().for_each(|answer| answer.named(&head.id));
     let mut writer = Writer::new(head, &request);
     if request.stream == Some(true) {
         return Ok(stream::respond(answers, writer));

@@ -15,6 +15,7 @@ use hearth_protocol::parse;
 
 use crate::body::received;
 use crate::failure::Failure;
+use crate::finished;
 use crate::state::Shared;
 
 /// Embeds texts.
@@ -37,7 +38,7 @@ pub(crate) async fn embeddings(
         inputs: inputs(request.input),
         dimensions: request.dimensions,
     };
-    let answer = node.engine.embed(request.model.as_deref(), asked).await;
+    let answer = finished::embed(&node, request.model.as_deref(), asked).await;
     let answer = answer.map_err(|error| failure(error, single))?;
     tracing::Span::current().record("model", &answer.model);
     node.metrics.embedded(&answer.model, answer.prompt_tokens);

@@ -54,19 +54,12 @@ const NAMES: Names = Names {
     (status = 503, description = "the model is loading; see Retry-After, `progress` and `eta`", body = ErrorBody)))]
 pub(crate) async fn create(State(node): State<Shared>, body: Body) -> Result<Response, Failure> {
     let begun = Instant::now();
-    let request: ResponsesRequest = parse::body(&received(&node, body).await?)?;
-    request.check()?;
-    let asked = asked(&node, &request).await?;
-    let before = before(&node, &request).await?;
-    if request.conversation.is_some() {
-        refuse_again(&before, &asked)?;
-    }
-    let messages = prompt::messages(request.instructions.as_deref(), &before, &asked)?;
-    let engine_request = engine_request(&request, messages)?;
+    let (request, asked, wanted) = prepared(&node, body).await?;
     let model = request.model.as_deref();
-    let mut answer = Watched::ask(&node, model, engine_request, NAMES, begun).await?;
+    let mut answer = Watched::ask(&node, model, wanted, NAMES, begun).await?;
     tracing::Span::current().record("model", answer.model());
     let mut writer = Writer::new(&node, &request, answer.model(), asked);
+    answer.named(&writer.response.id);
     if request.stream == Some(true) {
         return Ok(stream::respond(vec![answer], writer));
     }
@@ -81,6 +74,40 @@ pub(crate) async fn create(State(node): State<Shared>, body: Body) -> Result<Res
     Ok(Json(writer.response).into_response())
 }
 
+/// Says how many tokens a question has; nothing is generated or stored.
+#[utoipa::path(post, path = "/v1/responses/input_tokens", tag = "openai", request_body = ResponsesRequest, responses(
+    (status = 200, body = wire::InputTokens),
+    (status = 400, description = "a field is wrong (`param` names it)", body = ErrorBody),
+    (status = 404, description = "no such model, conversation or item", body = ErrorBody)))]
+pub(crate) async fn input_tokens(
+    State(node): State<Shared>,
+    body: Body,
+) -> Result<Json<wire::InputTokens>, Failure> {
+    let (request, _, wanted) = prepared(&node, body).await?;
+    let counted = node.engine.count(request.model.as_deref(), wanted).await;
+    Ok(Json(wire::InputTokens {
+        object: "response.input_tokens",
+        input_tokens: counted.map_err(|error| NAMES.failure(error))?,
+    }))
+}
+
+/// The request as it came, what it asks now, and what it asks of the engine.
+async fn prepared(
+    node: &Node,
+    body: Body,
+) -> Result<(ResponsesRequest, Vec<Item>, Request), Failure> {
+    let request: ResponsesRequest = parse::body(&received(node, body).await?)?;
+    request.check()?;
+    let asked = asked(node, &request).await?;
+    let before = before(node, &request).await?;
+    if request.conversation.is_some() {
+        refuse_again(&before, &asked)?;
+    }
+    let messages = prompt::messages(request.instructions.as_deref(), &before, &asked)?;
+    let wanted = engine_request(&request, messages)?;
+    Ok((request, asked, wanted))
+}
+
 /// The routes of answers and conversations.
 pub(crate) fn routes() -> Router<Shared> {
     let conversation = get(retrieve_conversation)
@@ -88,6 +115,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .delete(delete_conversation);
     Router::new()
         .route("/v1/responses", post(create))
+        .route("/v1/responses/input_tokens", post(input_tokens))
         .route("/v1/responses/{id}", get(retrieve).delete(delete))
         .route("/v1/responses/{id}/cancel", post(cancel))
         .route("/v1/responses/{id}/input_items", get(input_items))

@@ -1,5 +1,6 @@
 //! `hearth models show`: what a model's files say about it.
 
+use std::io::IsTerminal;
 use std::path::Path;
 
 use clap::Args;
@@ -47,7 +48,12 @@ pub fn run(context: &Context, args: &ShowArgs) -> Outcome {
             Failure::new(format!("`{}` has no chat template", shown.name))
                 .fix("ChatML is used for it")
         })?;
-        println(template.trim_end_matches('\n'));
+        let template = template.trim_end_matches('\n');
+        // It comes from strangers, and a terminal obeys what it is shown.
+        match std::io::stdout().is_terminal() {
+            true => println(&harmless(template)),
+            false => println(template),
+        }
     } else if args.metadata {
         for (key, value) in &shown.metadata {
             println(&format!("{} {value}", screen.dim(&format!("{key} ="))));
@@ -73,6 +79,16 @@ fn find(context: &Context, name: &str) -> Outcome<Shown> {
         ember::materialise(&context.config.home)?;
     }
     Ok(Shown::of_file(&source.name, Path::new(&source.path))?)
+}
+
+/// Text in which control characters, but for line ends and tabs, are spelled out.
+fn harmless(text: &str) -> String {
+    let spell = |letter: char| match letter {
+        '\n' | '\t' => letter.to_string(),
+        letter if letter.is_control() => letter.escape_debug().to_string(),
+        letter => letter.to_string(),
+    };
+    text.chars().map(spell).collect()
 }
 
 fn as_json(shown: &Shown) -> serde_json::Value {

@@ -90,6 +90,8 @@ def chain():
     at_once = client.responses.create(**{**BASE, "input": history})
     assert second.usage.input_tokens == at_once.usage.input_tokens
     assert second.previous_response_id == first.id
+    counted = client.responses.input_tokens.count(model="ember", input=history)
+    assert counted.input_tokens == at_once.usage.input_tokens
 
 
 def stored():

@@ -1,0 +1,263 @@
+//! Models from a hub and from each other's stores, as people fetch, look at, use and remove them.
+
+use std::process::Stdio;
+
+use hearth_testkit::gguf::{Quantisation, Shape, write};
+use hearth_testkit::hub::{Faults, Hub};
+use serde_json::Value;
+
+use crate::household::{Household, Ran, until};
+
+/// A short name of the catalogue, and where its files are on the hub.
+const NAME: &str = "qwen3:0.6b";
+const REPO: &str = "unsloth/Qwen3-0.6B-GGUF";
+
+/// A tiny model under the name of a well-known one.
+fn model() -> Vec<u8> {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let shape = Shape {
+        layers: 1,
+        ..Shape::TINY
+    };
+    write(&path, &shape, Quantisation::Q4KM, 1).unwrap();
+    std::fs::read(path).unwrap()
+}
+
+fn hub() -> Hub {
+    let hub = Hub::start();
+    hub.add(REPO, "Qwen3-0.6B-Q4_K_M.gguf", model());
+    hub
+}
+
+/// `hearth ARGUMENTS` with that hub.
+fn with_hub(household: &Household, hub: &Hub, arguments: &[&str]) -> Ran {
+    let mut command = household.command(arguments);
+    command.env("HEARTH_HUB", hub.url());
+    Ran::new(arguments, command.output().unwrap())
+}
+
+/// Lines of JSON.
+fn lines(text: &str) -> Vec<Value> {
+    text.lines()
+        .map(|line| serde_json::from_str(line).unwrap())
+        .collect()
+}
+
+#[test]
+fn a_pulled_model_answers_without_a_restart() {
+    let (household, hub) = (Household::new(), hub());
+    let _node = household.serve(&[]);
+    let ask =
+        |model: &str| household.hearth(&["run", "--model", model, "--max-tokens", "4", "hello"]);
+    // Before: what to do, by the node and without one.
+    let refused = ask(NAME).ends_with(2);
+    assert!(
+        refused.err.contains("run `hearth pull qwen3:0.6b`"),
+        "{}",
+        refused.err
+    );
+
+    let out = with_hub(&household, &hub, &["pull", NAME]).ok();
+    assert!(
+        out.contains("qwen3:0.6b is here") && out.contains("hearth run --model"),
+        "{out}"
+    );
+    let answer = ask("qwen3").ok();
+    assert!(!answer.trim().is_empty());
+    let listed = household.hearth(&["list", "--json"]).json();
+    let names: Vec<&str> = listed["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["ember", NAME]);
+
+    let again = with_hub(&household, &hub, &["pull", NAME]).ok();
+    assert!(again.contains("was here already"), "{again}");
+    let removed = household.hearth(&["rm", "qwen3"]).ok();
+    assert!(removed.contains("removed qwen3:0.6b"), "{removed}");
+    ask(NAME).ends_with(2);
+}
+
+#[test]
+fn a_model_that_is_not_here_is_named_with_the_command_that_fetches_it() {
+    let household = Household::new();
+    for (model, fix) in [
+        ("qwen3:1.7b", "run `hearth pull qwen3:1.7b`"),
+        ("org/repo:Q8_0", "run `hearth pull org/repo:Q8_0`"),
+        ("nonsense", "hearth models"),
+    ] {
+        let ran = household
+            .hearth(&["run", "--model", model, "hello"])
+            .ends_with(2);
+        assert!(ran.err.contains(fix), "{}", ran.err);
+    }
+    let ran = household.hearth(&["show", "qwen3:1.7b"]).ends_with(2);
+    assert!(ran.err.contains("hearth pull qwen3:1.7b"), "{}", ran.err);
+}
+
+#[test]
+fn progress_is_told_in_lines_of_json_and_failures_with_their_fix() {
+    let (household, hub) = (Household::new(), hub());
+    let told = lines(&with_hub(&household, &hub, &["pull", NAME, "--json"]).ok());
+    assert_eq!(told.first().unwrap()["state"], "resolving");
+    let last = told.last().unwrap();
+    assert_eq!(last["state"], "done");
+    assert_eq!(last["name"], NAME);
+    assert_eq!(last["bytes"], last["total"]);
+    assert_eq!(last["downloaded"], last["total"]);
+    assert_eq!(last["model"]["facts"]["quantisation"], "Q4_K_M");
+
+    let other = "qwen3:0.6b-q8_0";
+    let ran = with_hub(&household, &hub, &["pull", other, "--json"]).ends_with(1);
+    let error: Value = serde_json::from_str(ran.err.trim()).unwrap();
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(message.contains("there are: Q4_K_M"), "{message}");
+
+    hub.forget();
+    let ran = with_hub(&household, &hub, &["pull", NAME, "--offline"]).ends_with(1);
+    assert!(ran.err.contains("offline is on"), "{}", ran.err);
+    assert_eq!(hub.seen(), []);
+    let ran = with_hub(&household, &hub, &["pull", "../../etc"]).ends_with(2);
+    assert!(ran.err.contains("qwen3:1.7b"), "{}", ran.err);
+    let ran = with_hub(&household, &hub, &["pull", NAME, "--hub", "hub"]).ends_with(2);
+    assert!(ran.err.contains("--hub"), "{}", ran.err);
+}
+
+#[test]
+fn the_token_of_the_environment_opens_a_gated_repository() {
+    let (household, hub) = (Household::new(), hub());
+    hub.set(Faults {
+        token: Some("hf_good".into()),
+        ..Faults::default()
+    });
+    let ran = with_hub(&household, &hub, &["pull", NAME]).ends_with(1);
+    assert!(ran.err.contains("accept the licence"), "{}", ran.err);
+    let arguments = ["pull", NAME];
+    let mut command = household.command(&arguments);
+    command
+        .env("HF_ENDPOINT", hub.url())
+        .env("HF_TOKEN", "hf_good");
+    Ran::new(&arguments, command.output().unwrap()).ok();
+}
+
+#[cfg(unix)]
+#[test]
+fn an_interrupted_pull_says_how_to_go_on_and_does() {
+    let (household, hub) = (Household::new(), hub());
+    hub.set(Faults {
+        hold_after: Some(100_000),
+        ..Faults::default()
+    });
+    let child = household
+        .command(&["pull", NAME])
+        .env("HEARTH_HUB", hub.url())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    until("bytes", || (hub.held() > 0).then_some(()));
+    let pid = child.id().to_string();
+    let sent = std::process::Command::new("kill")
+        .args(["-INT", &pid])
+        .status();
+    assert!(sent.unwrap().success());
+    let ended = child.wait_with_output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let said = String::from_utf8(ended.stderr).unwrap();
+    assert!(
+        said.contains("run `hearth pull qwen3:0.6b` again"),
+        "{said}"
+    );
+    hub.release();
+    with_hub(&household, &hub, &["pull", NAME]).ok();
+}
+
+#[test]
+fn one_machine_fetches_from_another() {
+    let (kitchen, study, hub) = (Household::new(), Household::new(), hub());
+    with_hub(&kitchen, &hub, &["pull", NAME]).ok();
+    let node = kitchen.serve(&["--share-models", "on"]);
+    let from = format!("http://{}", node.address);
+    hub.forget();
+    let pulled = study.hearth(&["pull", NAME, "--from", &from]).ok();
+    assert!(pulled.contains("is here"), "{pulled}");
+    assert_eq!(hub.seen(), [], "the hub was asked");
+    let shown = study.hearth(&["show", NAME, "--json"]).json();
+    assert_eq!(shown["stored"]["source"]["address"], from);
+    assert_eq!(shown["stored"]["source"]["repo"], REPO);
+    let ran = study
+        .hearth(&["pull", "qwen3:8b", "--from", &from])
+        .ends_with(1);
+    assert!(ran.err.contains("it has: qwen3:0.6b"), "{}", ran.err);
+    let ran = study
+        .hearth(&["pull", NAME, "--from", "127.0.0.1:1"])
+        .ends_with(1);
+    assert!(
+        ran.err.contains("does not accept connections"),
+        "{}",
+        ran.err
+    );
+}
+
+#[test]
+fn files_are_imported_shown_copied_checked_and_pruned() {
+    let household = Household::new();
+    std::fs::write(household.path().join("mine.gguf"), model()).unwrap();
+    let out = household
+        .hearth(&["models", "import", "mine.gguf", "--name", "mine:small"])
+        .ok();
+    assert!(out.contains("mine:small is here"), "{out}");
+
+    let shown = household.hearth(&["models", "show", "mine"]).ok();
+    for part in [
+        "mine:small",
+        "Q4_K_M",
+        "sha256:",
+        "mine.gguf",
+        "see --template",
+    ] {
+        assert!(shown.contains(part), "no {part} in {shown}");
+    }
+    let template = household.hearth(&["show", "mine", "--template"]).ok();
+    assert!(template.contains("<|im_start|>"), "{template}");
+    let metadata = household.hearth(&["show", "ember", "--metadata"]).ok();
+    assert!(metadata.contains("general.architecture"), "{metadata}");
+
+    household.hearth(&["models", "copy", "mine", "second"]).ok();
+    household.hearth(&["models", "verify"]).ok();
+    let json = household.hearth(&["show", "second", "--json"]).json();
+    let path = json["path"].as_str().unwrap();
+    let mut bytes = std::fs::read(path).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    std::fs::write(path, bytes).unwrap();
+    let ran = household
+        .hearth(&["models", "verify", "second"])
+        .ends_with(1);
+    assert!(
+        ran.err.contains("damaged: mine:small, second:latest"),
+        "{}",
+        ran.err
+    );
+    assert!(ran.err.contains("`hearth pull mine:small`"), "{}", ran.err);
+
+    let removed = household
+        .hearth(&["models", "rm", "mine", "second", "--json"])
+        .ok();
+    let freed: Vec<u64> = lines(&removed)
+        .iter()
+        .map(|line| line["freed"].as_u64().unwrap())
+        .collect();
+    assert_eq!(freed[0], 0);
+    assert!(freed[1] > 0);
+    let pruned = household.hearth(&["models", "prune", "--json"]).json();
+    assert_eq!(pruned["freed"], 0);
+    household.hearth(&["rm", "mine"]).ends_with(2);
+
+    std::fs::write(household.path().join("bad.gguf"), b"GGUF and no more").unwrap();
+    let ran = household
+        .hearth(&["models", "import", "bad.gguf"])
+        .ends_with(1);
+    assert!(ran.err.contains("bad.gguf"), "{}", ran.err);
+}
