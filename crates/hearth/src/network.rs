@@ -3,10 +3,9 @@
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
+pub use hearth_models::tls;
 use hearth_models::{ModelStore, Network, Proxy, Token, catalogue};
-use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
@@ -27,21 +26,6 @@ pub fn network(config: &Config) -> Network {
         proxy: Proxy::try_from_env(),
         ..Network::default()
     }
-}
-
-/// Encryption with the certificate authorities that this system trusts.
-pub fn tls() -> TlsConfig {
-    let found = rustls_native_certs::load_native_certs();
-    let roots: Vec<Certificate<'static>> = found
-        .certs
-        .iter()
-        .map(|der| Certificate::from_der(der).to_owned())
-        .collect();
-    TlsConfig::builder()
-        .provider(TlsProvider::Rustls)
-        .root_certs(RootCerts::new_with_certs(&roots))
-        .unversioned_rustls_crypto_provider(Arc::new(rustls::crypto::ring::default_provider()))
-        .build()
 }
 
 /// The hub's token: from the environment, or from the file where the hub's own tools keep it.

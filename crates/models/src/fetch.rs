@@ -53,6 +53,8 @@ enum Trouble {
     Final(Error),
     /// Another one may, after the time that the server asked for, if it did.
     Passing(Error, Option<Duration>),
+    /// Another one may, but nobody is at that address just now.
+    Nobody(Error),
 }
 
 impl From<Error> for Trouble {
@@ -88,6 +90,7 @@ impl<'a> Patience<'a> {
         let (error, asked) = match trouble {
             Trouble::Final(error) => return Err(error),
             Trouble::Passing(error, asked) => (error, asked),
+            Trouble::Nobody(error) => (error, None),
         };
         self.tried += 1;
         let asked_too_much = asked.is_some_and(|asked| asked > LONGEST_ASKED);
@@ -106,16 +109,18 @@ impl Server {
     /// One try of a GET that must succeed.
     fn once(&self, url: &str, range: Option<(u64, u64)>) -> Result<Reply, Trouble> {
         self.cancel.check()?;
-        let reply = self
-            .http
-            .get(url, range)
-            .map_err(|lost| match lost.passing {
-                true => Trouble::Passing(unreachable(lost.what), None),
-                false => Trouble::Final(
-                    Error::new(Reason::Unreachable, lost.what)
-                        .fix("check the address, and the clock and certificates of this machine"),
-                ),
-            })?;
+        let reply =
+            self.http
+                .get(url, range)
+                .map_err(|lost| match (lost.passing, lost.nobody) {
+                    (true, true) => Trouble::Nobody(unreachable(lost.what)),
+                    (true, false) => Trouble::Passing(unreachable(lost.what), None),
+                    (false, _) => {
+                        Trouble::Final(Error::new(Reason::Unreachable, lost.what).fix(
+                            "check the address, and the clock and certificates of this machine",
+                        ))
+                    }
+                })?;
         match reply.status {
             200 | 206 => Ok(reply),
             408 | 429 | 500..=599 => {
@@ -129,12 +134,19 @@ impl Server {
         }
     }
 
-    /// A GET that is tried again where that can help.
+    /// A GET that is tried again where that can help. Where nobody is there, twice is enough: this is asked before
+    /// anything came, and mostly the address is wrong.
     pub fn ask(&self, url: &str, range: Option<(u64, u64)>) -> Result<Reply, Error> {
         let mut patience = Patience::new(self);
+        let mut alone = false;
         loop {
             match self.once(url, range) {
                 Ok(reply) => return Ok(reply),
+                Err(Trouble::Nobody(error)) if alone => return Err(error),
+                Err(trouble @ Trouble::Nobody(_)) => {
+                    alone = true;
+                    patience.pause(trouble)?;
+                }
                 Err(trouble) => patience.pause(trouble)?,
             }
         }

@@ -53,6 +53,8 @@ pub(crate) struct Unanswered {
     pub what: String,
     /// Whether the same request may work a moment later.
     pub passing: bool,
+    /// Whether nobody is at that address.
+    pub nobody: bool,
 }
 
 /// The head of an answer, with its body to read.
@@ -89,6 +91,7 @@ impl Reply {
                         host(&url)
                     ),
                     passing: false,
+                    nobody: false,
                 },
                 error => unanswered(&url, &error),
             })
@@ -159,7 +162,16 @@ fn unanswered(url: &str, error: &ureq::Error) -> Unanswered {
         ),
         error => (format!("{host}: {error}"), false),
     };
-    Unanswered { what, passing }
+    let nobody = match error {
+        ureq::Error::HostNotFound => true,
+        ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+        _ => false,
+    };
+    Unanswered {
+        what,
+        passing,
+        nobody,
+    }
 }
 
 impl Http {
@@ -224,6 +236,7 @@ impl Http {
         let lost = |what: String| Unanswered {
             what,
             passing: false,
+            nobody: false,
         };
         let mut uri: Uri = url
             .parse()

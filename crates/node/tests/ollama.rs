@@ -562,14 +562,9 @@ fn texts_become_vectors() {
     assert!(loaded(&node).iter().all(|name| name == "bert:latest"));
 }
 
-/// A node whose models are in a store under `folder`, which is filled from this hub.
-fn node_with_store(folder: &Path, hub: &Hub) -> (TestNode, ModelStore) {
+/// A node whose models are in a store under `folder`, which is filled through this network.
+fn node_with_store(folder: &Path, network: Network) -> (TestNode, ModelStore) {
     let store = ModelStore::new(folder.join("store"));
-    let network = Network {
-        hub: hub.url(),
-        retries: 0,
-        ..Network::default()
-    };
     let stored = Sources::new(store.clone());
     let source = move || {
         let listed = stored.list().into_iter();
@@ -595,7 +590,12 @@ fn models_are_pulled_copied_and_deleted() {
     let bytes = std::fs::read(&file).unwrap();
     let size = bytes.len() as u64;
     let digest = hub.add("house/tiny-GGUF", "tiny-Q8_0.gguf", bytes);
-    let (node, _) = node_with_store(folder.path(), &hub);
+    let network = Network {
+        hub: hub.url(),
+        retries: 0,
+        ..Network::default()
+    };
+    let (node, _) = node_with_store(folder.path(), network);
     let names = || -> Vec<String> {
         let models = node.get("/api/tags").json()["models"].clone();
         let models = models.as_array().unwrap().iter();
@@ -734,7 +734,15 @@ fn a_client_that_leaves_ends_its_pull() {
         hold_after: Some(64 << 10),
         ..Faults::default()
     });
-    let (node, store) = node_with_store(folder.path(), &hub);
+    // It would try for as long as this test waits.
+    let network = Network {
+        hub: hub.url(),
+        patience: Duration::from_millis(200),
+        backoff: Duration::from_millis(1),
+        retries: u32::MAX,
+        ..Network::default()
+    };
+    let (node, store) = node_with_store(folder.path(), network);
     let body = json!({"model": "house/tiny-GGUF:Q8_0"}).to_string();
     let mut stream = TcpStream::connect(node.address()).unwrap();
     let (host, length) = (node.address(), body.len());

@@ -18,11 +18,13 @@ const SCHEMA: &str = "https://opentelemetry.io/schemas/1.37.0";
 
 const UP: [&str; 5] = ["up", "--detach", "--json", "--load-wait", "2m"];
 
+/// Path and body of a request.
+type Received = (String, Vec<u8>);
+
 /// A collector on this machine: keeps what it gets.
 struct Collector {
     url: String,
-    /// Path and body of each request.
-    got: Arc<Mutex<Vec<(String, Vec<u8>)>>>,
+    got: Arc<Mutex<Vec<Received>>>,
 }
 
 impl Collector {
@@ -62,7 +64,7 @@ impl Collector {
 }
 
 /// Path and body of an HTTP message with a length.
-fn read_message(stream: &mut impl BufRead) -> (String, Vec<u8>) {
+fn read_message(stream: &mut impl BufRead) -> Received {
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
         assert_ne!(stream.read_line(&mut head).unwrap(), 0, "{head}");

@@ -9,8 +9,8 @@ use hearth_testkit::node::wait_until;
 use crate::household::{CHUNK, House, PATIENCE, REPO, names_in, network, usual};
 
 /// What a child process is told.
-const HUB: &str = "HEARTH_TEST_HUB";
-const FOLDER: &str = "HEARTH_TEST_FOLDER";
+pub const HUB: &str = "HEARTH_TEST_HUB";
+pub const FOLDER: &str = "HEARTH_TEST_FOLDER";
 
 /// Not a test of its own: the process that the tests below end.
 #[test]
@@ -31,7 +31,8 @@ fn child() {
     }
 }
 
-fn arguments() -> [&'static str; 4] {
+/// How this program is told to be that process.
+pub fn arguments() -> [&'static str; 4] {
     ["--exact", "interrupted::child", "--ignored", "--nocapture"]
 }
 

@@ -6,5 +6,6 @@ mod household;
 mod interrupted;
 mod keeping;
 mod pulling;
+mod secure;
 mod sharing;
 mod split;

@@ -6,6 +6,7 @@
 import json
 import os
 import sys
+from typing import Literal
 
 # Else it asks the internet what models cost.
 os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
@@ -29,9 +30,9 @@ LIGHT = {
 }
 
 
-class Weather(BaseModel):
-    city: str
-    warm: bool
+class Light(BaseModel):
+    room: Literal["kitchen", "hall"]
+    on: bool
 
 
 def chat():
@@ -60,9 +61,8 @@ def tools():
 
 
 def structured():
-    question = [{"role": "user", "content": "weather in oslo"}]
-    answer = litellm.completion(**{**BASE, "messages": question, "max_tokens": 400}, response_format=Weather)
-    Weather.model_validate_json(answer.choices[0].message.content)
+    answer = litellm.completion(**{**BASE, "max_tokens": 60}, response_format=Light)
+    Light.model_validate_json(answer.choices[0].message.content)
 
 
 def responses():

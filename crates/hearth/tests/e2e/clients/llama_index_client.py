@@ -22,11 +22,11 @@ def model(**extra):
     return OpenAILike(api_base=sys.argv[1], api_key="none", **asked)
 
 
-class Weather(BaseModel):
-    """The weather somewhere."""
+class Light(BaseModel):
+    """A light."""
 
-    city: str
-    warm: bool
+    room: Literal["kitchen", "hall"]
+    on: bool
 
 
 def set_light(room: Literal["kitchen", "hall"], on: bool) -> str:
@@ -63,8 +63,8 @@ def tools():
 
 
 def structured():
-    answer = model(max_tokens=400).as_structured_llm(Weather).chat(QUESTION)
-    assert isinstance(answer.raw, Weather), answer
+    answer = model(max_tokens=400).as_structured_llm(Light).chat(QUESTION)
+    assert isinstance(answer.raw, Light), answer
 
 
 def errors():

@@ -5,6 +5,7 @@
 
 import json
 import sys
+from typing import Literal
 
 import openai
 from pydantic import BaseModel
@@ -26,9 +27,9 @@ LIGHT = {
 }
 
 
-class Weather(BaseModel):
-    city: str
-    warm: bool
+class Light(BaseModel):
+    room: Literal["kitchen", "hall"]
+    on: bool
 
 
 def whole():
@@ -58,13 +59,13 @@ def accumulated():
 
 
 def parse():
-    question = {**BASE, "input": "weather in oslo", "max_output_tokens": 400}
-    parsed = client.responses.parse(**question, text_format=Weather)
-    assert isinstance(parsed.output_parsed, Weather), parsed
-    with client.responses.stream(**question, text_format=Weather) as stream:
+    question = {**BASE, "max_output_tokens": 60}
+    parsed = client.responses.parse(**question, text_format=Light)
+    assert isinstance(parsed.output_parsed, Light), parsed
+    with client.responses.stream(**question, text_format=Light) as stream:
         for _ in stream:
             pass
-        assert isinstance(stream.get_final_response().output_parsed, Weather)
+        assert isinstance(stream.get_final_response().output_parsed, Light)
 
 
 def tools():
