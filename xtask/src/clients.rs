@@ -16,6 +16,7 @@ pub fn install() -> Result<(), String> {
     python_environment(&folder.join("python"), &lists.join("requirements.txt"))?;
     // What others built on these packages asks for other versions of them.
     python_environment(&folder.join("frameworks"), &lists.join("frameworks.txt"))?;
+    python_environment(&folder.join("fuzz"), &lists.join("fuzz.txt"))?;
     node_packages(&folder.join("node"), &lists.join("package.json"))
 }
 

@@ -276,7 +276,15 @@ impl Engine {
         source: &ModelSource,
         patience: Option<Duration>,
     ) -> Result<(Arc<Entry>, Arc<Loaded>), EngineError> {
-        let entry = self.inner.entry(source);
+        let entry = loop {
+            let entry = self.inner.entry(source);
+            if entry.source.path == source.path {
+                break entry;
+            }
+            // The name means another file since this one was loaded.
+            entry.unload();
+            entry.gone().await;
+        };
         entry.last_used.store(
             self.inner.started.elapsed().as_millis() as u64,
             Ordering::Relaxed,

@@ -34,6 +34,7 @@ EXAMPLES
 SETTINGS
   Flags win over HEARTH_* variables, and these over the configuration file.
   `hearth config show` prints every value and where it came from.
+  Without any of them commands look for a node where OLLAMA_HOST says.
 
 EXIT CODES
   0  ok

@@ -53,7 +53,7 @@ pub struct Tuning {
     /// Folder whose .gguf files can be named
     #[arg(long, value_name = "FOLDER")]
     pub models_dir: Option<String>,
-    /// Where models are fetched from [default: https://huggingface.co]
+    /// Where models are fetched from [default: huggingface.co]
     #[arg(long, value_name = "URL")]
     pub hub: Option<String>,
     /// Whether to contact nobody: on or off

@@ -140,9 +140,27 @@ fn follow(from: &Uri, location: &str) -> Option<Uri> {
     text.parse().ok()
 }
 
+/// What went wrong with the encryption, where a broken connection is about that.
+fn of_encryption(error: &io::Error) -> Option<&rustls::Error> {
+    error.get_ref()?.downcast_ref()
+}
+
 /// Failures in words, and whether trying again makes sense.
 fn unanswered(url: &str, error: &ureq::Error) -> Unanswered {
     let host = host(url);
+    let encryption = match error {
+        ureq::Error::Io(error) => of_encryption(error).map(ToString::to_string),
+        ureq::Error::Rustls(error) => Some(error.to_string()),
+        ureq::Error::Tls(error) => Some((*error).to_owned()),
+        _ => None,
+    };
+    if let Some(why) = encryption {
+        return Unanswered {
+            what: format!("the encrypted connection to {host} failed: {why}"),
+            passing: false,
+            nobody: false,
+        };
+    }
     let (what, passing) = match error {
         ureq::Error::HostNotFound => (format!("the name {host} is not known"), true),
         ureq::Error::Timeout(_) => (format!("{host} does not answer in time"), true),
@@ -152,14 +170,6 @@ fn unanswered(url: &str, error: &ureq::Error) -> Unanswered {
         ureq::Error::Io(error) => (format!("the connection to {host} broke: {error}"), true),
         ureq::Error::ConnectionFailed => (format!("{host} cannot be reached"), true),
         ureq::Error::Protocol(error) => (format!("{host} does not speak HTTP: {error}"), true),
-        ureq::Error::Rustls(error) => (
-            format!("the encrypted connection to {host} failed: {error}"),
-            false,
-        ),
-        ureq::Error::Tls(error) => (
-            format!("the encrypted connection to {host} failed: {error}"),
-            false,
-        ),
         error => (format!("{host}: {error}"), false),
     };
     let nobody = match error {

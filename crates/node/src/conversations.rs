@@ -81,7 +81,8 @@ impl From<sqlite::Error> for KeepError {
 
 impl From<serde_json::Error> for KeepError {
     fn from(error: serde_json::Error) -> Self {
-        Self::Failed(error.to_string())
+        // Not what serde says: it quotes, and what is stored is nobody's to log.
+        Self::Failed(format!("JSON is damaged at column {}", error.column()))
     }
 }
 

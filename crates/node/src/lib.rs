@@ -2,7 +2,7 @@
 //!
 //! A request comes in through the local door, passes `access`, is read and checked by its surface (`openai`), and
 //! goes to the engine; events come back as one body or as a stream. This crate refuses configuration, files and
-//! the terminal: the binary hands it an engine and an address.
+//! the terminal: the binary hands it an engine, an open store and an address.
 
 mod access;
 mod answer;

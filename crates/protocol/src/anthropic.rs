@@ -56,6 +56,7 @@ pub struct MessagesRequest {
 /// Who speaks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AnthropicRole)]
 pub enum Role {
     /// The person, and the results of tools.
     User,
@@ -68,6 +69,7 @@ pub enum Role {
 /// One message.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
+#[schema(as = AnthropicInputMessage)]
 pub struct InputMessage {
     /// Who speaks.
     pub role: Role,
@@ -78,6 +80,7 @@ pub struct InputMessage {
 /// Text, or blocks of it and of other things.
 #[derive(Debug, Clone, ToSchema)]
 #[serde(untagged)]
+#[schema(as = AnthropicContent)]
 pub enum Content {
     /// Text.
     Text(String),
@@ -114,6 +117,7 @@ impl<'de> Deserialize<'de> for Content {
 /// One block of a message. Which fields it has depends on its type.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
+#[schema(as = AnthropicBlock)]
 pub struct Block {
     /// `text`, `thinking`, `redacted_thinking`, `tool_use` or `tool_result`.
     #[serde(rename = "type")]
@@ -141,6 +145,7 @@ pub struct Block {
 /// A tool that the model may call.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
+#[schema(as = AnthropicToolDefinition)]
 pub struct ToolDefinition {
     /// `custom`, or left out. The tools that Anthropic defines (`web_search_…`, `bash_…`) are not supported.
     #[serde(rename = "type")]
@@ -159,6 +164,7 @@ pub struct ToolDefinition {
 /// Whether the model must call a tool.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
+#[schema(as = AnthropicToolChoice)]
 pub struct ToolChoice {
     /// How free the model is.
     #[serde(rename = "type")]
@@ -172,6 +178,7 @@ pub struct ToolChoice {
 /// How free the model is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AnthropicToolMode)]
 pub enum ToolMode {
     /// It may call.
     Auto,
@@ -186,6 +193,7 @@ pub enum ToolMode {
 /// How much a model that reasons may do so.
 #[derive(Debug, Clone, Copy, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
+#[schema(as = AnthropicThinking)]
 pub struct Thinking {
     /// Whether it reasons.
     #[serde(rename = "type")]
@@ -199,6 +207,7 @@ pub struct Thinking {
 /// Whether a model reasons.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AnthropicThinkingMode)]
 pub enum ThinkingMode {
     /// Up to `budget_tokens`.
     Enabled,
@@ -213,6 +222,7 @@ pub enum ThinkingMode {
 /// Whether an answer shows the reasoning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AnthropicThinkingDisplay)]
 pub enum ThinkingDisplay {
     /// As it is; nothing is summarized here.
     Summarized,
@@ -223,6 +233,7 @@ pub enum ThinkingDisplay {
 /// What an answer must look like.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
 #[serde(expecting = "an object")]
+#[schema(as = AnthropicOutputConfig)]
 pub struct OutputConfig {
     /// How much adaptive thinking may be.
     pub effort: Option<Effort>,
@@ -233,6 +244,7 @@ pub struct OutputConfig {
 /// How much a model may reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
+#[schema(as = AnthropicEffort)]
 pub enum Effort {
     /// Up to 2,048 tokens.
     Low,
@@ -260,6 +272,7 @@ impl Effort {
 /// The form of an answer.
 #[derive(Debug, Clone, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case", expecting = "an object")]
+#[schema(as = AnthropicOutputFormat)]
 pub enum OutputFormat {
     /// JSON that fits a schema.
     JsonSchema {
@@ -353,6 +366,7 @@ impl Thinking {
 
 /// The answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AnthropicMessage)]
 pub struct Message {
     /// `msg_…`.
     pub id: String,
@@ -376,6 +390,7 @@ pub struct Message {
 /// One block of an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
+#[schema(as = AnthropicOutputBlock)]
 pub enum OutputBlock {
     /// What the model thought before it answered.
     Thinking {
@@ -404,6 +419,7 @@ pub enum OutputBlock {
 /// Why an answer ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
+#[schema(as = AnthropicStopReason)]
 pub enum StopReason {
     /// The model was done.
     EndTurn,
@@ -419,6 +435,7 @@ pub enum StopReason {
 
 /// Tokens used. The prompt's are `input_tokens` and `cache_read_input_tokens` together.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AnthropicUsage)]
 pub struct Usage {
     /// Tokens of the prompt that were computed.
     pub input_tokens: u32,
@@ -434,6 +451,7 @@ pub struct Usage {
 
 /// What generated tokens were.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AnthropicOutputTokensDetails)]
 pub struct OutputTokensDetails {
     /// Tokens of reasoning.
     pub thinking_tokens: u32,
@@ -441,6 +459,7 @@ pub struct OutputTokensDetails {
 
 /// How many tokens a request's prompt has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AnthropicTokenCount)]
 pub struct TokenCount {
     /// The number.
     pub input_tokens: u32,
@@ -448,6 +467,7 @@ pub struct TokenCount {
 
 /// The body of an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AnthropicErrorResponse)]
 pub struct ErrorResponse {
     /// `error`.
     #[serde(rename = "type")]
@@ -460,6 +480,7 @@ pub struct ErrorResponse {
 
 /// An error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AnthropicErrorObject)]
 pub struct ErrorObject {
     /// Family of the error (`invalid_request_error`, `rate_limit_error`, `overloaded_error`, …).
     #[serde(rename = "type")]

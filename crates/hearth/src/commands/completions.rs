@@ -10,7 +10,8 @@ use std::path::Path;
 
 use clap::{Args, Command};
 use clap_complete::engine::{
-    ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter, complete,
+    ArgValueCandidates, ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
+    complete,
 };
 use clap_complete::env::{CompleteEnv, Elvish, EnvCompleter, Fish, Powershell, Shells, Zsh};
 
@@ -81,18 +82,32 @@ pub fn answer(command_line: impl Fn() -> Command) {
         .complete();
 }
 
-/// Completes every argument that is called [`MODEL`] from the models of this machine.
+/// Completes every argument that is called [`MODEL`] from the models of this machine, and what can be pulled from the
+/// catalogue.
 fn naming_models(command: Command) -> Command {
-    let is_model = |arg: &clap::Arg| {
+    let pulls = command.get_name() == "pull";
+    let is = |arg: &clap::Arg, name: &str| {
         let names = arg.get_value_names().unwrap_or_default();
-        names.iter().any(|name| name.as_str() == MODEL)
+        names.iter().any(|own| own.as_str() == name)
     };
     command
-        .mut_args(|arg| match is_model(&arg) {
-            true => arg.add(ArgValueCompleter::new(models)),
-            false => arg,
+        .mut_args(|arg| {
+            if is(&arg, MODEL) {
+                arg.add(ArgValueCompleter::new(models))
+            } else if pulls && is(&arg, "NAME") {
+                arg.add(ArgValueCandidates::new(pullable))
+            } else {
+                arg
+            }
         })
         .mut_subcommands(naming_models)
+}
+
+/// Short names of the catalogue.
+fn pullable() -> Vec<CompletionCandidate> {
+    let known = hearth_models::catalogue::all().iter();
+    let names = known.map(hearth_models::catalogue::Known::full_name);
+    names.map(CompletionCandidate::new).collect()
 }
 
 /// Models whose names go on from here, and files that could be one.

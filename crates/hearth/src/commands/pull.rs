@@ -35,7 +35,7 @@ pub struct PullArgs {
     /// Another Hearth machine to take it from
     #[arg(long, value_name = "URL")]
     pub from: Option<String>,
-    /// Address of the hub or of a mirror [default: https://huggingface.co]
+    /// Address of the hub or of a mirror [default: huggingface.co]
     #[arg(long, value_name = "URL")]
     pub hub: Option<String>,
     /// Contact nobody

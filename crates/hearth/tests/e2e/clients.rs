@@ -169,7 +169,7 @@ fn the_python_package_ollama_works() {
     script
         .arg(scripts().join("ollama_client.py"))
         .arg(format!("http://{}", node.address));
-    passes(script, 10);
+    passes(script, 11);
 }
 
 #[test]
@@ -232,4 +232,40 @@ fn every_example_works() {
         seen += 1;
     }
     assert!(seen >= 4, "only {seen} examples were seen");
+}
+
+/// Every route with every kind of value that its description allows, and many that it does not.
+#[test]
+fn schemathesis_finds_no_failure_of_the_node() {
+    let household = Household::new();
+    let node = household.serve(&["--offline", "on"]);
+    let output = Command::new(installed("fuzz/bin/schemathesis"))
+        .arg("run")
+        .arg(format!("http://{}/openapi.json", node.address))
+        .args(["--checks", "not_a_server_error", "--seed", "1"])
+        .args([
+            "--phases",
+            "examples,coverage,fuzzing",
+            "--max-examples",
+            "10",
+        ])
+        .args([
+            "--suppress-health-check",
+            "all",
+            "--generation-database",
+            "none",
+        ])
+        // The one ends the node, the other takes all cores for seconds.
+        .args(["--exclude-path", "/shutdown", "--exclude-path", "/machine"])
+        .args(["--request-timeout", "60", "--no-color"])
+        .current_dir(household.home())
+        .output()
+        .unwrap();
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{out}");
+    let tested = out
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Tested: "));
+    let tested: usize = tested.and_then(|count| count.parse().ok()).unwrap_or(0);
+    assert!(tested >= 35, "{out}");
 }

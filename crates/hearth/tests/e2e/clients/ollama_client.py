@@ -112,6 +112,15 @@ def load_and_unload():
     assert client.generate("ember", keep_alive=0).done_reason == "unload"
 
 
+def copy_and_delete():
+    names = lambda: [model.model for model in client.list().models]
+    assert client.copy("ember", "mine").status == "success"
+    assert "mine:latest" in names()
+    assert client.chat("mine", QUESTION, options=SHORT).message.content == chat()
+    assert client.delete("mine").status == "success"
+    assert "mine:latest" not in names()
+
+
 def errors():
     def expect(status, words, ask):
         try:
@@ -124,6 +133,9 @@ def errors():
     expect(404, "model 'gpt-9' not found", lambda: client.chat("gpt-9", QUESTION))
     expect(404, "model 'gpt-9' not found", lambda: list(client.chat("gpt-9", QUESTION, stream=True)))
     expect(404, "not found", lambda: client.show("gpt-9"))
+    expect(404, "not found", lambda: client.delete("gpt-9"))
+    expect(404, "not found", lambda: client.copy("gpt-9", "mine"))
+    expect(400, "part of Hearth", lambda: client.delete("ember"))
     expect(400, "temperature", lambda: client.chat("ember", QUESTION, options={"temperature": 9}))
     expect(400, "does not support thinking", lambda: client.chat("ember", QUESTION, think=True))
     expect(400, "images", lambda: client.chat("ember", [{**QUESTION[0], "images": ["aGk="]}]))
@@ -142,6 +154,6 @@ def cancel():
     assert not done.is_alive()
 
 
-for check in (chat, stream, generate, schema, tools, embed, models, load_and_unload, errors, cancel):
+for check in (chat, stream, generate, schema, tools, embed, models, load_and_unload, copy_and_delete, errors, cancel):
     check()
     print("ok", check.__name__, flush=True)
