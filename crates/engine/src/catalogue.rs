@@ -63,7 +63,8 @@ impl Catalogue {
         }
     }
 
-    /// Also knows what this source lists. It is asked for every request, on the thread of the request: it must be quick.
+    /// Also knows what this source lists. It is asked for every request, on the thread of the request: it must be
+    /// quick.
     #[must_use]
     pub fn with_source(mut self, source: Arc<dyn Fn() -> Vec<ModelSource> + Send + Sync>) -> Self {
         self.further.push(source);

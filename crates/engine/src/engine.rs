@@ -16,9 +16,7 @@ use crate::llama;
 use crate::loaded::{Loaded, Plan, Work};
 use crate::options::{EngineOptions, deep_stack, machine_memory};
 use crate::runner::Command;
-use crate::{
-    Catalogue, EmbedRequest, Embeddings, EngineError, Generation, ModelSource, Request,
-};
+use crate::{Catalogue, EmbedRequest, Embeddings, EngineError, Generation, ModelSource, Request};
 
 /// The machine's models. Cheap to clone; dropping the last clone stops every model's thread.
 #[derive(Clone)]

@@ -294,8 +294,7 @@ impl Generation {
         }
         if let Some((reason, stop)) = ended {
             // A stop text may have cut a call.
-            let called =
-                splitter.called() && reason == FinishReason::Stop && stop.is_none();
+            let called = splitter.called() && reason == FinishReason::Stop && stop.is_none();
             let reason = if called {
                 FinishReason::ToolCalls
             } else {

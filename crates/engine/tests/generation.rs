@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hearth_engine::{
-    AdapterUse, Catalogue, Chat, Constraint, Engine, EngineError, EngineOptions, Event, FinishReason,
-    Generation, ModelOptions, Prompt, Request, Sampling, Token, Usage,
+    AdapterUse, Catalogue, Chat, Constraint, Engine, EngineError, EngineOptions, Event,
+    FinishReason, Generation, ModelOptions, Prompt, Request, Sampling, Token, Usage,
 };
 use hearth_protocol::status::{ModelLoad, ModelState};
 use hearth_testkit::gguf::{self, Quantisation, Shape, Tokenizer};
@@ -515,10 +515,7 @@ async fn what_is_wrong_with_a_request_is_said_before_it_runs() {
         ),
         ("prompt", Request::new(Prompt::Tokens(vec![1 << 30]))),
         ("prompt", Request::new(Prompt::Tokens(vec![]))),
-        (
-            "messages",
-            Request::new(Prompt::Chat(Chat::default())),
-        ),
+        ("messages", Request::new(Prompt::Chat(Chat::default()))),
     ] {
         let error = engine.generate(None, request).await.unwrap_err();
         assert!(

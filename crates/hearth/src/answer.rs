@@ -162,11 +162,7 @@ pub fn place(config: &Config) -> Client {
         Origin::Default => config.ollama_host.clone(),
         _ => None,
     };
-    Client::new(
-        recorded
-            .or(borrowed)
-            .unwrap_or_else(|| config.host.clone()),
-    )
+    Client::new(recorded.or(borrowed).unwrap_or_else(|| config.host.clone()))
 }
 
 impl Speaker {

@@ -1,4 +1,5 @@
-//! Brings one file into the store: several ranges at once, again after a cut, and not believed before its checksum fits.
+//! Brings one file into the store: several ranges at once, again after a cut, and not believed before its checksum
+//! fits.
 //!
 //! Threads bring chunks and note each in the map beside the partial file. The caller's thread tells the progress and
 //! hashes the chunks in order as they come, so that the checksum is known almost as soon as the last one is here. A

@@ -288,7 +288,8 @@ impl Http {
     }
 }
 
-/// Encryption with the certificate authorities that this system trusts, for this crate's requests and others' of the same program.
+/// Encryption with the certificate authorities that this system trusts, for this crate's requests and others' of the
+/// same program.
 pub fn tls() -> TlsConfig {
     static ROOTS: OnceLock<Vec<Certificate<'static>>> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {

@@ -1,8 +1,8 @@
 //! The hub's protocol: what a repository holds, and where its files are.
 //!
 //! `GET /api/models/{org}/{repo}/tree/{revision}?recursive=true` lists files, page by page through `Link` headers
-//! (RFC 8288), with the SHA-256 of those in large-file storage. `GET /{org}/{repo}/resolve/{revision}/{file}` is a file,
-//! mostly by a redirect to another host.
+//! (RFC 8288), with the SHA-256 of those in large-file storage. `GET /{org}/{repo}/resolve/{revision}/{file}` is a
+//! file, mostly by a redirect to another host.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;

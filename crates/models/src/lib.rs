@@ -1,15 +1,15 @@
 //! The models on this machine's disk, and how they get there.
 //!
-//! A [`ModelStore`] keeps model files by their content and a manifest for each name; [`pull`] brings models from a hub or from
-//! another Hearth machine, [`ModelStore::import`] from a local file. Nothing gets a name before its checksum and its header
-//! were looked at, and an end of the process at any moment leaves the old state or the new one. Everything here blocks:
-//! run it on a thread of its own. This crate reads no environment, loads no model, serves no HTTP, and contacts nobody
-//! but whom a pull names.
+//! A [`ModelStore`] keeps model files by their content and a manifest for each name; [`pull()`] brings models from a
+//! hub or from another Hearth machine, [`ModelStore::import`] from a local file. Nothing gets a name before its
+//! checksum and its header were looked at, and an end of the process at any moment leaves the old state or the new one.
+//! Everything here blocks: run it on a thread of its own. This crate reads no environment, loads no model, serves no
+//! HTTP, and contacts nobody but whom a pull names.
 //!
 //! - [`Name`]: how models are named; [`catalogue`]: short names of well-known ones.
-//! - [`ModelStore`]: list, find, show, import, copy, remove, verify, prune; [`Sources`]: names and files, read only when they
-//!   changed.
-//! - [`pull`] with a [`Network`], told by [`Progress`] and ended by [`Cancel`].
+//! - [`ModelStore`]: list, find, show, import, copy, remove, verify, prune; [`Sources`]: names and files, read only when
+//!   they changed.
+//! - [`pull()`] with a [`Network`], told by [`Progress`] and ended by [`Cancel`].
 //! - [`PeerModels`]: what machines tell each other; [`ModelStore::shared`] and [`ModelStore::blob`] answer for this one.
 //! - [`Error`]: a [`Reason`] for programs, a message and a fix for people.
 

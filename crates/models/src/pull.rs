@@ -1,5 +1,5 @@
-//! From a name to a model in the store: find it on the hub or another machine, bring what is missing, check it, and only
-//! then make its name visible.
+//! From a name to a model in the store: find it on the hub or another machine, bring what is missing, check it, and
+//! only then make its name visible.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -185,13 +185,14 @@ impl Teller<'_> {
     }
 }
 
-/// Brings a model into the store: `name` is a short name of the catalogue, or a repository of the hub and a quantisation.
-/// With `from` it comes from another Hearth machine (`http://HOST:PORT`) and the hub is not asked. Blocks; run it on a
-/// thread of its own. Files that are here already are not fetched again, unless [`ModelStore::verify`] found them damaged.
+/// Brings a model into the store: `name` is a short name of the catalogue, or a repository of the hub and a
+/// quantisation. With `from` it comes from another Hearth machine (`http://HOST:PORT`) and the hub is not asked.
+/// Blocks; run it on a thread of its own. Files that are here already are not fetched again, unless
+/// [`ModelStore::verify`] found them damaged.
 ///
 /// # Errors
-/// Every [`Reason`] but [`Reason::NotHere`], each with what to do. Whatever it is, the store is as before, and what came
-/// is kept for the next pull of the same model, but for bytes that were wrong.
+/// Every [`Reason`] but [`Reason::NotHere`], each with what to do. Whatever it is, the store is as before, and what
+/// came is kept for the next pull of the same model, but for bytes that were wrong.
 pub fn pull(
     store: &ModelStore,
     name: &str,

@@ -71,7 +71,9 @@ fn verdict(
             "not_local",
             match share::is_for_others(method, path) {
                 true => "this machine does not share its models; set share_models = \"on\" there",
-                false => "only this machine may use this route; from elsewhere /health alone answers",
+                false => {
+                    "only this machine may use this route; from elsewhere /health alone answers"
+                }
             }
             .into(),
         ));

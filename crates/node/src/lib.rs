@@ -249,7 +249,9 @@ async fn observe(State(node): State<Shared>, mut request: Request, next: Next) -
 async fn unknown(request: Request) -> Response {
     let path = request.uri().path();
     let hint = match path {
-        _ if path.starts_with("/api/") => "; of Ollama's routes this node has chat, generate, embed, tags, show, ps, version, pull, delete and copy",
+        _ if path.starts_with("/api/") => {
+            "; of Ollama's routes this node has chat, generate, embed, tags, show, ps, version, pull, delete and copy"
+        }
         _ if path.contains("chat") => "; did you mean /v1/chat/completions?",
         _ if path.contains("completion") => "; did you mean /v1/completions?",
         _ if path.contains("embed") => "; did you mean /v1/embeddings?",

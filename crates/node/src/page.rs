@@ -22,8 +22,11 @@ const RUNNING: &str = "Ollama is running";
 #[utoipa::path(get, path = "/", tag = "page", responses((status = 200, description = "HTML for browsers, else a line of text")))]
 pub(crate) async fn home(State(node): State<Shared>, headers: HeaderMap) -> Response {
     let mut accepted = headers.get_all(ACCEPT).iter();
-    let browser =
-        accepted.any(|types| types.to_str().is_ok_and(|types| types.contains("text/html")));
+    let browser = accepted.any(|types| {
+        types
+            .to_str()
+            .is_ok_and(|types| types.contains("text/html"))
+    });
     if !browser {
         return ([(VARY, "accept")], RUNNING).into_response();
     }

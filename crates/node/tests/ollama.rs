@@ -315,7 +315,10 @@ fn a_model_that_reasons_does_as_it_is_told() {
 #[test]
 fn models_are_listed_shown_and_kept_as_ollama_does() {
     let node = TestNode::start(options());
-    assert_eq!(node.get("/api/version").json(), json!({"version": "0.0.0"}));
+    assert_eq!(
+        node.get("/api/version").json(),
+        json!({"version": "0.12.0", "hearth": "0.0.0"})
+    );
     let tags = node.get("/api/tags").json();
     let listed = &tags["models"][0];
     assert_eq!(

@@ -734,8 +734,10 @@ pub struct Shown {
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 #[schema(as = OllamaVersion)]
 pub struct Version {
-    /// Hearth's version, `major.minor.patch`.
+    /// Version of Ollama's API that is spoken, `major.minor.patch`.
     pub version: String,
+    /// Hearth's own version.
+    pub hearth: String,
 }
 
 /// How far a download is.

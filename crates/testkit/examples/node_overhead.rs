@@ -9,7 +9,9 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use hearth_engine::{Catalogue, Chat, Engine, EngineOptions, ModelOptions, Prompt, Request, Sampling};
+use hearth_engine::{
+    Catalogue, Chat, Engine, EngineOptions, ModelOptions, Prompt, Request, Sampling,
+};
 use hearth_node::{Node, NodeOptions};
 use serde_json::json;
 

@@ -1,8 +1,8 @@
 //! A hub of models on this machine that speaks the real one's protocol, with the faults that networks have.
 //!
-//! Two doors, as in life: the hub itself, and another host that keeps the files. What it did is recorded, so that a test
-//! can tell which door saw the token and which ranges were asked for. Nothing waits by the clock: an answer that is held
-//! goes on when the test lets it.
+//! Two doors, as in life: the hub itself, and another host that keeps the files. What it did is recorded, so that a
+//! test can tell which door saw the token and which ranges were asked for. Nothing waits by the clock: an answer that
+//! is held goes on when the test lets it.
 
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader, Write};
@@ -75,6 +75,8 @@ struct Books {
     sent: u64,
     /// Answers that wait to be released.
     held: usize,
+    /// How often the faults were changed.
+    generation: u64,
     /// Addresses of the other door that were given, and how often each was used.
     addresses: Vec<usize>,
     stopped: bool,
@@ -139,9 +141,13 @@ impl Hub {
         digest
     }
 
-    /// From now on this goes wrong, and nothing else.
+    /// From now on this goes wrong, and nothing else. What is held is cut off.
     pub fn set(&self, faults: Faults) {
-        self.shared.books().faults = faults;
+        let mut books = self.shared.books();
+        books.faults = faults;
+        books.generation += 1;
+        books.held = 0;
+        drop(books);
         self.shared.changed.notify_all();
     }
 
@@ -439,17 +445,22 @@ fn send(
         {
             return Err(std::io::ErrorKind::ConnectionAborted.into());
         }
+        let generation = books.generation;
         books.held += 1;
-        while books
-            .faults
-            .hold_after
-            .is_some_and(|after| books.sent >= after)
+        while generation == books.generation
+            && books
+                .faults
+                .hold_after
+                .is_some_and(|after| books.sent >= after)
             && !books.stopped
         {
             books = shared
                 .changed
                 .wait(books)
                 .unwrap_or_else(PoisonError::into_inner);
+        }
+        if generation != books.generation {
+            return Err(std::io::ErrorKind::ConnectionAborted.into());
         }
         books.held -= 1;
         books.sent += piece.len() as u64;

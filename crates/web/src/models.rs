@@ -87,7 +87,10 @@ fn measured(machine: &Machine) -> Markup {
 
 fn table(models: &[LikelyModel]) -> Markup {
     let fits = |model: &&LikelyModel| model.estimate.fit != Fit::No && !model.embeds;
-    let most = models.iter().filter(fits).map(|model| model.estimate.decode);
+    let most = models
+        .iter()
+        .filter(fits)
+        .map(|model| model.estimate.decode);
     let most = most.fold(1.0, f64::max);
     html! {
         div.wide {

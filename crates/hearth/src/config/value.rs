@@ -355,7 +355,10 @@ mod tests {
             ("kitchen.lan", Some(("kitchen.lan", 11434))),
             (" \"kitchen.lan:8321\" ", Some(("kitchen.lan", 8321))),
             ("http://kitchen.lan", Some(("kitchen.lan", 80))),
-            ("http://kitchen.lan:8321/ollama/", Some(("kitchen.lan", 8321))),
+            (
+                "http://kitchen.lan:8321/ollama/",
+                Some(("kitchen.lan", 8321)),
+            ),
             ("[::1]", Some(("::1", 11434))),
             ("https://kitchen.lan", None),
             ("", None),

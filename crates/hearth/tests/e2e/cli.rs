@@ -357,12 +357,19 @@ fn commands_look_where_ollama_host_says_if_nothing_else_does() {
     let address = node.address.as_str();
     let url = format!("http://{address}/");
     for host in [address, &url] {
-        assert_eq!(found(&elsewhere, &[], &[("OLLAMA_HOST", host)]), own, "{host}");
+        assert_eq!(
+            found(&elsewhere, &[], &[("OLLAMA_HOST", host)]),
+            own,
+            "{host}"
+        );
     }
     // A flag and HEARTH_HOST win over it, and a node of the same home is nearer.
     let nobody = ("OLLAMA_HOST", "127.0.0.1:1");
     assert_eq!(found(&elsewhere, &["--host", address], &[nobody]), own);
-    assert_eq!(found(&elsewhere, &[], &[nobody, ("HEARTH_HOST", address)]), own);
+    assert_eq!(
+        found(&elsewhere, &[], &[nobody, ("HEARTH_HOST", address)]),
+        own
+    );
     assert_eq!(found(&household, &[], &[nobody]), own);
 }
 

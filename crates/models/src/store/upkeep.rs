@@ -39,7 +39,7 @@ impl ModelStore {
     /// pull of a model with it fetches it again. `hear` is told after each piece: bytes so far, and of all.
     ///
     /// # Errors
-    /// As [`ModelStore::find`], what the disk says, or [`Reason::Cancelled`].
+    /// As [`ModelStore::find`], what the disk says, or [`crate::Reason::Cancelled`].
     pub fn verify(
         &self,
         name: Option<&str>,

@@ -13,7 +13,8 @@ use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use crate::household::{House, usual};
 use crate::interrupted::{FOLDER, HUB, arguments};
 
-/// A door that speaks TLS before a hub that does not, for as long as the process runs. Its address, and its certificate.
+/// A door that speaks TLS before a hub that does not, for as long as the process runs. Its address, and its
+/// certificate.
 fn secured(hub: &str) -> (String, String) {
     let CertifiedKey { cert, signing_key } =
         generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();

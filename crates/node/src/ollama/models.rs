@@ -88,11 +88,16 @@ pub(crate) async fn show(State(node): State<Shared>, body: Body) -> Result<Json<
     })
 }
 
-/// The version of this node.
+/// The version of Ollama's API that these routes speak. Clients look here for what they may use, and some refuse to work
+/// with versions that lack tools, structured output or levels of thinking.
+const SPOKEN: &str = "0.12.0";
+
+/// The version of Ollama's API, and of this node.
 #[utoipa::path(get, path = "/api/version", tag = "ollama", responses((status = 200, body = Version)))]
 pub(crate) async fn version(State(node): State<Shared>) -> Json<Version> {
     Json(Version {
-        version: node.options.version.into(),
+        version: SPOKEN.into(),
+        hearth: node.options.version.into(),
     })
 }
 
