@@ -7,10 +7,11 @@
 //! HTTP, and contacts nobody but whom a pull names.
 //!
 //! - [`Name`]: how models are named; [`catalogue`]: short names of well-known ones.
-//! - [`ModelStore`]: list, find, show, import, copy, remove, verify, prune; [`Sources`]: names and files, read only when
-//!   they changed.
+//! - [`ModelStore`]: list, find, show, import, copy, remove, verify, prune; [`Sources`]: names and files, read only
+//!   when they changed.
 //! - [`pull()`] with a [`Network`], told by [`Progress`] and ended by [`Cancel`].
-//! - [`PeerModels`]: what machines tell each other; [`ModelStore::shared`] and [`ModelStore::blob`] answer for this one.
+//! - [`PeerModels`]: what machines tell each other; [`ModelStore::shared`] and [`ModelStore::blob`] answer for this
+//!   one.
 //! - [`Error`]: a [`Reason`] for programs, a message and a fix for people.
 
 mod cancel;
