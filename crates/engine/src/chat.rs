@@ -1,5 +1,7 @@
 //! A conversation to continue: its messages, the tools the model may call, and how much it may reason.
 
+use std::collections::HashSet;
+
 use serde_json::{Map, Value};
 
 use crate::EngineError;
@@ -78,6 +80,8 @@ pub struct Reasoning {
     pub budget: Option<u32>,
 }
 
+/// Most tools of a request.
+const MOST_TOOLS: usize = 1024;
 /// Longest name of a tool, in bytes.
 const LONGEST_NAME: usize = 128;
 
@@ -85,6 +89,16 @@ impl Tools {
     /// Refuses names that cannot be told apart in an answer, and a choice that is not there.
     pub fn check(&self) -> Result<(), EngineError> {
         let invalid = |field, message| Err(EngineError::Invalid { field, message });
+        if self.definitions.len() > MOST_TOOLS {
+            return invalid(
+                "tools",
+                format!(
+                    "tools holds {}, and a request may hold {MOST_TOOLS}; send those that are needed",
+                    self.definitions.len()
+                ),
+            );
+        }
+        let mut names = HashSet::new();
         for (at, tool) in self.definitions.iter().enumerate() {
             let odd = |c: char| c.is_whitespace() || c.is_control() || "\"\\<>{}".contains(c);
             if tool.name.is_empty() || tool.name.len() > LONGEST_NAME || tool.name.contains(odd) {
@@ -96,10 +110,7 @@ impl Tools {
                     ),
                 );
             }
-            if self.definitions[..at]
-                .iter()
-                .any(|other| other.name == tool.name)
-            {
+            if !names.insert(tool.name.as_str()) {
                 return invalid(
                     "tools",
                     format!("tools[{at}]: the name `{}` is taken already", tool.name),

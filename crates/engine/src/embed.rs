@@ -372,23 +372,19 @@ impl Runner {
         }
         match self.compute(&picked) {
             Ok(vectors) => {
+                let mut without = Vec::new();
                 for (job, vector) in picked.into_iter().zip(vectors) {
-                    self.running[job].vectors.push(vector);
+                    match vector {
+                        Some(vector) => self.running[job].vectors.push(vector),
+                        None => without.push(job),
+                    }
                 }
+                self.fail(&without, "the model gave no usable vector");
             }
             // Its client went away in the middle; the next step drops it.
             Err(None) => return,
             Err(Some(reason)) => {
-                let failed = |job: usize| picked.contains(&job);
-                let all: Vec<Job> = self.running.drain(..).collect();
-                for (index, job) in all.into_iter().enumerate() {
-                    match failed(index) {
-                        true => job.fail(EngineError::Compute {
-                            reason: reason.clone(),
-                        }),
-                        false => self.running.push_back(job),
-                    }
-                }
+                self.fail(&picked, &reason);
                 return;
             }
         }
@@ -410,9 +406,25 @@ impl Runner {
         }
     }
 
-    /// The vectors of the next inputs of these jobs, each as often as it is named. The error is `None` when the only
-    /// client went away.
-    fn compute(&mut self, picked: &[usize]) -> Result<Vec<Vec<f32>>, Option<String>> {
+    /// Ends these jobs with an error.
+    fn fail(&mut self, jobs: &[usize], reason: &str) {
+        if jobs.is_empty() {
+            return;
+        }
+        let all: Vec<Job> = self.running.drain(..).collect();
+        for (index, job) in all.into_iter().enumerate() {
+            match jobs.contains(&index) {
+                true => job.fail(EngineError::Compute {
+                    reason: reason.to_owned(),
+                }),
+                false => self.running.push_back(job),
+            }
+        }
+    }
+
+    /// The vectors of the next inputs of these jobs, each as often as it is named; `None` for one of no length. The
+    /// error is `None` when the only client went away.
+    fn compute(&mut self, picked: &[usize]) -> Result<Vec<Option<Vec<f32>>>, Option<String>> {
         let started = Instant::now();
         let computed = self.decode(picked);
         let vectors = computed.and_then(|tokens| {
@@ -421,9 +433,8 @@ impl Runner {
                 let dimensions = self.running[*job].dimensions;
                 let vector = self.context.pooled(sequence as SeqId);
                 unit(vector.unwrap_or_default(), dimensions)
-                    .ok_or_else(|| Some("the model gave no usable vector".to_owned()))
             });
-            vectors.collect()
+            Ok(vectors.collect())
         });
         for sequence in 0..picked.len() {
             self.context.clear(sequence as SeqId);

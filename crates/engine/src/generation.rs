@@ -183,6 +183,8 @@ pub struct Generation {
     splitters: Vec<Splitter>,
     /// Calls of each choice so far.
     calls: Vec<u32>,
+    /// Of each choice, the probabilities of tokens whose text is held back.
+    logprobs: Vec<Vec<TokenLogprob>>,
     /// Events that came out of the last one.
     ready: VecDeque<Event>,
 }
@@ -193,6 +195,7 @@ impl Generation {
             model,
             events,
             calls: vec![0; splitters.len()],
+            logprobs: vec![Vec::new(); splitters.len()],
             splitters,
             ready: VecDeque::new(),
         }
@@ -255,17 +258,21 @@ impl Generation {
             return;
         };
         let mut parts = Vec::new();
+        let was_text = splitter.in_text();
         splitter.push(&text, &mut parts);
         if ended.is_some() {
             splitter.finish(&mut parts);
         }
-        // Probabilities are of text alone, and come with the text that was made of their tokens or just before it.
-        let mut logprobs = if splitter.in_text() {
-            logprobs
-        } else {
-            Vec::new()
-        };
-        if !logprobs.is_empty() && !parts.iter().any(|part| matches!(part, Part::Text(_))) {
+        // Probabilities are of text alone. They wait while what was made of their tokens is held back, and go if it
+        // becomes a call or reasoning.
+        let waiting = &mut self.logprobs[choice as usize];
+        waiting.extend(logprobs);
+        let is_text = |part: &Part| matches!(part, Part::Text(_));
+        if !was_text || !splitter.in_text() || !parts.iter().all(is_text) {
+            if !parts.iter().any(is_text) {
+                waiting.clear();
+            }
+        } else if ended.is_some() && parts.is_empty() && !waiting.is_empty() {
             parts.push(Part::Text(String::new()));
         }
         for part in parts {
@@ -274,7 +281,7 @@ impl Generation {
                 Part::Text(text) => Event::Text {
                     choice,
                     text,
-                    logprobs: std::mem::take(&mut logprobs),
+                    logprobs: std::mem::take(waiting),
                 },
                 Part::Reasoning(text) => Event::Reasoning { choice, text },
                 Part::Call(name) => {

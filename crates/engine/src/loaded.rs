@@ -379,13 +379,22 @@ impl Loaded {
                 .extend(self.ends.iter().map(|token| (*token, f32::NEG_INFINITY)));
         }
         let no_tools = Tools::default();
-        let (tools, budget) = match &request.prompt {
-            Prompt::Chat(chat) => (&chat.tools, chat.reasoning.budget),
-            Prompt::Text(_) | Prompt::Tokens(_) => (&no_tools, None),
+        let (tools, reasoning) = match &request.prompt {
+            Prompt::Chat(chat) => (&chat.tools, chat.reasoning),
+            Prompt::Text(_) | Prompt::Tokens(_) => (&no_tools, Reasoning::default()),
         };
         let grammar = self.grammar(request, tools, opening)?;
         let tags: Arc<[Token]> = self.tags.iter().map(|(_, token)| *token).collect();
-        let thought = self.thought(opening, budget);
+        // What was refused is closed as soon as it is opened; a constraint leaves no room for that.
+        let is_refused = reasoning.enabled == Some(false) || reasoning.budget == Some(0);
+        let watched =
+            opening != Opening::Closed || (is_refused && request.constraint == Constraint::None);
+        let budget = if is_refused {
+            Some(0)
+        } else {
+            reasoning.budget
+        };
+        let thought = watched.then(|| self.thought(opening, budget)).flatten();
         let tasks = (0..request.n)
             .map(|choice| {
                 let mut sampler = Sampler::new(&sampling, seed.wrapping_add(choice.into()));
@@ -424,9 +433,6 @@ impl Loaded {
 
     fn thought(&self, opening: Opening, budget: Option<u32>) -> Option<Thought> {
         let tags = self.dialect.thinking.clone()?;
-        if opening == Opening::Closed {
-            return None;
-        }
         let text = self.dialect.after_reasoning()?;
         let close = self.model.tokenize(text.as_bytes(), false, true);
         Some(Thought::new(

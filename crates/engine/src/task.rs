@@ -11,7 +11,7 @@ use crate::grammar::Grammar;
 use crate::llama::{Adapter, Model};
 use crate::prefix::AdapterKey;
 use crate::sampler::{self, Sampler};
-use crate::text::TextStream;
+use crate::text::{TextStream, incomplete};
 use crate::{EngineError, Token};
 
 /// Where a request's events go.
@@ -184,7 +184,12 @@ impl Task {
         {
             self.job.reasoning_tokens.fetch_add(1, Ordering::Relaxed);
         }
-        let chunk = self.text.push(&piece);
+        // Stop texts are of the answer: not of the reasoning, nor of the blanks that end it.
+        let answers = self.thought.as_ref().is_none_or(|thought| thought.answers);
+        let chunk = match answers {
+            true => self.text.push(&piece),
+            false => self.text.pass(&piece),
+        };
         emission.text.push_str(&chunk.text);
         if chunk.stop.is_some() {
             emission.stop = chunk.stop;
@@ -257,6 +262,8 @@ pub(crate) struct Thought {
     tail: Vec<u8>,
     /// Tokens that end it.
     close: Arc<[Token]>,
+    /// Whether anything but blanks of the answer came in.
+    answers: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -281,12 +288,14 @@ impl Thought {
             left: budget,
             tail: Vec::new(),
             close,
+            answers: false,
         }
     }
 
     /// Takes a token's bytes; whether the token is reasoning.
     fn take(&mut self, piece: &[u8]) -> bool {
         if self.state == ThoughtState::Over {
+            self.answers |= !piece.trim_ascii().is_empty();
             return false;
         }
         self.tail.extend_from_slice(piece);
@@ -298,6 +307,7 @@ impl Thought {
                 self.tail = text[open.len()..].to_vec();
             } else if !open.starts_with(text) {
                 self.state = ThoughtState::Over;
+                self.answers = true;
                 return false;
             }
             return true;
@@ -313,7 +323,8 @@ impl Thought {
     }
 
     fn is_too_long(&self) -> bool {
-        self.state == ThoughtState::Inside && self.left == Some(0)
+        // In the middle of a character nothing can follow but its rest.
+        self.state == ThoughtState::Inside && self.left == Some(0) && incomplete(&self.tail) == 0
     }
 }
 

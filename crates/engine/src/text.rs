@@ -70,6 +70,17 @@ impl TextStream {
         }
     }
 
+    /// Takes a token's bytes in which no stop text counts. Only before the first [`TextStream::push`].
+    pub fn pass(&mut self, bytes: &[u8]) -> Chunk {
+        self.bytes.extend_from_slice(bytes);
+        let whole = self.bytes.len() - incomplete(&self.bytes);
+        let decoded: Vec<u8> = self.bytes.drain(..whole).collect();
+        Chunk {
+            text: String::from_utf8_lossy(&decoded).into_owned(),
+            stop: None,
+        }
+    }
+
     /// What is still held back, when no more tokens come. An incomplete character becomes U+FFFD.
     pub fn finish(&mut self) -> String {
         let rest = std::mem::take(&mut self.bytes);
@@ -80,7 +91,7 @@ impl TextStream {
 }
 
 /// Bytes at the end that start a character which the next token may complete.
-fn incomplete(bytes: &[u8]) -> usize {
+pub(crate) fn incomplete(bytes: &[u8]) -> usize {
     for back in 1..=bytes.len().min(3) {
         let at = bytes.len() - back;
         let needed = match bytes[at] {

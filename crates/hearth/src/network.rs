@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use hearth_models::tls;
-use hearth_models::{ModelStore, Network, Proxy, Token, catalogue};
+use hearth_models::{HUB, ModelStore, Network, Proxy, Token, catalogue};
 
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
@@ -19,13 +19,29 @@ pub fn store(config: &Config) -> ModelStore {
 pub fn network(config: &Config) -> Network {
     let variable = |name: &str| std::env::var_os(name);
     let user_home = etcetera::home_dir().unwrap_or_default();
+    let hub = &config.fetch.hub;
+    let said = ["HF_TOKEN", "HUGGING_FACE_HUB_TOKEN"];
+    let said = said.iter().any(|name| variable(name).is_some());
+    let token = token(&variable, &user_home).filter(|_| may_see_token(hub, said));
     Network {
-        hub: config.fetch.hub.clone(),
-        token: token(&variable, &user_home),
+        hub: hub.clone(),
+        token,
         offline: config.fetch.offline,
         proxy: Proxy::try_from_env(),
         ..Network::default()
     }
+}
+
+/// Whether a hub may see the token: the public one, and another that it was said for; over a connection that nobody else
+/// reads.
+fn may_see_token(hub: &str, said: bool) -> bool {
+    let local = ["http://localhost", "http://127.0.0.1", "http://[::1]"];
+    let is_closed = |start: &&str| {
+        let rest = hub.strip_prefix(*start);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+    };
+    let secret = hub.starts_with("https://") || local.iter().any(|start| is_closed(&start));
+    secret && (said || hub.trim_end_matches('/') == HUB)
 }
 
 /// The hub's token: from the environment, or from the file where the hub's own tools keep it.
@@ -115,6 +131,24 @@ mod tests {
         let told = ("HF_TOKEN", "hf_told");
         assert_eq!(found(home, &[moved, old, told]), Token::new("hf_told"));
         assert_eq!(found(home, &[("HF_TOKEN", "")]), Token::new("hf_file"));
+    }
+
+    #[test]
+    fn a_mirror_sees_no_token_that_was_not_said_for_it() {
+        assert!(may_see_token(HUB, false) && may_see_token(HUB, true));
+        for hub in [
+            "https://mirror.lan",
+            "http://localhost:8000",
+            "http://127.0.0.1/x",
+        ] {
+            assert!(
+                may_see_token(hub, true) && !may_see_token(hub, false),
+                "{hub}"
+            );
+        }
+        for hub in ["http://mirror.lan", "http://localhost.evil.example"] {
+            assert!(!may_see_token(hub, true), "{hub}");
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! File operations that leave the old or the new state and nothing between, whenever the process or the machine ends.
 
 use std::fs::{self, File};
+use std::hash::{BuildHasher, Hasher};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -32,7 +33,9 @@ pub(crate) fn create_folder(folder: &Path) -> Result<(), Error> {
 pub(crate) fn fresh_name() -> String {
     static COUNT: AtomicU64 = AtomicU64::new(0);
     let count = COUNT.fetch_add(1, Ordering::Relaxed);
-    format!("tmp-{}-{count}", std::process::id())
+    // In a container every process may have the same number, and what a killed one left has its name.
+    let random = std::hash::RandomState::new().build_hasher().finish();
+    format!("tmp-{}-{count}-{random:016x}", std::process::id())
 }
 
 /// Whether a file has a name of [`fresh_name`].
@@ -61,8 +64,12 @@ pub(crate) fn write(path: &Path, bytes: &[u8]) -> Result<(), Error> {
 /// Gives a file that is complete its final place, in another folder of the same disk.
 pub(crate) fn settle(from: &Path, to: &Path) -> Result<(), Error> {
     let settled = (|| {
-        // For writing, because Windows flushes no file that is open for reading alone.
-        File::options().write(true).open(from)?.sync_all()?;
+        // Windows flushes no file that is open for reading alone; elsewhere that is enough, also for one that nobody
+        // may write.
+        match cfg!(windows) {
+            true => File::options().write(true).open(from)?.sync_all()?,
+            false => File::open(from)?.sync_all()?,
+        }
         fs::rename(from, to)?;
         sync_folder(to.parent().unwrap_or(Path::new(".")))
     })();

@@ -501,7 +501,9 @@ fn bring(
         Err(error) => {
             // Whole and useless: the next pull would only find it useless again.
             drop(claims);
-            store.discard(&model)?;
+            if error.reason() == Reason::Refused {
+                store.discard(&model)?;
+            }
             return Err(error);
         }
     }

@@ -20,6 +20,8 @@ use std::path::{Path, PathBuf};
 
 pub use self::import::Take;
 pub use self::upkeep::{Checked, Pruned};
+use hearth_gguf::Problem;
+
 use crate::claim::Books;
 use crate::disk;
 use crate::error::{Error, Reason};
@@ -252,19 +254,23 @@ impl ModelStore {
     /// Checks a model's files as GGUF, and what they say. The caller holds their claims.
     ///
     /// # Errors
-    /// [`Reason::Refused`] with what is wrong.
+    /// [`Reason::Refused`] with what is wrong; [`Reason::Storage`] if it could not be read.
     pub(crate) fn check(&self, model: &Model) -> Result<Facts, Error> {
         self.link_parts(model)?;
         match hearth_gguf::Model::open(&self.path(model)) {
             Ok(opened) => Ok(facts(&opened)),
             Err(error) => {
+                let reason = match error.problem() {
+                    Problem::Unreadable(_) => Reason::Storage,
+                    _ => Reason::Refused,
+                };
                 let message = format!(
                     "`{}` is not a model that can be loaded: {} {}",
                     model.name,
                     error.place(),
                     error.problem()
                 );
-                Err(Error::new(Reason::Refused, message).fix(error.advice()))
+                Err(Error::new(reason, message).fix(error.advice()))
             }
         }
     }
@@ -419,7 +425,10 @@ pub(crate) fn choose<'a, T>(
             .is_some_and(|tag| tag.eq_ignore_ascii_case("latest"))
     });
     match (latest, alike.as_slice()) {
-        (Some((_, one)), _) | (None, [(_, one)]) => Choice::One(one),
+        (Some((_, one)), _) => Choice::One(one),
+        // Who says `latest` does not mean another tag.
+        (None, [(name, one)]) if asked.tag().is_none() || name.tag().is_none() => Choice::One(one),
+        (None, [_]) => Choice::None,
         (None, []) => Choice::None,
         (None, several) => {
             Choice::Several(several.iter().map(|(name, _)| name.to_string()).collect())

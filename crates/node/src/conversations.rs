@@ -438,10 +438,13 @@ fn named(tx: &Transaction<'_>, id: &str) -> Kept<Named> {
     })
 }
 
-/// The place after a conversation's last item.
+/// The place after a conversation's last item, and after all that an answer in it came after: what is added later must not
+/// take the place of what was deleted.
 fn end(tx: &Transaction<'_>, conversation: &str) -> sqlite::Result<i64> {
     tx.prepare_cached(
-        "SELECT coalesce(max(place), -1) + 1 FROM conversation_item WHERE conversation = ?1",
+        "SELECT max(
+            coalesce((SELECT max(place) + 1 FROM conversation_item WHERE conversation = ?1), 0),
+            coalesce((SELECT max(conversation_place) FROM response WHERE conversation = ?1), 0))",
     )?
     .query_row([conversation], |row| row.get(0))
 }

@@ -1,5 +1,7 @@
 //! What this machine can do, and which models of the catalogue are likely to do well on it.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::header::ACCEPT;
@@ -61,7 +63,7 @@ pub(crate) async fn remeasure(State(node): State<Shared>, headers: HeaderMap) ->
     let busy = |model: &hearth_protocol::status::ModelStatus| {
         model.load.is_some_and(|load| load.slots_busy > 0)
     };
-    let Ok(mut measured) = node.machine.try_lock() else {
+    let Ok(mut measured) = Arc::clone(&node.machine).try_lock_owned() else {
         return refused(
             StatusCode::CONFLICT,
             "measuring",
@@ -80,19 +82,19 @@ pub(crate) async fn remeasure(State(node): State<Shared>, headers: HeaderMap) ->
             ),
         );
     }
-    let outcome = crate::trace::spawn_blocking(|| measure(None, false)).await;
-    match outcome.unwrap_or_else(|error| Err(error.to_string())) {
-        Ok(machine) => *measured = Some(machine),
-        Err(reason) => {
-            return refused(
-                StatusCode::INTERNAL_SERVER_ERROR,
-                "measurement_failed",
-                "the measurement failed",
-                reason,
-            );
-        }
+    // The lock goes along: who leaves early does not end the measurement.
+    let outcome = crate::trace::spawn_blocking(move || {
+        *measured = Some(measure(None, false)?);
+        Ok(())
+    });
+    if let Err(reason) = outcome.await.unwrap_or_else(|error| Err(error.to_string())) {
+        return refused(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "measurement_failed",
+            "the measurement failed",
+            reason,
+        );
     }
-    drop(measured);
     let html = headers.get(ACCEPT).and_then(|accept| accept.to_str().ok());
     if html.is_some_and(|accept| accept.contains("text/html")) {
         return Redirect::to("/models").into_response();

@@ -31,7 +31,7 @@ pub(crate) struct Node {
     /// What the models' files say.
     pub facts: crate::ollama::facts::Known,
     /// What was measured of this machine; locked while it is.
-    pub machine: Mutex<Option<Machine>>,
+    pub machine: Arc<Mutex<Option<Machine>>>,
     /// Somebody asked the node to stop.
     pub stop: Notify,
     /// One health probe at a time.
@@ -50,7 +50,7 @@ impl Node {
             metrics: Metrics::default(),
             conversations: Conversations::new(store),
             facts: Default::default(),
-            machine: Mutex::new(None),
+            machine: Arc::new(Mutex::new(None)),
             stop: Notify::new(),
             probing: Mutex::new(()),
             last_token: AtomicU64::new(0),

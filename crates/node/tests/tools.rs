@@ -201,6 +201,15 @@ fn what_is_wrong_with_tools_is_said() {
             "{extra}: {error}"
         );
     }
+    let many: Vec<Value> = (0..1025)
+        .map(|at| json!({"type": "function", "function": {"name": format!("f{at}")}}))
+        .collect();
+    let refused = ask(&node, json!({"tools": many})).json();
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(
+        message.contains("1025") && message.contains("1024"),
+        "{message}"
+    );
     let loose = ask(
         &node,
         json!({"tools": function(json!({"name": "a", "parameters": odd})), "tool_choice": "required", "max_tokens": 24}),
@@ -263,6 +272,15 @@ fn reasoning_is_told_apart_and_keeps_to_its_budget() {
         assert!(message["reasoning_content"].is_null(), "{off}: {answer}");
         assert!(!message["content"].as_str().unwrap().is_empty());
     }
+
+    // A stop text is of the answer, not of the blank line between the reasoning and it.
+    let stopped = think(json!({"thinking_budget": 9, "stop": ["\n\n"]})).json();
+    let message = &stopped["choices"][0]["message"];
+    assert!(!message["reasoning_content"].as_str().unwrap().is_empty());
+    assert!(
+        !message["content"].as_str().unwrap().is_empty(),
+        "{stopped}"
+    );
 
     // What must be JSON is JSON after the reasoning too.
     let schema = json!({"type": "object", "properties": {"on": {"type": "boolean"}}, "required": ["on"], "additionalProperties": false});

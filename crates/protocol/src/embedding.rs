@@ -6,7 +6,7 @@ use utoipa::ToSchema;
 use crate::error::ApiError;
 
 /// Most texts in one request, as OpenAI has it.
-const MOST_INPUTS: usize = 2048;
+pub const MOST_INPUTS: usize = 2048;
 
 /// The body of a request for embeddings.
 #[derive(Debug, Clone, Deserialize, ToSchema)]

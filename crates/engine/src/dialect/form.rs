@@ -69,7 +69,7 @@ impl Form {
         let is_forced = matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_));
         let has_text = *constraint == Constraint::None;
         let plain = match constraint {
-            Constraint::None => writer.text(&dialect.calls),
+            Constraint::None => writer.text(&dialect.calls, callable),
             constraint => {
                 writer.parts.push(("body".into(), constraint.clone()));
                 "@body".into()
@@ -187,13 +187,25 @@ impl Writer<'_> {
     }
 
     /// Plain text, up to the end of the answer.
-    fn text(&mut self, calls: &Calls) -> String {
+    fn text(&mut self, calls: &Calls, tools: &[Tool]) -> String {
         let rule = match &calls.begin {
             Begin::Tag(tag) if (self.control)(tag).is_none() => {
                 format!("TEXT: /(?s:.+)/ & ~/(?s:.*){}(?s:.*)/", escaped(tag))
             }
             Begin::Tag(_) | Begin::Header => "TEXT: /(?s:.+)/".into(),
-            Begin::Object => r#"TEXT: /(?s:.+)/ & ~/\s*\{\s*"name"(?s:.*)/"#.into(),
+            Begin::Object => {
+                let names: Vec<String> = tools.iter().map(|tool| escaped(&tool.name)).collect();
+                let arguments = match &calls.format {
+                    CallFormat::Json { arguments, .. } => arguments,
+                    _ => "arguments",
+                };
+                // Neither a call of a tool that is there, nor one of a tool that is not.
+                let start = r#"\s*\{\s*"name"\s*:\s*"#;
+                format!(
+                    r#"TEXT: /(?s:.+)/ & ~/{start}"({})"(?s:.*)/ & ~/{start}"[^"]*"\s*,\s*"{arguments}"(?s:.*)/"#,
+                    names.join("|")
+                )
+            }
             Begin::Wrapper => r#"TEXT: /(?s:.+)/ & ~/\s*\{\s*"tool_calls"(?s:.*)/"#.into(),
         };
         self.rules.push(rule);
@@ -282,6 +294,7 @@ impl Writer<'_> {
 
     /// One call, of any of the tools.
     fn call(&mut self, format: &CallFormat, tools: &[Tool]) -> String {
+        let mut joined = false;
         if let CallFormat::Json {
             name, arguments, ..
         } = format
@@ -293,14 +306,29 @@ impl Writer<'_> {
                 }
                 _ => String::new(),
             };
-            self.head("head", &id, name, "");
+            if self.beside_json || !id.is_empty() {
+                self.head("head", &id, name, "");
+            } else {
+                // Up to the tool's name in one piece: until then it may be plain text, and of two that go on the lexer
+                // takes the longer one.
+                for (at, tool) in tools.iter().enumerate() {
+                    let tool = escaped(&tool.name);
+                    self.rules.push(format!(
+                        r#"HEAD_{at}: /{GAP}\{{{GAP}"{name}"{GAP}:{GAP}"{tool}"/"#
+                    ));
+                }
+                joined = true;
+            }
             self.rules
                 .push(format!(r#"MIDDLE: /{GAP},{GAP}"{arguments}"{GAP}:{GAP}/"#));
             self.rules.push(format!(r"TAIL: /{GAP}\}}/"));
         }
         let each = tools.iter().enumerate().map(|(at, tool)| match format {
             CallFormat::Json { .. } => {
-                let name = literal(&Value::from(tool.name.as_str()).to_string());
+                let name = match joined {
+                    true => format!("HEAD_{at}"),
+                    false => literal(&Value::from(tool.name.as_str()).to_string()),
+                };
                 format!("{name} MIDDLE {}", self.whole(at, tool))
             }
             CallFormat::Named { id, arguments, .. } => {
@@ -331,6 +359,7 @@ impl Writer<'_> {
         });
         let any = each.collect::<Vec<_>>().join(" | ");
         match format {
+            CallFormat::Json { .. } if joined => format!("({any}) TAIL"),
             CallFormat::Json { .. } => format!("head ({any}) TAIL"),
             CallFormat::Named { each, id, .. } => {
                 if id.is_some() {

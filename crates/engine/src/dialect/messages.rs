@@ -236,10 +236,19 @@ fn said_by_user(content: &Value, out: &mut Vec<Value>) {
     let Some(last) = last else {
         return out.push(json!({"role": "user", "content": content}));
     };
-    last["content"] = match (&last["content"], content) {
-        (Value::String(before), Value::String(more)) => format!("{before}\n\n{more}").into(),
+    // Grown in place: a conversation may hold very many results in a row.
+    last["content"] = match (last["content"].take(), content) {
+        (Value::String(mut before), Value::String(more)) => {
+            before.push_str("\n\n");
+            before.push_str(more);
+            before.into()
+        }
+        (Value::Array(mut parts), more) => {
+            parts.extend(parts_of(more));
+            parts.into()
+        }
         (before, more) => {
-            let parts = [before, more].into_iter().flat_map(parts_of);
+            let parts = [&before, more].into_iter().flat_map(parts_of);
             parts.collect::<Vec<_>>().into()
         }
     };

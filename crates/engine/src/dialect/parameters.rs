@@ -34,7 +34,8 @@ pub fn arguments(tool: &Tool) -> Constraint {
         "anyOf",
         "oneOf",
     ];
-    if !composed.iter().any(|key| fields.contains_key(*key)) {
+    let lists = fields.contains_key("properties");
+    if lists && !composed.iter().any(|key| fields.contains_key(*key)) {
         fields.insert("additionalProperties".into(), false.into());
     }
     Constraint::JsonSchema(schema)

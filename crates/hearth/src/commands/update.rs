@@ -75,7 +75,7 @@ pub async fn run(context: &Context) -> Outcome {
 
 /// What `hearth up` may add when the owner wants it to look; a failure is nobody's concern then.
 pub async fn remark(options: &UpdateOptions) -> Option<String> {
-    if !options.check || options.url.is_none() {
+    if !options.check || options.offline || options.url.is_none() {
         return None;
     }
     match latest(options, ASIDE).await {
@@ -117,6 +117,10 @@ async fn latest(options: &UpdateOptions, patience: Duration) -> Outcome<Release>
                 .fix("set update_url to the address of a list of releases, or give --update-url"),
         );
     };
+    if options.offline {
+        return Err(Failure::usage("offline is on, so nobody is asked")
+            .fix("set offline to off, or HEARTH_OFFLINE=off for once"));
+    }
     let place = url.clone();
     let asked = tokio::task::spawn_blocking(move || ask(&place, patience)).await;
     let text = asked

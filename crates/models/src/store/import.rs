@@ -144,7 +144,12 @@ fn bring(from: &Path, to: &Path, take: Take) -> Result<(), Error> {
     if take == Take::Link && fs::hard_link(from, to).is_ok() {
         return Ok(());
     }
-    fs::copy(from, to)
+    let copied = (|| {
+        // Never into a file that is there: it may be a second name of somebody's model.
+        let mut new = fs::File::create_new(to)?;
+        std::io::copy(&mut fs::File::open(from)?, &mut new)
+    })();
+    copied
         .map(drop)
         .map_err(|error| Error::storage("write", to, &error))
 }

@@ -6,6 +6,7 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use hearth_engine::{EmbedInput, EmbedRequest, Embeddings, EngineError};
+use hearth_protocol::embedding::MOST_INPUTS;
 use hearth_protocol::error::ApiError;
 use hearth_protocol::ollama::{
     self as wire, EmbedResponse, EmbeddingsRequest, EmbeddingsResponse, ErrorBody, KeepAlive,
@@ -36,6 +37,13 @@ pub(crate) async fn embed(
     let mut texts = texts.unwrap_or_default();
     if single {
         texts.retain(|text| !text.is_empty());
+    }
+    if texts.len() > MOST_INPUTS {
+        let message = format!(
+            "input holds {} texts, and a request may hold {MOST_INPUTS}; send them in several",
+            texts.len()
+        );
+        return Err(Failure::from(ApiError::invalid(Some("input".into()), message)).into());
     }
     let asked = Asked {
         texts,
