@@ -427,14 +427,14 @@ impl Runner {
     fn compute(&mut self, picked: &[usize]) -> Result<Vec<Option<Vec<f32>>>, Option<String>> {
         let started = Instant::now();
         let computed = self.decode(picked);
-        let vectors = computed.and_then(|tokens| {
+        let vectors = computed.map(|tokens| {
             self.counters.record(tokens, 0, 0, started.elapsed());
             let vectors = picked.iter().enumerate().map(|(sequence, job)| {
                 let dimensions = self.running[*job].dimensions;
                 let vector = self.context.pooled(sequence as SeqId);
                 unit(vector.unwrap_or_default(), dimensions)
             });
-            Ok(vectors.collect())
+            vectors.collect()
         });
         for sequence in 0..picked.len() {
             self.context.clear(sequence as SeqId);

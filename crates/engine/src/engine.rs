@@ -244,9 +244,10 @@ impl Engine {
         let mut by_path: Vec<ModelSource> = entries
             .values()
             .filter(|entry| {
-                !sources
-                    .iter()
-                    .any(|source| source.name == entry.source.name)
+                let name = &entry.source.name;
+                // One that was removed while it was loaded can be named no more.
+                std::path::Path::new(name).is_absolute()
+                    && !sources.iter().any(|source| source.name == *name)
             })
             .map(|entry| entry.source.clone())
             .collect();

@@ -39,7 +39,8 @@ pub(crate) fn html(page: String) -> Response {
         (CONTENT_TYPE, "text/html; charset=utf-8"),
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
-        (REFERRER_POLICY, "no-referrer"),
+        // Other sites learn nothing; `no-referrer` would also hide from this node that its own page sends a form.
+        (REFERRER_POLICY, "same-origin"),
         (CACHE_CONTROL, "no-store"),
         (VARY, "accept"),
     ];

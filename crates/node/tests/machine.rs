@@ -26,3 +26,11 @@ fn the_machine_is_measured_when_asked_and_shown_on_the_page() {
     assert_eq!(node.get("/machine").json(), report);
     assert!(node.get("/models").body.contains("qwen3:1.7b"));
 }
+
+#[test]
+fn the_page_may_send_its_form() {
+    let node = TestNode::start(options());
+    let page = node.get("/models");
+    // With `no-referrer` a browser sends `Origin: null`, which is refused.
+    assert_eq!(page.header("referrer-policy"), Some("same-origin"));
+}
