@@ -40,7 +40,7 @@ fn may_see_token(hub: &str, said: bool) -> bool {
         let rest = hub.strip_prefix(*start);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
     };
-    let secret = hub.starts_with("https://") || local.iter().any(|start| is_closed(start));
+    let secret = hub.starts_with("https://") || local.iter().any(is_closed);
     secret && (said || hub.trim_end_matches('/') == HUB)
 }
 
