@@ -268,11 +268,11 @@ impl Generation {
         let waiting = &mut self.logprobs[choice as usize];
         waiting.extend(logprobs);
         let is_text = |part: &Part| matches!(part, Part::Text(_));
-        if !was_text || !splitter.in_text() || !parts.iter().all(is_text) {
-            if !parts.iter().any(is_text) {
-                waiting.clear();
-            }
-        } else if ended.is_some() && parts.is_empty() && !waiting.is_empty() {
+        let all_text = was_text && splitter.in_text() && parts.iter().all(is_text);
+        if !all_text && !parts.iter().any(is_text) {
+            waiting.clear();
+        }
+        if ended.is_some() && parts.is_empty() && !waiting.is_empty() {
             parts.push(Part::Text(String::new()));
         }
         for part in parts {

@@ -35,10 +35,8 @@ impl TextStream {
 
     /// Takes a token's bytes.
     pub fn push(&mut self, bytes: &[u8]) -> Chunk {
-        self.bytes.extend_from_slice(bytes);
-        let whole = self.bytes.len() - incomplete(&self.bytes);
-        let decoded: Vec<u8> = self.bytes.drain(..whole).collect();
-        self.held.push_str(&String::from_utf8_lossy(&decoded));
+        let decoded = self.decode(bytes);
+        self.held.push_str(&decoded);
         // The stop text that is complete first, as if the text came letter by letter: the same cut however it is
         // divided into tokens. Of those that end together, the longest.
         let first = self
@@ -72,13 +70,18 @@ impl TextStream {
 
     /// Takes a token's bytes in which no stop text counts. Only before the first [`TextStream::push`].
     pub fn pass(&mut self, bytes: &[u8]) -> Chunk {
+        Chunk {
+            text: self.decode(bytes),
+            stop: None,
+        }
+    }
+
+    /// The characters that are whole with these bytes.
+    fn decode(&mut self, bytes: &[u8]) -> String {
         self.bytes.extend_from_slice(bytes);
         let whole = self.bytes.len() - incomplete(&self.bytes);
         let decoded: Vec<u8> = self.bytes.drain(..whole).collect();
-        Chunk {
-            text: String::from_utf8_lossy(&decoded).into_owned(),
-            stop: None,
-        }
+        String::from_utf8_lossy(&decoded).into_owned()
     }
 
     /// What is still held back, when no more tokens come. An incomplete character becomes U+FFFD.

@@ -175,8 +175,6 @@ pub struct UpdateOptions {
     pub url: Option<String>,
     /// Whether `hearth up` asks there without being told to.
     pub check: bool,
-    /// Whether nobody may be asked.
-    pub offline: bool,
 }
 
 /// All settings, resolved.
@@ -380,7 +378,6 @@ impl Resolver<'_> {
             },
             otlp_endpoint: self.get(Key::OtlpEndpoint, value::url_or_none, None)?,
             update: UpdateOptions {
-                offline: self.get(Key::Offline, value::switch, false)?,
                 url: self.get(Key::UpdateUrl, value::url_or_none, None)?,
                 check: self.get(Key::UpdateCheck, value::switch, false)?,
             },

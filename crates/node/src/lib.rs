@@ -23,6 +23,7 @@ mod page;
 mod share;
 mod state;
 mod stream;
+mod tools;
 mod trace;
 
 use std::future::Future;

@@ -9,6 +9,7 @@ pub(crate) mod embed;
 pub(crate) mod facts;
 pub(crate) mod generate;
 pub(crate) mod models;
+mod question;
 pub(crate) mod store;
 
 use std::time::{Duration, Instant};

@@ -4,6 +4,7 @@ use hearth_protocol::status::NodeStatus;
 use maud::{DOCTYPE, Markup, html};
 
 use crate::asset::address;
+use crate::head::head;
 use crate::status;
 
 /// The chat and status page.
@@ -12,16 +13,7 @@ pub fn home(status: &NodeStatus) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                title { "Hearth" }
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="description" content="A private AI on this machine.";
-                meta name="color-scheme" content="light dark";
-                link rel="icon" href=(address("hearth.svg")) type="image/svg+xml";
-                link rel="stylesheet" href=(address("hearth.css"));
-                script src=(address("hearth.js")) defer {}
-            }
+            (head("Hearth", "A private AI on this machine.", true))
             body {
                 a.skip href="#prompt" { "Skip to the prompt" }
                 header {

@@ -4,6 +4,7 @@
 //! request leaves the node: styles and scripts are assets of this crate. This crate refuses I/O and state.
 
 mod asset;
+mod head;
 mod home;
 mod models;
 mod status;

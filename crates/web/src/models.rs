@@ -5,6 +5,7 @@ use hearth_protocol::status::NodeStatus;
 use maud::{DOCTYPE, Markup, html};
 
 use crate::asset::address;
+use crate::head::head;
 use crate::units::{size, speed};
 
 /// Length of the longest bar, in units of the drawing.
@@ -15,15 +16,7 @@ pub fn models(status: &NodeStatus, report: &MachineReport) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
-            head {
-                meta charset="utf-8";
-                title { "Models · Hearth" }
-                meta name="viewport" content="width=device-width, initial-scale=1";
-                meta name="description" content="Models for this machine.";
-                meta name="color-scheme" content="light dark";
-                link rel="icon" href=(address("hearth.svg")) type="image/svg+xml";
-                link rel="stylesheet" href=(address("hearth.css"));
-            }
+            (head("Models · Hearth", "Models for this machine.", false))
             body {
                 header {
                     h1 { img src=(address("hearth.svg")) alt="" width="28" height="28"; "Models" }

@@ -137,7 +137,7 @@ async fn introduce(context: &Context, client: &Client, pid: u32, stop: &str) -> 
                 screen.dim(&answer.summary()),
                 next(client.place(), stop, screen)
             ));
-            if let Some(remark) = update::remark(&context.config.update).await {
+            if let Some(remark) = update::remark(&context.config).await {
                 println(&format!("\n{remark}"));
             }
         }

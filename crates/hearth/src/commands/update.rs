@@ -12,8 +12,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::Context;
+use crate::config::Config;
 use crate::config::Key;
-use crate::config::UpdateOptions;
 use crate::daemon::VERSION;
 use crate::failure::{Failure, Outcome};
 use crate::flags::said;
@@ -54,7 +54,7 @@ impl UpdateArgs {
 
 /// Asks, and says what it heard.
 pub async fn run(context: &Context) -> Outcome {
-    let latest = latest(&context.config.update, PATIENCE).await?;
+    let latest = latest(&context.config, PATIENCE).await?;
     let (own, newer) = (own()?, latest.version > own()?);
     if context.screen.json {
         let answer = json!({
@@ -74,11 +74,11 @@ pub async fn run(context: &Context) -> Outcome {
 }
 
 /// What `hearth up` may add when the owner wants it to look; a failure is nobody's concern then.
-pub async fn remark(options: &UpdateOptions) -> Option<String> {
-    if !options.check || options.offline || options.url.is_none() {
+pub async fn remark(config: &Config) -> Option<String> {
+    if !config.update.check || config.fetch.offline || config.update.url.is_none() {
         return None;
     }
-    match latest(options, ASIDE).await {
+    match latest(config, ASIDE).await {
         Ok(latest) => (latest.version > own().ok()?).then(|| latest.remark()),
         Err(failure) => {
             tracing::debug!("no look for a newer version: {}", failure.message);
@@ -110,14 +110,14 @@ impl Release {
     }
 }
 
-async fn latest(options: &UpdateOptions, patience: Duration) -> Outcome<Release> {
-    let Some(url) = options.url.clone() else {
+async fn latest(config: &Config, patience: Duration) -> Outcome<Release> {
+    let Some(url) = config.update.url.clone() else {
         return Err(
             Failure::usage("no address is set to ask for newer versions")
                 .fix("set update_url to the address of a list of releases, or give --update-url"),
         );
     };
-    if options.offline {
+    if config.fetch.offline {
         return Err(Failure::usage("offline is on, so nobody is asked")
             .fix("set offline to off, or HEARTH_OFFLINE=off for once"));
     }

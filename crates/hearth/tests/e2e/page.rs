@@ -612,3 +612,19 @@ fn a_page_of_another_site_reaches_nothing_but_may_link_here() {
         ["hearth_http_requests_total{route=\"/health\",status=\"403\"} 2"]
     );
 }
+
+#[test]
+fn the_page_of_models_measures_the_machine_and_draws_what_fits() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let mut page = Browser::start();
+    page.open(&format!("http://{}/models", node.address));
+    page.until("document.querySelector('main form button').textContent === 'Measure this machine'");
+    assert_eq!(page.value("document.querySelectorAll('rect').length"), 0);
+    page.value("document.querySelector('main form button').focus()");
+    page.press("Enter");
+    page.until("location.pathname === '/models' && document.querySelectorAll('rect').length > 5");
+    page.screen(390, 800, "dark");
+    page.until("document.documentElement.scrollWidth <= innerWidth");
+    assert_eq!(script_errors(&page), [""; 0]);
+}

@@ -6,18 +6,16 @@ use std::time::Instant;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::Response;
-use hearth_engine::{Chat, Prompt, Request, Tool, Tools};
+use hearth_engine::{Chat, Prompt, Request};
 use hearth_protocol::error::ApiError;
 use hearth_protocol::ollama::{ChatRequest, ChatResponse, ErrorBody, Message, Role, ToolCall};
-use hearth_protocol::tool::{self, ToolMode};
 use serde_json::{Value, json};
 
-use super::answer::{Answer, Shape};
-use super::{
-    Refusal, check_think, constraint, keep, limit, load, read, reasoning, sampling, stop, unloads,
-};
-use crate::answer::{Names, Watched};
+use super::answer::Shape;
+use super::question::Question;
+use super::{Refusal, constraint, limit, read, reasoning, sampling, stop};
 use crate::state::Shared;
+use crate::tools::tools;
 
 /// Answers a conversation; without messages it loads the model, or unloads it with `keep_alive: 0`.
 #[utoipa::path(post, path = "/api/chat", tag = "ollama", request_body = ChatRequest, responses(
@@ -31,31 +29,19 @@ pub(crate) async fn chat(State(node): State<Shared>, body: Body) -> Result<Respo
     let request: ChatRequest = read(&node, body).await?;
     let name = request.model()?.to_owned();
     request.check()?;
-    let asked = engine_request(&request)?;
-    let source = node.engine.catalogue().resolve(Some(&name))?;
-    let empty = request.messages.as_ref().is_none_or(Vec::is_empty);
-    let answer = |load| Answer::new(Shape::Chat, name, begun, load);
-    if empty && unloads(request.keep_alive) {
-        keep(&node, &source, request.keep_alive);
-        return Ok(answer(Default::default()).nothing("unload"));
-    }
-    check_think(&node, &source, request.think).await?;
-    let load = load(&node, &source, request.options.as_ref()).await?;
-    if empty {
-        keep(&node, &source, request.keep_alive);
-        return Ok(answer(load).nothing("load"));
-    }
-    let names = Names {
+    let question = Question {
+        shape: Shape::Chat,
+        begun,
+        name,
+        empty: request.messages.as_ref().is_none_or(Vec::is_empty),
+        asked: engine_request(&request)?,
         prompt: "messages",
-        constraint: "format",
-        max_tokens: "options.num_predict",
-        logprobs: "top_logprobs",
+        think: request.think,
+        options: request.options,
+        keep_alive: request.keep_alive,
+        stream: request.stream,
     };
-    let watched = Watched::ask(&node, Some(&source.name), asked, names, begun).await?;
-    keep(&node, &source, request.keep_alive);
-    answer(load)
-        .respond(watched, request.stream.unwrap_or(true))
-        .await
+    question.answer(&node).await
 }
 
 fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
@@ -71,7 +57,11 @@ fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
     };
     let prompt = Prompt::Chat(Chat {
         messages: messages(said),
-        tools: tools(request)?,
+        tools: tools(
+            request.tools.as_deref(),
+            request.tool_choice.as_ref(),
+            false,
+        )?,
         reasoning,
         variables,
         prefill,
@@ -140,30 +130,6 @@ fn messages(messages: &[Message]) -> Vec<Value> {
         shaped.push(out);
     }
     shaped
-}
-
-fn tools(request: &ChatRequest) -> Result<Tools, ApiError> {
-    let tools = request.tools.iter().flatten().enumerate();
-    let definitions = tools.map(|(at, tool)| {
-        let function = tool.function(&format!("tools[{at}]"))?;
-        Ok(Tool {
-            name: function.name.clone(),
-            description: function.description.clone(),
-            parameters: function.parameters.clone(),
-            strict: function.strict == Some(true),
-        })
-    });
-    use hearth_engine::ToolChoice;
-    Ok(Tools {
-        definitions: definitions.collect::<Result<_, ApiError>>()?,
-        choice: match &request.tool_choice {
-            None | Some(tool::ToolChoice::Mode(ToolMode::Auto)) => ToolChoice::Auto,
-            Some(tool::ToolChoice::Mode(ToolMode::None)) => ToolChoice::None,
-            Some(tool::ToolChoice::Mode(ToolMode::Required)) => ToolChoice::Required,
-            Some(tool::ToolChoice::Named(named)) => ToolChoice::Named(named.function.name.clone()),
-        },
-        single: false,
-    })
 }
 
 #[cfg(test)]

@@ -10,11 +10,9 @@ use hearth_protocol::error::ApiError;
 use hearth_protocol::ollama::{ErrorBody, GenerateRequest, GenerateResponse};
 use serde_json::json;
 
-use super::answer::{Answer, Shape};
-use super::{
-    Refusal, check_think, constraint, keep, limit, load, read, reasoning, sampling, stop, unloads,
-};
-use crate::answer::{Names, Watched};
+use super::answer::Shape;
+use super::question::Question;
+use super::{Refusal, constraint, limit, read, reasoning, sampling, stop};
 use crate::state::Shared;
 
 /// Answers one prompt; without a prompt it loads the model, or unloads it with `keep_alive: 0`.
@@ -29,31 +27,19 @@ pub(crate) async fn generate(State(node): State<Shared>, body: Body) -> Result<R
     let request: GenerateRequest = read(&node, body).await?;
     let name = request.model()?.to_owned();
     request.check()?;
-    let asked = engine_request(&request)?;
-    let source = node.engine.catalogue().resolve(Some(&name))?;
-    let empty = request.prompt.as_ref().is_none_or(String::is_empty);
-    let answer = |load| Answer::new(Shape::Generate, name, begun, load);
-    if empty && unloads(request.keep_alive) {
-        keep(&node, &source, request.keep_alive);
-        return Ok(answer(Default::default()).nothing("unload"));
-    }
-    check_think(&node, &source, request.think).await?;
-    let load = load(&node, &source, request.options.as_ref()).await?;
-    if empty {
-        keep(&node, &source, request.keep_alive);
-        return Ok(answer(load).nothing("load"));
-    }
-    let names = Names {
+    let question = Question {
+        shape: Shape::Generate,
+        begun,
+        name,
+        empty: request.prompt.as_ref().is_none_or(String::is_empty),
+        asked: engine_request(&request)?,
         prompt: "prompt",
-        constraint: "format",
-        max_tokens: "options.num_predict",
-        logprobs: "top_logprobs",
+        think: request.think,
+        options: request.options,
+        keep_alive: request.keep_alive,
+        stream: request.stream,
     };
-    let watched = Watched::ask(&node, Some(&source.name), asked, names, begun).await?;
-    keep(&node, &source, request.keep_alive);
-    answer(load)
-        .respond(watched, request.stream.unwrap_or(true))
-        .await
+    question.answer(&node).await
 }
 
 fn engine_request(request: &GenerateRequest) -> Result<Request, ApiError> {

@@ -6,13 +6,13 @@ use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use hearth_engine::{Chat, Constraint, Event, Prompt, Reasoning, Request, Tool, Tools};
+use hearth_engine::{Chat, Constraint, Event, Prompt, Reasoning, Request};
 use hearth_protocol::chat::{
     Answer, ChatCompletion, ChatRequest, Choice, LogProbs, ResponseFormat,
 };
 use hearth_protocol::error::{ApiError, ErrorBody};
 use hearth_protocol::parse;
-use hearth_protocol::tool::{self, ToolCall, ToolMode};
+use hearth_protocol::tool::ToolCall;
 use serde_json::{Value, json};
 
 use super::{DONE, Head, gbnf, logprob, reason, sampling, usage};
@@ -21,6 +21,7 @@ use crate::body::received;
 use crate::failure::Failure;
 use crate::state::Shared;
 use crate::stream::{self, Chunks};
+use crate::tools::tools;
 
 /// Answers a conversation.
 #[utoipa::path(post, path = "/v1/chat/completions", tag = "openai", request_body = ChatRequest, responses(
@@ -70,7 +71,11 @@ fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
         messages.map_err(|error| ApiError::invalid(Some("messages".into()), error.to_string()))?;
     let prompt = Prompt::Chat(Chat {
         messages,
-        tools: tools(request)?,
+        tools: tools(
+            request.tools.as_deref(),
+            request.tool_choice.as_ref(),
+            request.parallel_tool_calls == Some(false),
+        )?,
         reasoning: reasoning(request),
         variables: variables(request),
         prefill: String::new(),
@@ -96,35 +101,6 @@ fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
         n: request.n.unwrap_or(1),
         logprobs: (request.logprobs == Some(true)).then(|| request.top_logprobs.unwrap_or(0)),
         ..Request::new(prompt)
-    })
-}
-
-fn tools(request: &ChatRequest) -> Result<Tools, ApiError> {
-    let definitions = request
-        .tools
-        .iter()
-        .flatten()
-        .enumerate()
-        .map(|(at, tool)| {
-            let function = tool.function(&format!("tools[{at}]"))?;
-            Ok(Tool {
-                name: function.name.clone(),
-                description: function.description.clone(),
-                parameters: function.parameters.clone(),
-                strict: function.strict == Some(true),
-            })
-        });
-    Ok(Tools {
-        definitions: definitions.collect::<Result<_, ApiError>>()?,
-        choice: match &request.tool_choice {
-            None | Some(tool::ToolChoice::Mode(ToolMode::Auto)) => hearth_engine::ToolChoice::Auto,
-            Some(tool::ToolChoice::Mode(ToolMode::None)) => hearth_engine::ToolChoice::None,
-            Some(tool::ToolChoice::Mode(ToolMode::Required)) => hearth_engine::ToolChoice::Required,
-            Some(tool::ToolChoice::Named(named)) => {
-                hearth_engine::ToolChoice::Named(named.function.name.clone())
-            }
-        },
-        single: request.parallel_tool_calls == Some(false),
     })
 }
 
