@@ -56,6 +56,11 @@ impl Counters {
         f32::from_bits(self.prefill_speed.load(Ordering::Relaxed))
     }
 
+    /// The engine counts work into the queue before it prepares it; here it leaves it.
+    pub fn leave_queue(&self, n: usize) {
+        self.queued.fetch_sub(n as u32, Ordering::Relaxed);
+    }
+
     fn stay<T>(&self, change: impl FnOnce(&mut Stay) -> T) -> T {
         // Valid after any panic: two plain values.
         change(&mut self.stay.lock().unwrap_or_else(PoisonError::into_inner))

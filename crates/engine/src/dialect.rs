@@ -217,13 +217,21 @@ impl Dialect {
         self.thinking.as_ref().is_some_and(closed)
     }
 
-    /// What a model writes to end its reasoning, up to where the rest of its answer begins.
-    pub fn after_reasoning(&self) -> Option<String> {
-        let close = &self.thinking.as_ref()?.close;
-        Some(match self.calls.format {
-            CallFormat::Harmony => format!("{close}{}", harmony::TURN),
-            _ => format!("\n{close}\n\n"),
-        })
+    /// What a model writes to end its reasoning, up to where the rest of its answer begins: the first time, and when it
+    /// began it again, if it may. None for models that do not reason.
+    pub fn after_reasoning(&self) -> Vec<String> {
+        let Some(Tags { close, .. }) = &self.thinking else {
+            return Vec::new();
+        };
+        match self.calls.format {
+            // It may call a tool instead of answering; who reasons on instead has to answer.
+            CallFormat::Harmony => {
+                let once = format!("{close}{}", harmony::TURN);
+                let again = format!("{once}{}", harmony::FINAL);
+                vec![once, again]
+            }
+            _ => vec![format!("\n{close}\n\n")],
+        }
     }
 
     /// What a model writes before plain text.

@@ -13,8 +13,9 @@ use tokio::sync::watch;
 use crate::header::Header;
 use crate::kv::ParkRoom;
 use crate::llama;
-use crate::loaded::{Loaded, Plan, Work};
+use crate::loaded::{Loaded, Work};
 use crate::options::{EngineOptions, deep_stack, machine_memory};
+use crate::plan::Plan;
 use crate::runner::Command;
 use crate::{Catalogue, EmbedRequest, Embeddings, EngineError, Generation, ModelSource, Request};
 

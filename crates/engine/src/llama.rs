@@ -208,6 +208,18 @@ impl Model {
         unsafe { sys::llama_vocab_n_tokens(self.vocab.as_ptr()) as usize }
     }
 
+    /// Refuses tokens that are not in the vocabulary.
+    pub fn check_tokens(&self, tokens: &[Token]) -> Result<(), String> {
+        let size = self.vocabulary_size() as Token;
+        match tokens.iter().find(|token| !(0..size).contains(*token)) {
+            Some(wrong) => Err(format!(
+                "token {wrong} is not in the model's vocabulary (0 to {}); send text",
+                size - 1
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// Beginning of sequence, if the vocabulary has one.
     pub fn bos(&self) -> Option<Token> {
         // SAFETY: the vocabulary is live.

@@ -14,104 +14,27 @@ use crate::chat::{Reasoning, Tool, ToolChoice, Tools};
 use crate::counters::Counters;
 use crate::dialect::{self, Dialect, Form, Opening};
 use crate::embed::{self, EmbedRequest};
+use crate::embedder::Embedder;
 use crate::generation::{AdapterUse, Generation, Prompt, Request};
 use crate::grammar::{Grammar, GrammarFactory, Vocabulary};
 use crate::header::{self, Header};
 use crate::kv::{KvCache, ParkRoom};
 use crate::llama::{Adapter, Context, ContextOptions, Model, Pooling};
-use crate::options::{ModelOptions, longest_word};
-use crate::runner::{Command, Runner};
+use crate::options::{ModelOptions, check_words};
+use crate::plan::{BATCH, Plan, SEQUENCES, usable_cores, worthwhile_threads};
+use crate::runner::{self, Command};
 use crate::sampler::Sampler;
+use crate::slots::Slots;
 use crate::split::Splitter;
 use crate::task::{AdapterSet, Job, Task, Thought};
 use crate::template::{ChatTemplate, TemplateInput};
 use crate::text::TextStream;
 use crate::{Constraint, EngineError, ModelSource, Token};
 
-/// Most tokens in one batch.
-pub(crate) const BATCH: u32 = 512;
-/// Longest context taken from a model's own metadata when none is configured, in tokens.
-pub(crate) const DEFAULT_CONTEXT: u32 = 8192;
-/// Most KV cells; llama.cpp counts them in 32 bits.
-const MOST_CELLS: u64 = 1 << 30;
 /// Sequence ids beyond the slots' own, for resident prefixes.
 const RESIDENT: u32 = 28;
 /// Most choices a request may ask for.
 const MOST_CHOICES: u32 = 16;
-
-/// Threads that a model of so many bytes is worth. They meet some hundred times for each token; a small model's work
-/// between two meetings is so short that a second thread gains little, and when another program takes its core, the
-/// first one waits for whole time slices.
-fn worthwhile_threads(bytes: u64) -> u32 {
-    u32::try_from(1 + (bytes >> 26)).unwrap_or(u32::MAX)
-}
-
-/// Physical cores this process may use: fewer than the machine has in a container or under an affinity mask.
-pub(crate) fn usable_cores() -> u32 {
-    let allowed = std::thread::available_parallelism().map_or(usize::MAX, usize::from);
-    num_cpus::get_physical().min(allowed) as u32
-}
-
-/// What it takes to run a model, decided from its header before anything is loaded.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(crate) struct Plan {
-    /// Tokens a sequence may have.
-    pub context: u32,
-    /// KV cells for all sequences.
-    pub cells: u32,
-    /// Most tokens in one batch.
-    pub batch: u32,
-    /// Bytes of weights and KV cache.
-    pub bytes: u64,
-    /// Layers on the GPU; −1 is all.
-    pub gpu_layers: i32,
-}
-
-impl Plan {
-    /// Fits a model into `budget` bytes: the slots share the cells of two contexts if there is room, for they are rarely
-    /// all at their end at once, and of one at least.
-    pub fn new(header: &Header, options: &ModelOptions, budget: u64, gpu_free: u64) -> Self {
-        let mut plan = match header.pooling {
-            Some(_) => embed::plan(header, options),
-            None => Self::generating(header, options, budget),
-        };
-        let bytes = plan.bytes;
-        plan.gpu_layers = match options.gpu_layers {
-            Some(layers) => i32::try_from(layers).unwrap_or(i32::MAX),
-            None if gpu_free == 0 => 0,
-            // A tenth stays free for compute buffers.
-            None if bytes.saturating_add(bytes / 10) <= gpu_free => -1,
-            None => {
-                let share = u128::from(header.layers) * u128::from(gpu_free)
-                    / (u128::from(bytes) * 11 / 10).max(1);
-                i32::try_from(share).unwrap_or(i32::MAX)
-            }
-        };
-        plan
-    }
-
-    fn generating(header: &Header, options: &ModelOptions, budget: u64) -> Self {
-        let context = options
-            .context
-            .unwrap_or(header.context.min(DEFAULT_CONTEXT))
-            .max(64);
-        let per_token = header.kv_bytes_per_token(options.kv).max(1);
-        let spare = budget.saturating_sub(header.bytes) / per_token;
-        let wanted = u64::from(context) * u64::from(options.slots.min(2));
-        let cells = wanted
-            .min(spare)
-            .max(u64::from(context))
-            .min(MOST_CELLS)
-            .next_multiple_of(256);
-        Self {
-            context,
-            cells: cells as u32,
-            batch: BATCH,
-            bytes: header.bytes.saturating_add(cells.saturating_mul(per_token)),
-            gpu_layers: 0,
-        }
-    }
-}
 
 /// What a model's thread does once it is loaded, until it is told to unload or was idle for as long as its counters say.
 pub(crate) type Work = Box<dyn FnOnce()>;
@@ -209,7 +132,7 @@ impl Loaded {
         });
         let whole_only = model.is_recurrent();
         let sequences = match embeds {
-            true => embed::SEQUENCES,
+            true => SEQUENCES,
             false => options.slots + if whole_only { options.slots } else { RESIDENT },
         };
         let context = Context::new(
@@ -241,12 +164,12 @@ impl Loaded {
         let (commands, receiver) = unbounded_channel();
         let work: Work = if embeds {
             let counters = Arc::clone(&counters);
-            let runner = embed::Runner::new(context, plan.batch, options.slots, counters);
-            Box::new(move || runner.run(receiver))
+            let embedder = Embedder::new(context, plan.batch, options.slots, counters);
+            Box::new(move || runner::run(embedder, receiver))
         } else {
             let kv = KvCache::new(plan.cells, sequences, parking, whole_only);
-            let runner = Runner::new(context, kv, options.slots, BATCH, Arc::clone(&counters));
-            Box::new(move || runner.run(receiver))
+            let slots = Slots::new(context, kv, options.slots, BATCH, Arc::clone(&counters));
+            Box::new(move || runner::run(slots, receiver))
         };
         let loaded = Self {
             name: source.name.clone(),
@@ -433,13 +356,15 @@ impl Loaded {
 
     fn thought(&self, opening: Opening, budget: Option<u32>) -> Option<Thought> {
         let tags = self.dialect.thinking.clone()?;
-        let text = self.dialect.after_reasoning()?;
-        let close = self.model.tokenize(text.as_bytes(), false, true);
+        let texts = self.dialect.after_reasoning().into_iter();
+        let closings: Vec<Vec<Token>> = texts
+            .map(|text| self.model.tokenize(text.as_bytes(), false, true))
+            .collect();
         Some(Thought::new(
             tags,
             opening == Opening::Inside,
             budget,
-            close.into(),
+            closings.into(),
         ))
     }
 
@@ -556,13 +481,8 @@ impl Loaded {
             }
             Prompt::Text(text) => self.tokenize("prompt", text)?,
             Prompt::Tokens(tokens) => {
-                let size = self.model.vocabulary_size() as Token;
-                if let Some(wrong) = tokens.iter().find(|token| !(0..size).contains(*token)) {
-                    return Err(invalid(
-                        "prompt",
-                        format!("token {wrong} is not in the vocabulary (0 to {})", size - 1),
-                    ));
-                }
+                let checked = self.model.check_tokens(tokens);
+                checked.map_err(|error| invalid("prompt", format!("prompt: {error}")))?;
                 tokens.clone()
             }
         };
@@ -612,16 +532,10 @@ impl Loaded {
                 context,
             });
         }
-        let words = text.split(char::is_whitespace);
-        let most = longest_word();
-        if let Some(long) = words.map(str::len).find(|length| *length > most) {
-            return Err(EngineError::Invalid {
-                field,
-                message: format!(
-                    "a word of {long} bytes is too long; put a blank into it after {most} at the latest"
-                ),
-            });
-        }
+        check_words(text).map_err(|error| EngineError::Invalid {
+            field,
+            message: format!("{field}: {error}"),
+        })?;
         Ok(self.model.tokenize(text.as_bytes(), true, true))
     }
 
@@ -763,59 +677,4 @@ fn inner_tokens(model: &Model, bytes: &[u8]) -> Option<Vec<Token>> {
     let mut tokens = model.tokenize(&[BEFORE, bytes].concat(), false, false);
     let rest = tokens.strip_prefix(before.as_slice())?;
     (pieces(rest) == bytes).then(|| tokens.split_off(before.len()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn header() -> Header {
-        // Qwen3 0.6B's shape: 28 layers, 8 KV heads of 128 for keys and for values.
-        Header {
-            architecture: "qwen3".into(),
-            layers: 28,
-            context: 40960,
-            kv_elements: 28 * 8 * 256,
-            bytes: 600 << 20,
-            sampling: Default::default(),
-            pooling: None,
-            causal: true,
-            encoder: false,
-            vocabulary: 151_936,
-        }
-    }
-
-    #[test]
-    fn the_slots_share_two_contexts_when_there_is_room() {
-        let plan = Plan::new(&header(), &ModelOptions::default(), 64 << 30, 0);
-        assert_eq!(
-            (plan.context, plan.cells, plan.gpu_layers),
-            (8192, 2 * 8192, 0)
-        );
-        assert_eq!(plan.bytes, (600 << 20) + 2 * 8192 * 28 * 8 * 256 * 2);
-    }
-
-    #[test]
-    fn slots_share_cells_when_memory_is_short_but_one_context_always_fits() {
-        let plan = Plan::new(&header(), &ModelOptions::default(), 2 << 30, 0);
-        assert!(plan.cells < 2 * 8192 && plan.cells >= 8192, "{plan:?}");
-        let plan = Plan::new(&header(), &ModelOptions::default(), 0, 0);
-        assert_eq!(plan.cells, 8192);
-    }
-
-    #[test]
-    fn layers_go_to_the_gpu_as_far_as_its_memory_reaches() {
-        let all = Plan::new(&header(), &ModelOptions::default(), 64 << 30, 80 << 30);
-        assert_eq!(all.gpu_layers, -1);
-        let some = Plan::new(&header(), &ModelOptions::default(), 64 << 30, 2 << 30);
-        assert!((1..28).contains(&some.gpu_layers), "{some:?}");
-        let told = ModelOptions {
-            gpu_layers: Some(7),
-            ..ModelOptions::default()
-        };
-        assert_eq!(
-            Plan::new(&header(), &told, 64 << 30, 80 << 30).gpu_layers,
-            7
-        );
-    }
 }

@@ -49,7 +49,7 @@ const SHARE: (u64, u64) = (3, 4);
 /// Says what failed if there is no device, no memory for the matrices, or the device gives up.
 pub fn measure(threads: Option<u32>, cpu: bool) -> Result<Machine, String> {
     crate::llama::initialise();
-    let threads = threads.unwrap_or_else(crate::loaded::usable_cores);
+    let threads = threads.unwrap_or_else(crate::plan::usable_cores);
     let bench = Bench::new(threads, cpu)?;
     let token = bench.seconds(1)?;
     let prompt = bench.seconds(PROMPT)?;

@@ -119,9 +119,17 @@ pub(crate) fn deep_stack() -> usize {
     *STACK.get_or_init(|| (machine_memory() / 8).clamp(16 << 20, 512 << 20) as usize)
 }
 
-/// Longest text without a blank that this stack suffices for, in bytes; a letter takes some 200.
-pub(crate) fn longest_word() -> usize {
-    deep_stack() / 512
+/// Refuses a text with a word that no [`deep_stack`] suffices for: tokenising takes some 200 bytes for each letter of a
+/// text without a blank.
+pub(crate) fn check_words(text: &str) -> Result<(), String> {
+    let most = deep_stack() / 512;
+    let mut lengths = text.split(char::is_whitespace).map(str::len);
+    match lengths.find(|length| *length > most) {
+        Some(long) => Err(format!(
+            "a word of {long} bytes is too long; put a blank into it after {most} at the latest"
+        )),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

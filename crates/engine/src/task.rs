@@ -179,10 +179,11 @@ impl Task {
         self.tokens.push(token);
         self.sampler.accept(token);
         let piece = model.piece(token, self.tags.contains(&token));
-        if let Some(thought) = &mut self.thought
-            && thought.take(&piece)
-        {
-            self.job.reasoning_tokens.fetch_add(1, Ordering::Relaxed);
+        if let Some(thought) = &mut self.thought {
+            let reasoning = thought.take(&piece);
+            self.job
+                .reasoning_tokens
+                .fetch_add(reasoning, Ordering::Relaxed);
         }
         // Stop texts are of the answer: not of the reasoning, nor of the blanks that end it.
         let answers = self.thought.as_ref().is_none_or(|thought| thought.answers);
@@ -212,10 +213,11 @@ impl Task {
     ) -> Result<Option<FinishReason>, EngineError> {
         let close = self
             .thought
-            .as_ref()
-            .map(|thought| Arc::clone(&thought.close));
-        for token in close.iter().flat_map(|close| close.iter()) {
-            let ended = self.take(model, *token, emission)?;
+            .as_mut()
+            .map(Thought::close)
+            .unwrap_or_default();
+        for token in close {
+            let ended = self.take(model, token, emission)?;
             if ended.is_some() {
                 return Ok(ended);
             }
@@ -260,23 +262,29 @@ pub(crate) struct Thought {
     left: Option<u32>,
     /// The end of what came in: long enough to find a tag in.
     tail: Vec<u8>,
-    /// Tokens that end it.
-    close: Arc<[Token]>,
+    /// Tokens that came in before it is known whether they are reasoning.
+    undecided: u32,
+    /// Tokens that end it, for each time that it was begun; the last for every further time. More than one for models
+    /// that may begin it again.
+    closings: Arc<[Vec<Token>]>,
+    /// How often it was ended for its budget.
+    closed: usize,
     /// Whether anything but blanks of the answer came in.
     answers: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ThoughtState {
-    /// Nothing but blanks came in.
+    /// Nothing but blanks, or the beginning of a tag, came in.
     Before,
     Inside,
     Over,
 }
 
 impl Thought {
-    /// `inside` if the prompt ends in reasoning; `budget` is the most tokens it may take, `close` what ends it then.
-    pub fn new(tags: Tags, inside: bool, budget: Option<u32>, close: Arc<[Token]>) -> Self {
+    /// `inside` if the prompt ends in reasoning; `budget` is the most tokens it may take, `closings` what ends it then,
+    /// the first time and again; with one, it is not begun again.
+    pub fn new(tags: Tags, inside: bool, budget: Option<u32>, closings: Arc<[Vec<Token>]>) -> Self {
         let state = if inside {
             ThoughtState::Inside
         } else {
@@ -287,45 +295,80 @@ impl Thought {
             state,
             left: budget,
             tail: Vec::new(),
-            close,
+            undecided: 0,
+            closings,
+            closed: 0,
             answers: false,
         }
     }
 
-    /// Takes a token's bytes; whether the token is reasoning.
-    fn take(&mut self, piece: &[u8]) -> bool {
-        if self.state == ThoughtState::Over {
-            self.answers |= !piece.trim_ascii().is_empty();
-            return false;
-        }
-        self.tail.extend_from_slice(piece);
-        if self.state == ThoughtState::Before {
-            let text = self.tail.trim_ascii_start();
-            let open = self.tags.open.as_bytes();
-            if text.starts_with(open) {
-                self.state = ThoughtState::Inside;
-                self.tail = text[open.len()..].to_vec();
-            } else if !open.starts_with(text) {
-                self.state = ThoughtState::Over;
-                self.answers = true;
-                return false;
+    /// Takes a token's bytes; returns how many tokens are now known to be reasoning.
+    fn take(&mut self, piece: &[u8]) -> u32 {
+        let (open, close) = (self.tags.open.as_bytes(), self.tags.close.as_bytes());
+        match self.state {
+            ThoughtState::Before => {
+                self.tail.extend_from_slice(piece);
+                self.undecided += 1;
+                let text = self.tail.trim_ascii_start();
+                if let Some(rest) = text.strip_prefix(open) {
+                    self.state = ThoughtState::Inside;
+                    self.tail = rest.to_vec();
+                    return std::mem::take(&mut self.undecided);
+                }
+                if !open.starts_with(text) {
+                    self.state = ThoughtState::Over;
+                    self.answers = true;
+                }
+                0
             }
-            return true;
+            ThoughtState::Inside => {
+                self.tail.extend_from_slice(piece);
+                self.left = self.left.map(|left| left.saturating_sub(1));
+                if contains(&self.tail, close) {
+                    self.state = ThoughtState::Over;
+                }
+                keep_end(&mut self.tail, close.len());
+                1
+            }
+            ThoughtState::Over => {
+                self.answers |= !piece.trim_ascii().is_empty();
+                if self.closings.len() > 1 {
+                    self.tail.extend_from_slice(piece);
+                    if contains(&self.tail, open) {
+                        self.state = ThoughtState::Inside;
+                        self.answers = false;
+                        self.tail.clear();
+                    } else {
+                        keep_end(&mut self.tail, open.len());
+                    }
+                }
+                0
+            }
         }
-        self.left = self.left.map(|left| left.saturating_sub(1));
-        let close = self.tags.close.as_bytes();
-        if self.tail.windows(close.len()).any(|bytes| bytes == close) {
-            self.state = ThoughtState::Over;
-        }
-        let keep = self.tail.len().min(close.len() - 1);
-        self.tail.drain(..self.tail.len() - keep);
-        true
+    }
+
+    /// The tokens that end it now.
+    fn close(&mut self) -> Vec<Token> {
+        let last = self.closings.len().saturating_sub(1);
+        let close = self.closings.get(self.closed.min(last));
+        self.closed += 1;
+        close.cloned().unwrap_or_default()
     }
 
     fn is_too_long(&self) -> bool {
         // In the middle of a character nothing can follow but its rest.
         self.state == ThoughtState::Inside && self.left == Some(0) && incomplete(&self.tail) == 0
     }
+}
+
+fn contains(text: &[u8], tag: &[u8]) -> bool {
+    text.windows(tag.len()).any(|bytes| bytes == tag)
+}
+
+/// Drops what no tag of this length can begin in.
+fn keep_end(text: &mut Vec<u8>, tag: usize) {
+    let keep = text.len().min(tag.saturating_sub(1));
+    text.drain(..text.len() - keep);
 }
 
 /// What one step adds to a choice.
@@ -335,4 +378,49 @@ struct Emission {
     logprobs: Vec<TokenLogprob>,
     /// The stop text that was found: what the text stream holds back must not follow.
     stop: Option<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn thought(open: &str, close: &str, budget: Option<u32>, closings: &[&[Token]]) -> Thought {
+        let closings: Vec<Vec<Token>> = closings.iter().map(|tokens| tokens.to_vec()).collect();
+        Thought::new(Tags::new(open, close), false, budget, closings.into())
+    }
+
+    fn take(thought: &mut Thought, pieces: &[&str]) -> u32 {
+        pieces
+            .iter()
+            .map(|piece| thought.take(piece.as_bytes()))
+            .sum()
+    }
+
+    #[test]
+    fn only_reasoning_counts_as_reasoning() {
+        let begun = || thought("<think>", "</think>", None, &[&[1]]);
+        assert_eq!(take(&mut begun(), &["\n", "<th", "ere", " you", " are"]), 0);
+        assert_eq!(
+            take(&mut begun(), &["<th", "ink>", "so", "</think>", "yes"]),
+            4
+        );
+        assert_eq!(
+            take(&mut begun(), &["<think>", "</think>", "<think>", "no"]),
+            2
+        );
+    }
+
+    #[test]
+    fn what_is_begun_again_after_its_budget_is_closed_for_good() {
+        let mut thought = thought("<a>", "<e>", Some(2), &[&[1], &[1, 2]]);
+        assert_eq!(take(&mut thought, &["<a>", "x", "y"]), 3);
+        assert!(thought.is_too_long());
+        assert_eq!(thought.close(), [1]);
+        take(&mut thought, &["<e>", "<s>"]);
+        assert!(!thought.is_too_long() && thought.answers);
+        take(&mut thought, &["<", "a", ">"]);
+        assert!(thought.is_too_long() && !thought.answers);
+        assert_eq!(thought.close(), [1, 2]);
+        assert_eq!(thought.close(), [1, 2]);
+    }
 }
