@@ -22,6 +22,17 @@ pub struct ModelSource {
     pub path: PathBuf,
 }
 
+impl ModelSource {
+    /// Bytes of the model on the disk: of all its parts, as their names tell them; what is not there counts nothing.
+    pub fn size(&self) -> u64 {
+        let length = |path: &PathBuf| std::fs::metadata(path).map_or(0, |file| file.len());
+        hearth_gguf::parts(&self.path).iter().map(length).sum()
+    }
+}
+
+/// What to do about a name that nothing here has, given the names that are here.
+type Advice = dyn Fn(&str, &[&str]) -> String + Send + Sync;
+
 /// Lists models that are kept elsewhere.
 type Further = dyn Fn() -> Vec<ModelSource> + Send + Sync;
 
@@ -33,6 +44,7 @@ pub struct Catalogue {
     folder: Option<PathBuf>,
     further: Vec<Arc<Further>>,
     default: Option<String>,
+    advice: Option<Arc<Advice>>,
     /// What was in the folder when it last changed.
     found: Arc<Mutex<Option<Found>>>,
 }
@@ -68,6 +80,17 @@ impl Catalogue {
     #[must_use]
     pub fn with_source(mut self, source: Arc<dyn Fn() -> Vec<ModelSource> + Send + Sync>) -> Self {
         self.further.push(source);
+        self
+    }
+
+    /// Says this about a name that nothing here has: it gets the name and those that are here. Without it people are
+    /// told the known names, and of files.
+    #[must_use]
+    pub fn with_advice(
+        mut self,
+        advice: impl Fn(&str, &[&str]) -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.advice = Some(Arc::new(advice));
         self
     }
 
@@ -127,6 +150,8 @@ impl Catalogue {
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| is_gguf(path) && path.is_file())
+            // The later parts of a split model are no models.
+            .filter(|path| hearth_gguf::parts(path).first() == Some(path))
             .filter_map(|path| {
                 Some(ModelSource {
                     name: path.file_stem()?.to_str()?.to_owned(),
@@ -169,10 +194,17 @@ impl Catalogue {
                 },
             });
         }
-        let known: Vec<&str> = models.iter().map(|source| source.name.as_str()).collect();
+        let names: Vec<&str> = models.iter().map(|source| source.name.as_str()).collect();
+        let known = names.join(", ");
         Err(EngineError::UnknownModel {
             name: wanted.to_owned(),
-            known: known.join(", "),
+            advice: match &self.advice {
+                Some(advice) => advice(wanted, &names),
+                None => format!(
+                    "known models: {known}. Put a GGUF file into the models folder or name its full path"
+                ),
+            },
+            known,
         })
     }
 }
@@ -280,6 +312,24 @@ mod tests {
             assert!(resolved(&names, wanted).is_some(), "{wanted}");
         }
         assert_eq!(resolved(&names, "org/repo:Q8_0"), None);
+    }
+
+    #[test]
+    fn a_split_model_is_one_and_as_large_as_all_its_parts() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let part = |no: u32| folder.path().join(format!("m-{no:05}-of-00003.gguf"));
+        for (no, length) in [(1, 10), (2, 200)] {
+            std::fs::write(part(no), vec![0; length]).expect("a file");
+        }
+        let size = |path: PathBuf| {
+            let name = String::from("m");
+            ModelSource { name, path }.size()
+        };
+        assert_eq!(size(part(1)), 210);
+        let listed = Catalogue::new(Some(folder.path().to_owned())).list();
+        let paths: Vec<&PathBuf> = listed.iter().map(|source| &source.path).collect();
+        assert_eq!(paths, [&part(1)]);
+        assert_eq!(size(folder.path().join("none.gguf")), 0);
     }
 
     #[test]

@@ -16,10 +16,10 @@ use crate::chat::Tool;
 use crate::template::{ChatTemplate, TemplateInput};
 
 mod form;
+pub(crate) mod harmony;
 mod messages;
 mod parameters;
 
-pub(crate) use form::harmony;
 pub use form::{Form, Opening};
 pub use messages::definition;
 pub use parameters::arguments;
@@ -218,16 +218,17 @@ impl Dialect {
     }
 
     /// What a model writes to end its reasoning, up to where the rest of its answer begins: the first time, and when it
-    /// began it again, if it may. None for models that do not reason.
-    pub fn after_reasoning(&self) -> Vec<String> {
+    /// began it again, if it may. `calls` if the rest has to be a call. None for models that do not reason.
+    pub fn after_reasoning(&self, calls: bool) -> Vec<String> {
         let Some(Tags { close, .. }) = &self.thinking else {
             return Vec::new();
         };
         match self.calls.format {
-            // It may call a tool instead of answering; who reasons on instead has to answer.
+            // The next message may have any channel the first time; who reasons on is told which.
             CallFormat::Harmony => {
                 let once = format!("{close}{}", harmony::TURN);
-                let again = format!("{once}{}", harmony::FINAL);
+                let next = if calls { harmony::CALL } else { harmony::FINAL };
+                let again = format!("{once}{next}");
                 vec![once, again]
             }
             _ => vec![format!("\n{close}\n\n")],

@@ -620,7 +620,7 @@ fn status_of(source: &ModelSource, entry: Option<&Entry>) -> ModelStatus {
         progress: None,
         eta_seconds: None,
         error: None,
-        size_bytes: std::fs::metadata(&source.path).map_or(0, |file| file.len()),
+        size_bytes: source.size(),
         architecture: None,
         parameters: None,
         context: None,

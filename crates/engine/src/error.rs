@@ -6,14 +6,14 @@ use std::time::Duration;
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum EngineError {
     /// No model of that name is known here.
-    #[error(
-        "model `{name}` is not here; known models: {known}. Put a GGUF file into the models folder or name its full path"
-    )]
+    #[error("model `{name}` is not here; {advice}")]
     UnknownModel {
         /// Name as asked for.
         name: String,
         /// Comma-separated names that would have worked.
         known: String,
+        /// What to do about it.
+        advice: String,
     },
     /// The model is being loaded; try again after `eta`.
     #[error("model `{name}` is loading ({percent} %)", percent = (progress * 100.0).round())]

@@ -10,6 +10,7 @@ use llguidance::toktrie::{
 use llguidance::{Matcher, ParserFactory};
 use serde_json::{Value, json};
 
+use crate::constraint::Constraint;
 use crate::dialect::Form;
 use crate::{EngineError, Token, gbnf, schema};
 
@@ -17,24 +18,6 @@ use crate::{EngineError, Token, gbnf, schema};
 /// both the compact and the spaced form are there, so that a model can write the one it was trained on.
 const ITEM_SEPARATOR: &str = ", ?";
 const KEY_SEPARATOR: &str = ": ?";
-
-/// What the answer must look like. What cannot be enforced is an error, never a free generation.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub enum Constraint {
-    /// Anything.
-    #[default]
-    None,
-    /// Any JSON object.
-    JsonObject,
-    /// JSON that fits this schema.
-    JsonSchema(Value),
-    /// A GBNF grammar with a `root` rule, as llama.cpp takes it.
-    Gbnf(String),
-    /// A Lark grammar as llguidance takes it.
-    Lark(String),
-    /// A regular expression that the whole answer matches.
-    Regex(String),
-}
 
 impl From<&Constraint> for Form {
     /// The constraint alone.
@@ -148,6 +131,9 @@ impl TokenizerEnv for Environment {
 
 /// Most ways in which a text may go on at one place: each tool is one or two, and so is each optional property.
 const MOST_ALTERNATIVES: usize = 20_000;
+/// Expressions that one mask may take, some 14,000 in a millisecond. Thousands of texts of which each
+/// must also match a pattern take more than the 200,000 that llguidance allows.
+const STEP_FUEL: u64 = 1_000_000;
 
 /// Compiled grammars that are kept: clients ask with the same schema again and again.
 const KEPT: usize = 16;
@@ -213,7 +199,9 @@ impl GrammarFactory {
                 }
             })?;
         factory.quiet();
-        factory.limits_mut().max_items_in_row = MOST_ALTERNATIVES;
+        let limits = factory.limits_mut();
+        limits.max_items_in_row = MOST_ALTERNATIVES;
+        limits.step_lexer_fuel = STEP_FUEL;
         Ok(Self {
             factory,
             kept: Mutex::default(),
@@ -351,6 +339,8 @@ impl Grammar {
 fn failed(reason: &str) -> EngineError {
     let reason = reason.lines().next().unwrap_or_default();
     EngineError::Compute {
-        reason: format!("the grammar could not be followed: {reason}"),
+        reason: format!(
+            "the schema or grammar could not be followed to its end ({reason}); give fewer alternatives, or shorter patterns"
+        ),
     }
 }

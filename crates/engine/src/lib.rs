@@ -11,6 +11,7 @@
 mod catalogue;
 mod cells;
 mod chat;
+mod constraint;
 mod counters;
 mod cpu;
 pub mod dialect;
@@ -41,13 +42,14 @@ pub mod text;
 
 pub use catalogue::{Catalogue, ModelSource};
 pub use chat::{Chat, Reasoning, Tool, ToolChoice, Tools};
+pub use constraint::Constraint;
 pub use embed::{EmbedInput, EmbedRequest, Embeddings};
 pub use engine::{Engine, Residence};
 pub use error::EngineError;
 pub use generation::{
     AdapterUse, Event, FinishReason, Generation, Prompt, Request, TokenLogprob, TopLogprob, Usage,
 };
-pub use grammar::Constraint;
+
 pub use options::{EngineOptions, KvType, ModelOptions};
 pub use sampler::Sampling;
 

@@ -317,7 +317,9 @@ impl Loaded {
         } else {
             reasoning.budget
         };
-        let thought = watched.then(|| self.thought(opening, budget)).flatten();
+        let calls = matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_));
+        let thought = watched.then(|| self.thought(opening, budget, calls));
+        let thought = thought.flatten();
         let tasks = (0..request.n)
             .map(|choice| {
                 let mut sampler = Sampler::new(&sampling, seed.wrapping_add(choice.into()));
@@ -354,9 +356,9 @@ impl Loaded {
         Ok((tasks, generation))
     }
 
-    fn thought(&self, opening: Opening, budget: Option<u32>) -> Option<Thought> {
+    fn thought(&self, opening: Opening, budget: Option<u32>, calls: bool) -> Option<Thought> {
         let tags = self.dialect.thinking.clone()?;
-        let texts = self.dialect.after_reasoning().into_iter();
+        let texts = self.dialect.after_reasoning(calls).into_iter();
         let closings: Vec<Vec<Token>> = texts
             .map(|text| self.model.tokenize(text.as_bytes(), false, true))
             .collect();

@@ -763,3 +763,48 @@ fn every_template_has_some_way_to_call() {
         }
     }
 }
+
+/// What ends reasoning whose budget is used up is what the grammar expects, the first time and again.
+#[test]
+fn reasoning_that_is_cut_off_leads_to_an_answer_or_a_call() {
+    for model in MODELS {
+        let read = model.read();
+        let Some(tags) = &read.dialect.thinking else {
+            continue;
+        };
+        let words = Words::new(&read.dialect, model.control, Control::Own);
+        let open = match read.opening() {
+            Opening::Inside => "",
+            Opening::Free => &tags.open,
+            Opening::Closed => continue,
+        };
+        let (before, after) = model.around;
+        let answer = format!("{before}It is so.{after}");
+        for (choice, answer) in [
+            (ToolChoice::Auto, answer.as_str()),
+            (ToolChoice::Required, model.one),
+        ] {
+            let calls = choice == ToolChoice::Required;
+            let form = Form::new(
+                &read.dialect,
+                &tools(choice),
+                read.opening(),
+                &Constraint::None,
+                &|tag| words.control(tag),
+            )
+            .unwrap();
+            let closings = read.dialect.after_reasoning(calls);
+            let once = format!("{open}hm{}", closings[0]);
+            let taken = words.takes(&form, &format!("{once}{answer}"));
+            assert!(taken.is_ok(), "{}: {taken:?}", model.name);
+            let Some(again) = closings.get(1) else {
+                continue;
+            };
+            let begun = again.strip_prefix(closings[0].as_str()).unwrap();
+            let rest = answer.strip_prefix(begun).unwrap();
+            let twice = format!("{once}{}so{again}{rest}", tags.open);
+            let taken = words.takes(&form, &twice);
+            assert!(taken.is_ok(), "{}: {taken:?}", model.name);
+        }
+    }
+}

@@ -472,7 +472,7 @@ async fn what_is_wrong_with_a_request_is_said_before_it_runs() {
         .await
         .unwrap_err();
     assert!(
-        matches!(&error, EngineError::UnknownModel { name, known } if name == "nobody" && known == "ember"),
+        matches!(&error, EngineError::UnknownModel { name, known, .. } if name == "nobody" && known == "ember"),
         "{error}"
     );
     let error = engine

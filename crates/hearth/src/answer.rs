@@ -14,7 +14,6 @@ use crate::client::{Client, ClientError};
 use crate::config::{Config, Key, Origin};
 use crate::daemon;
 use crate::failure::{Failure, Outcome};
-use crate::network::how_to_get;
 use crate::record::NodeRecord;
 use crate::screen::Screen;
 
@@ -265,11 +264,7 @@ async fn ask_node(
             Err(error) => {
                 let Some((progress, eta)) = error.loading() else {
                     screen.clear();
-                    let failure = error.failure(client.place());
-                    return Err(match &question.model {
-                        Some(name) if error.is_unknown_model() => failure.fix(how_to_get(name)),
-                        _ => failure,
-                    });
+                    return Err(error.failure(client.place()));
                 };
                 screen.loading(
                     question.model.as_deref().unwrap_or("the model"),

@@ -14,7 +14,7 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::config::HostPort;
-use crate::failure::Failure;
+use crate::failure::{Exit, Failure};
 
 /// Largest body read whole.
 const BODY_LIMIT: usize = 64 << 20;
@@ -77,7 +77,12 @@ impl ClientError {
             Self::Refused { status, body } => {
                 let text = message(body)
                     .unwrap_or_else(|| format!("the node answered with status {status}"));
-                if *status == 400 || *status == 404 || *status == 422 {
+                if self.is_unknown_model() {
+                    Failure {
+                        exit: Exit::Usage,
+                        ..Failure::with_advice(&text)
+                    }
+                } else if *status == 400 || *status == 404 || *status == 422 {
                     Failure::usage(text)
                 } else {
                     Failure::new(text)

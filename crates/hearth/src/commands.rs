@@ -33,6 +33,15 @@ pub struct Context {
     pub global: Global,
 }
 
+impl Context {
+    /// Tells on standard error what of the environment looks like a setting and is none.
+    pub fn warn(&self) {
+        for warning in &self.config.warnings {
+            self.screen.note(&format!("warning: {warning}"));
+        }
+    }
+}
+
 /// The runtime of a command.
 pub fn runtime() -> Outcome<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()

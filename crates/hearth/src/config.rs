@@ -62,6 +62,18 @@ fn user_folders() -> Outcome<impl etcetera::BaseStrategy> {
 /// The values one layer sets, not parsed yet.
 pub type Layer = BTreeMap<Key, (String, Origin)>;
 
+/// What every environment variable of ours begins with.
+const PREFIX: &str = "HEARTH_";
+/// Variables that are no settings: of the command line, of the examples, and of the build.
+const NO_SETTINGS: [&str; 4] = [
+    "HEARTH_CONFIG",
+    "HEARTH_COMPLETE",
+    "HEARTH_URL",
+    "HEARTH_EMBED_MODEL",
+];
+/// How variables begin that only tests read.
+const OF_TESTS: &str = "HEARTH_TEST_";
+
 /// Reads an environment variable.
 pub type Variables = Box<dyn Fn(&str) -> Option<OsString>>;
 
@@ -77,6 +89,8 @@ pub struct Sources {
     pub default_home: PathBuf,
     /// Reads an environment variable.
     pub environment: Variables,
+    /// The names of all environment variables that begin with `HEARTH_`.
+    pub names: Vec<String>,
     /// What the command line sets.
     pub flags: Vec<(Key, String)>,
 }
@@ -97,6 +111,10 @@ impl Sources {
             user_home: folders.home_dir().to_path_buf(),
             default_home: folders.data_dir().join("hearth"),
             environment: Box::new(|name| std::env::var_os(name)),
+            names: std::env::vars_os()
+                .filter_map(|(name, _)| name.into_string().ok())
+                .filter(|name| name.starts_with(PREFIX))
+                .collect(),
             flags,
         })
     }
@@ -126,6 +144,30 @@ impl Sources {
             .map(|(key, text)| (*key, (text.clone(), Origin::Flag(key.flag()))))
             .collect();
         Ok([file, environment, flags])
+    }
+
+    /// A warning for each variable that looks like a setting and is none, which would be a silent surprise.
+    fn warnings(&self) -> Vec<String> {
+        let is_known = |name: &str| {
+            Key::ALL.iter().any(|key| key.variable() == name)
+                || NO_SETTINGS.contains(&name)
+                || name.starts_with(OF_TESTS)
+        };
+        let mut unknown: Vec<&str> = self.names.iter().map(String::as_str).collect();
+        unknown.retain(|name| !is_known(name));
+        unknown.sort_unstable();
+        let warn = |name: &str| {
+            let rest = name.strip_prefix(PREFIX).unwrap_or(name);
+            let meant = match Key::nearest(rest) {
+                _ if strsim::jaro_winkler(rest, "CONFIG") > 0.85 => {
+                    "did you mean HEARTH_CONFIG?".to_owned()
+                }
+                Some(key) => format!("did you mean {} ({})?", key.variable(), key.accepts()),
+                None => "`hearth config show` lists the settings".to_owned(),
+            };
+            format!("{name} is not a setting and changes nothing; {meant}")
+        };
+        unknown.into_iter().map(warn).collect()
     }
 
     /// Parses the winning value of each key.
@@ -205,6 +247,8 @@ pub struct Config {
     pub file: PathBuf,
     /// Whether somebody named it.
     pub file_named: bool,
+    /// What of the environment looks like a setting and is none, in words.
+    pub warnings: Vec<String>,
     /// Every value as shown to people, in the order of [`Key::ALL`].
     pub shown: Vec<Shown>,
 }
@@ -383,6 +427,7 @@ impl Resolver<'_> {
             },
             file: self.sources.file.clone(),
             file_named: self.sources.file_named,
+            warnings: self.sources.warnings(),
             shown: Vec::new(),
             home,
         };
@@ -453,7 +498,8 @@ fn show(config: &Config, key: Key) -> String {
     }
 }
 
-pub use value::{level as log_level, show_size, switch};
+pub use hearth_node::size as show_size;
+pub use value::{level as log_level, switch};
 
 #[cfg(test)]
 mod tests;

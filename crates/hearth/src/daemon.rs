@@ -30,6 +30,8 @@ const DATABASE: &str = "hearth.db";
 const BODY_LIMIT: usize = 32 << 20;
 /// How long a connection may take to send the head of its next request: longer than clients keep idle ones.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(120);
+/// How long a client may take nothing of an answer that waits to be sent.
+const STALL_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The models this machine has: the embedded one, and the models folder.
 pub fn catalogue(config: &Config) -> Outcome<Catalogue> {
@@ -62,6 +64,7 @@ pub fn known(config: &Config, embedded: &Path) -> (Catalogue, String) {
                 .map(|(name, path)| ModelSource { name, path })
                 .collect()
         }));
+    catalogue = catalogue.with_advice(hearth_models::how_to_get);
     catalogue.register(ember::NAME, embedded);
     let model = config.model.as_deref().unwrap_or(ember::NAME);
     let path = Path::new(model);
@@ -153,6 +156,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
         version: VERSION,
         body_limit: BODY_LIMIT,
         head_timeout: HEAD_TIMEOUT,
+        stall_timeout: STALL_TIMEOUT,
         store: Some(store),
         models: Some(Models::new(
             network::store(config),

@@ -60,6 +60,14 @@ impl Failure {
         .fix("start one: hearth up")
     }
 
+    /// A failure whose text ends in what to do next: `WHAT; FIX`.
+    pub fn with_advice(text: &str) -> Self {
+        match text.split_once("; ") {
+            Some((message, fix)) => Self::new(message).fix(fix),
+            None => Self::new(text),
+        }
+    }
+
     /// Adds what to do next.
     pub fn fix(mut self, fix: impl Into<String>) -> Self {
         self.fix = Some(fix.into());
@@ -111,13 +119,11 @@ impl From<EngineError> for Failure {
             | EngineError::Invalid { .. } => Exit::Usage,
             _ => Exit::Failed,
         };
-        let failure = Self {
-            exit,
-            ..Self::new(error.to_string())
+        let message = error.to_string();
+        let failure = match &error {
+            EngineError::UnknownModel { .. } => Self::with_advice(&message),
+            _ => Self::new(message),
         };
-        match &error {
-            EngineError::UnknownModel { name, .. } => failure.fix(crate::network::how_to_get(name)),
-            _ => failure,
-        }
+        Self { exit, ..failure }
     }
 }

@@ -167,5 +167,5 @@ pub fn said<const N: usize>(flags: [(Key, &Option<String>); N]) -> Vec<(Key, Str
 
 /// A switch of a flag.
 pub fn on_or_off(text: &str) -> Result<bool, String> {
-    switch(text).ok_or_else(|| "give on or off".into())
+    switch(text).ok_or_else(|| "give on or off (or true, false, yes, no, 1, 0)".into())
 }

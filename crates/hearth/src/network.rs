@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use hearth_models::tls;
-use hearth_models::{HUB, ModelStore, Network, Proxy, Token, catalogue};
+use hearth_models::{HUB, ModelStore, Network, Proxy, Token};
 
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
@@ -63,18 +63,6 @@ fn token(variable: &dyn Fn(&str) -> Option<OsString>, user_home: &Path) -> Optio
         });
         Token::new(&std::fs::read_to_string(file).ok()?)
     })
-}
-
-/// What to do about a model that is not here.
-pub fn how_to_get(name: &str) -> String {
-    let is_pullable = catalogue::known(name).is_some()
-        || hearth_models::Name::parse(name).is_ok_and(|name| name.repository().is_some());
-    match is_pullable {
-        true => format!("run `hearth pull {name}`"),
-        false => {
-            "choose one of `hearth models`, or fetch one such as `hearth pull qwen3:1.7b`".into()
-        }
-    }
 }
 
 impl From<hearth_models::Error> for Failure {
@@ -149,15 +137,5 @@ mod tests {
         for hub in ["http://mirror.lan", "http://localhost.evil.example"] {
             assert!(!may_see_token(hub, true), "{hub}");
         }
-    }
-
-    #[test]
-    fn only_what_can_be_pulled_is_offered_for_it() {
-        assert_eq!(how_to_get("qwen3:1.7b"), "run `hearth pull qwen3:1.7b`");
-        assert_eq!(
-            how_to_get("org/repo:Q8_0"),
-            "run `hearth pull org/repo:Q8_0`"
-        );
-        assert!(how_to_get("nonsense").starts_with("choose one of"));
     }
 }

@@ -1,9 +1,11 @@
 //! Who works on what: locks between processes, as files in `locks/` of the store.
 //!
 //! One lock guards the store's books for moments: writing a manifest, removing what nobody needs. Beside it there is a
-//! claim for each blob, held by whoever fetches it until its manifest is written. A claim's file is opened and locked
-//! while the store's lock is held, and removed only under that lock too, so that no two processes hold locks on two
-//! files of one name. The system lets go of all of them when a process ends, however it ends.
+//! claim for each blob, held by whoever brings it until its manifest is written, and one for the links of a split
+//! model. Who needs several takes them all at once and in one order ([`ModelStore::claim_all`]), so nobody waits in a
+//! circle. A claim's file is opened and locked while the store's lock is held, and removed only under that lock too, so
+//! that no two processes hold locks on two files of one name. The system lets go of all of them when a process ends,
+//! however it ends.
 
 use std::fs::{File, TryLockError};
 use std::path::PathBuf;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use crate::cancel::Cancel;
 use crate::disk;
 use crate::error::Error;
+use crate::manifest::{Digest, Model, ModelFile};
 use crate::store::ModelStore;
 
 /// How often a claim that somebody else has is asked for again.
@@ -79,6 +82,24 @@ impl ModelStore {
             }
             cancel.wait(AGAIN)?;
         }
+    }
+
+    /// Waits for the claims to a model's blobs, and to its links if it is split; calls `waiting` each time somebody else
+    /// has one. The caller holds none of a blob: in the order of the digests no two wait for each other.
+    pub(crate) fn claim_all(
+        &self,
+        files: &[ModelFile],
+        cancel: &Cancel,
+        waiting: &mut dyn FnMut(),
+    ) -> Result<Vec<Claim>, Error> {
+        let mut digests: Vec<Digest> = files.iter().map(|file| file.digest).collect();
+        digests.push(Model::digest_of(files));
+        digests.sort();
+        digests.dedup();
+        digests
+            .iter()
+            .map(|digest| self.claim(&digest.file(), cancel, waiting))
+            .collect()
     }
 
     /// Removes the file of a claim that is held, so that none is left behind for what is gone.

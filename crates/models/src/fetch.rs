@@ -10,8 +10,9 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use sha2::{Digest as _, Sha256};
 
@@ -20,7 +21,7 @@ use crate::chunks::{Chunks, map_path};
 use crate::claim::Claim;
 use crate::disk;
 use crate::error::{Error, Reason};
-use crate::http::{Http, Reply};
+use crate::http::{Http, Reply, Unanswered};
 use crate::manifest::{Digest, ModelFile};
 use crate::store::ModelStore;
 
@@ -30,17 +31,23 @@ const PIECE: usize = 256 << 10;
 const TELL: Duration = Duration::from_millis(100);
 /// Longest pause between two tries that we choose ourselves.
 const LONGEST_PAUSE: Duration = Duration::from_secs(8);
+/// Who needed longer than this to find nobody there does not look again.
+const QUICK: Duration = Duration::from_secs(3);
 /// Longest pause that a server can ask for; beyond it the pull fails and says so.
 const LONGEST_ASKED: Duration = Duration::from_secs(60);
 
 /// What is wrong when a server answers with this status.
-pub(crate) type Explain = Arc<dyn Fn(&Http, &Reply) -> Error + Send + Sync>;
+pub(crate) type Explain = Arc<dyn Fn(&Http, &mut Reply) -> Error + Send + Sync>;
 
 /// A server, and how we deal with it.
 #[derive(Clone)]
 pub(crate) struct Server {
     pub http: Arc<Http>,
     pub explain: Explain,
+    /// What is wrong when nobody is there, from what the network said.
+    pub absent: fn(&str) -> Error,
+    /// Whether anybody answered yet.
+    pub met: Arc<AtomicBool>,
     pub connections: usize,
     pub chunk: u64,
     pub retries: u32,
@@ -54,7 +61,7 @@ enum Trouble {
     Final(Error),
     /// Another one may, after the time that the server asked for, if it did.
     Passing(Error, Option<Duration>),
-    /// Another one may, but nobody is at that address just now.
+    /// Nobody was ever met at that address: mostly it is wrong, or there is no network. One more try is enough.
     Nobody(Error),
 }
 
@@ -73,12 +80,17 @@ fn unreachable(what: String) -> Error {
 /// Tries left, and the pauses between them.
 struct Patience<'a> {
     server: &'a Server,
+    since: Instant,
     tried: u32,
 }
 
 impl<'a> Patience<'a> {
     fn new(server: &'a Server) -> Self {
-        Self { server, tried: 0 }
+        Self {
+            server,
+            since: Instant::now(),
+            tried: 0,
+        }
     }
 
     /// Something came: the next trouble is a new one.
@@ -86,20 +98,24 @@ impl<'a> Patience<'a> {
         self.tried = 0;
     }
 
-    /// Waits before the next try, or gives up with what went wrong.
-    fn pause(&mut self, trouble: Trouble) -> Result<(), Error> {
-        let (error, asked) = match trouble {
+    /// Waits before the next try and tells of it, or gives up with what went wrong.
+    fn pause(&mut self, trouble: Trouble, tell: &mut dyn FnMut(&str)) -> Result<(), Error> {
+        let (error, asked, retries) = match trouble {
             Trouble::Final(error) => return Err(error),
-            Trouble::Passing(error, asked) => (error, asked),
-            Trouble::Nobody(error) => (error, None),
+            Trouble::Passing(error, asked) => (error, asked, self.server.retries),
+            Trouble::Nobody(error) if self.since.elapsed() > QUICK => return Err(error),
+            Trouble::Nobody(error) => (error, None, self.server.retries.min(1)),
         };
         self.tried += 1;
         let asked_too_much = asked.is_some_and(|asked| asked > LONGEST_ASKED);
-        if self.tried > self.server.retries || asked_too_much {
+        if self.tried > retries || asked_too_much {
             return Err(error);
         }
         let own = self.server.backoff * 2u32.saturating_pow(self.tried - 1);
-        tracing::debug!("{}; trying again", error.message());
+        let (next, tries) = (self.tried + 1, retries + 1);
+        let what = format!("{}; trying again ({next} of {tries})", error.message());
+        tracing::debug!("{what}");
+        tell(&what);
         self.server
             .cancel
             .wait(asked.unwrap_or(own.min(LONGEST_PAUSE)))
@@ -110,45 +126,43 @@ impl Server {
     /// One try of a GET that must succeed.
     fn once(&self, url: &str, range: Option<(u64, u64)>) -> Result<Reply, Trouble> {
         self.cancel.check()?;
-        let reply =
-            self.http
-                .get(url, range)
-                .map_err(|lost| match (lost.passing, lost.nobody) {
-                    (true, true) => Trouble::Nobody(unreachable(lost.what)),
-                    (true, false) => Trouble::Passing(unreachable(lost.what), None),
-                    (false, _) => {
-                        Trouble::Final(Error::new(Reason::Unreachable, lost.what).fix(
-                            "check the address, and the clock and certificates of this machine",
-                        ))
-                    }
-                })?;
+        let lost = |lost: Unanswered| match (lost.passing, lost.nobody) {
+            (true, true) if !self.met.load(Ordering::Relaxed) => {
+                Trouble::Nobody((self.absent)(&lost.what))
+            }
+            (true, _) => Trouble::Passing(unreachable(lost.what), None),
+            (false, _) => Trouble::Final(
+                Error::new(Reason::Unreachable, lost.what)
+                    .fix("check the address, and the clock and certificates of this machine"),
+            ),
+        };
+        let mut reply = self.http.get(url, range).map_err(lost)?;
+        self.met.store(true, Ordering::Relaxed);
         match reply.status {
             200 | 206 => Ok(reply),
             408 | 429 | 500..=599 => {
                 let asked = reply
                     .header("retry-after")
                     .and_then(|text| text.parse().ok());
-                let error = (self.explain)(&self.http, &reply);
+                let error = (self.explain)(&self.http, &mut reply);
                 Err(Trouble::Passing(error, asked.map(Duration::from_secs)))
             }
-            _ => Err(Trouble::Final((self.explain)(&self.http, &reply))),
+            _ => Err(Trouble::Final((self.explain)(&self.http, &mut reply))),
         }
     }
 
-    /// A GET that is tried again where that can help. Where nobody is there, twice is enough: this is asked before
-    /// anything came, and mostly the address is wrong.
-    pub fn ask(&self, url: &str, range: Option<(u64, u64)>) -> Result<Reply, Error> {
+    /// A GET that is tried again where that can help; `tell` hears what went wrong before each further try.
+    pub fn ask(
+        &self,
+        url: &str,
+        range: Option<(u64, u64)>,
+        tell: &mut dyn FnMut(&str),
+    ) -> Result<Reply, Error> {
         let mut patience = Patience::new(self);
-        let mut alone = false;
         loop {
             match self.once(url, range) {
                 Ok(reply) => return Ok(reply),
-                Err(Trouble::Nobody(error)) if alone => return Err(error),
-                Err(trouble @ Trouble::Nobody(_)) => {
-                    alone = true;
-                    patience.pause(trouble)?;
-                }
-                Err(trouble) => patience.pause(trouble)?,
+                Err(trouble) => patience.pause(trouble, tell)?,
             }
         }
     }
@@ -165,8 +179,13 @@ pub(crate) struct Probe {
 }
 
 /// Looks whether a file is there, is as long as it should be, and can be had in parts.
-pub(crate) fn probe(server: &Server, url: &str, file: &ModelFile) -> Result<Probe, Error> {
-    let reply = server.ask(url, Some((0, 1)))?;
+pub(crate) fn probe(
+    server: &Server,
+    url: &str,
+    file: &ModelFile,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Probe, Error> {
+    let reply = server.ask(url, Some((0, 1)), tell)?;
     let length = match reply.status {
         206 => content_range(&reply).and_then(|(_, total)| total),
         _ => reply
@@ -367,7 +386,7 @@ impl Shared {
                 if at > before {
                     patience.renew();
                 }
-                patience.pause(trouble)?;
+                patience.pause(trouble, &mut |_| {})?;
                 if self.is_stopped() {
                     return Ok(());
                 }
@@ -384,7 +403,7 @@ impl Shared {
         loop {
             match self.stream_whole() {
                 Ok(()) => return Ok(()),
-                Err(trouble) => patience.pause(trouble)?,
+                Err(trouble) => patience.pause(trouble, &mut |_| {})?,
             }
         }
     }

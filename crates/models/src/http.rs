@@ -4,8 +4,11 @@ use std::io::{self, Read};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use ureq::config::Config;
 use ureq::http::{HeaderMap, Uri};
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::{DefaultConnector, NextTimeout};
 
 use crate::error::{Error, Reason};
 
@@ -13,8 +16,12 @@ use crate::error::{Error, Reason};
 const REDIRECTS: usize = 8;
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(15);
+/// How long the look-up of a name may take.
+const LOOK_UP: Duration = Duration::from_secs(10);
 /// Longest answer that is kept in memory.
 const LONGEST: u64 = 64 << 20;
+/// Most of a refusal that is read.
+const LONGEST_WORDS: u64 = 64 << 10;
 
 /// The secret that the hub knows its user by. Never shown.
 #[derive(Clone, PartialEq, Eq)]
@@ -53,7 +60,7 @@ pub(crate) struct Unanswered {
     pub what: String,
     /// Whether the same request may work a moment later.
     pub passing: bool,
-    /// Whether nobody is at that address.
+    /// Whether it failed before a connection came about.
     pub nobody: bool,
 }
 
@@ -70,6 +77,17 @@ impl Reply {
     /// The value of a header that is text.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// The beginning of the body as text; what cannot be read is left out.
+    pub fn text(&mut self) -> String {
+        let mut bytes = Vec::new();
+        let _ = self
+            .body
+            .as_reader()
+            .take(LONGEST_WORDS)
+            .read_to_end(&mut bytes);
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// The body as it comes.
@@ -140,6 +158,54 @@ fn follow(from: &Uri, location: &str) -> Option<Uri> {
     text.parse().ok()
 }
 
+/// A name that could not be looked up. The system's own words tell a name that nobody has from a network that is away.
+#[derive(Debug)]
+struct NoName {
+    host: String,
+    error: io::Error,
+}
+
+impl std::fmt::Display for NoName {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { host, error } = self;
+        write!(f, "the name {host} cannot be looked up ({error})")
+    }
+}
+
+impl std::error::Error for NoName {}
+
+/// Looks names up as the system does, and marks failures as what they are.
+#[derive(Debug, Default)]
+struct Names(DefaultResolver);
+
+impl Resolver for Names {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        self.0
+            .resolve(uri, config, timeout)
+            .map_err(|error| match error {
+                ureq::Error::Io(error) => ureq::Error::Other(Box::new(NoName {
+                    host: uri.host().unwrap_or_default().to_owned(),
+                    error,
+                })),
+                error => error,
+            })
+    }
+}
+
+/// Whether this machine knows no way to the other one.
+fn is_no_way(error: &io::Error) -> bool {
+    use io::ErrorKind::{HostUnreachable, NetworkDown, NetworkUnreachable};
+    matches!(
+        error.kind(),
+        HostUnreachable | NetworkDown | NetworkUnreachable
+    )
+}
+
 /// What went wrong with the encryption, where a broken connection is about that.
 fn of_encryption(error: &io::Error) -> Option<&rustls::Error> {
     error.get_ref()?.downcast_ref()
@@ -163,9 +229,13 @@ fn unanswered(url: &str, error: &ureq::Error) -> Unanswered {
     }
     let (what, passing) = match error {
         ureq::Error::HostNotFound => (format!("the name {host} is not known"), true),
+        ureq::Error::Other(error) if error.is::<NoName>() => (error.to_string(), true),
         ureq::Error::Timeout(_) => (format!("{host} does not answer in time"), true),
         ureq::Error::Io(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
             (format!("{host} does not accept connections"), true)
+        }
+        ureq::Error::Io(error) if is_no_way(error) => {
+            (format!("there is no way to {host}: {error}"), true)
         }
         ureq::Error::Io(error) => (format!("the connection to {host} broke: {error}"), true),
         ureq::Error::ConnectionFailed => (format!("{host} cannot be reached"), true),
@@ -173,8 +243,12 @@ fn unanswered(url: &str, error: &ureq::Error) -> Unanswered {
         error => (format!("{host}: {error}"), false),
     };
     let nobody = match error {
-        ureq::Error::HostNotFound => true,
-        ureq::Error::Io(error) => error.kind() == io::ErrorKind::ConnectionRefused,
+        ureq::Error::HostNotFound | ureq::Error::ConnectionFailed => true,
+        ureq::Error::Other(error) => error.is::<NoName>(),
+        ureq::Error::Timeout(at) => matches!(at, ureq::Timeout::Resolve | ureq::Timeout::Connect),
+        ureq::Error::Io(error) => {
+            error.kind() == io::ErrorKind::ConnectionRefused || is_no_way(error)
+        }
         _ => false,
     };
     Unanswered {
@@ -224,20 +298,21 @@ impl Http {
                 true => tls(),
                 false => TlsConfig::builder().build(),
             };
-            ureq::Agent::config_builder()
+            let config = ureq::Agent::config_builder()
                 .http_status_as_error(false)
                 .max_redirects(0)
                 .max_redirects_will_error(false)
                 .max_idle_connections_per_host(16)
                 .max_idle_connections(32)
+                .timeout_resolve(Some(LOOK_UP))
                 .timeout_connect(Some(CONNECT))
                 .timeout_recv_response(Some(self.patience))
                 .timeout_per_read(Some(self.patience))
                 .user_agent(concat!("hearth/", env!("CARGO_PKG_VERSION")))
                 .proxy(self.proxy.clone())
                 .tls_config(tls)
-                .build()
-                .new_agent()
+                .build();
+            ureq::Agent::with_parts(config, DefaultConnector::default(), Names::default())
         })
     }
 
@@ -261,7 +336,22 @@ impl Http {
                 request = request.header("authorization", format!("Bearer {}", token.0));
             }
             let url = uri.to_string();
-            let response = request.call().map_err(|error| unanswered(&url, &error))?;
+            let response = request.call().map_err(|error| {
+                let mut lost = unanswered(&url, &error);
+                // It may be the proxy that nobody finds.
+                if let Some(proxy) = self
+                    .proxy
+                    .as_ref()
+                    .filter(|it| lost.nobody && !it.is_no_proxy(&uri))
+                {
+                    lost.what += &format!(
+                        " (asked through the proxy {}:{})",
+                        proxy.host(),
+                        proxy.port()
+                    );
+                }
+                lost
+            })?;
             let status = response.status().as_u16();
             let (head, body) = response.into_parts();
             let location = head.headers.get("location").and_then(|at| at.to_str().ok());

@@ -124,6 +124,18 @@ pub(crate) fn list(
     ))
 }
 
+/// Nobody is where the hub should be.
+pub(crate) fn absent(what: &str) -> Error {
+    Error::new(
+        Reason::Unreachable,
+        format!("the hub cannot be reached: {what}"),
+    )
+    .fix(
+        "check the network; without the hub, `--from http://HOST:8321` takes the model from another Hearth machine, \
+         `--hub URL` (or the setting hub) asks a mirror, and `hearth models import FILE` takes a file",
+    )
+}
+
 /// What a status of the hub means, and what to do.
 pub(crate) fn explain(http: &Http, base: &str, repo: &str, reply: &Reply) -> Error {
     let (place, page) = (host(base), format!("{base}/{repo}"));

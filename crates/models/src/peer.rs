@@ -13,6 +13,9 @@ pub const MODELS: &str = "/peer/models";
 /// Beginning of a blob's route; the blob's file name follows.
 pub const BLOBS: &str = "/peer/blobs/";
 
+/// Letters of another machine's own words that are shown.
+const LONGEST_DETAIL: usize = 400;
+
 /// What `GET /peer/models` answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct PeerModels {
@@ -103,13 +106,52 @@ pub(crate) fn find(base: &str, asked: &Name, reply: Reply) -> Result<PeerModel, 
     }
 }
 
-/// What a status of another machine means, and what to do.
-pub(crate) fn explain(base: &str, reply: &Reply) -> Error {
-    let place = host(base);
-    match reply.status {
-        401 | 403 => Error::new(Reason::Denied, format!("{place} does not share its models")).fix(
+/// Nobody is where the other machine should be.
+pub(crate) fn absent(what: &str) -> Error {
+    Error::new(
+        Reason::Unreachable,
+        format!("the other machine cannot be reached: {what}"),
+    )
+    .fix("check its name or address, and that a Hearth node runs there whose `host` setting lets other machines in")
+}
+
+/// What a Hearth node says of a request that it refuses (RFC 9457).
+#[derive(Deserialize)]
+struct Refusal {
+    /// `/problems/CODE`.
+    #[serde(rename = "type")]
+    kind: String,
+    detail: String,
+}
+
+/// A refusal: the node's settings, the name it was asked by, or whatever it says.
+fn refused(place: &str, reply: &mut Reply) -> Error {
+    let denied = |message: String| Error::new(Reason::Denied, message);
+    let Ok(Refusal { kind, detail }) = serde_json::from_str(&reply.text()) else {
+        let status = reply.status;
+        return denied(format!("{place} refuses with HTTP status {status}"))
+            .fix("check that a Hearth node listens at that address");
+    };
+    let detail: String = detail
+        .chars()
+        .filter(|letter| !letter.is_control())
+        .take(LONGEST_DETAIL)
+        .collect();
+    match kind.trim_start_matches("/problems/") {
+        "not_local" => denied(format!("{place} does not share its models")).fix(
             "set share_models = \"on\" in that machine's configuration and start its node again",
         ),
+        "foreign_host" => denied(format!("{place} does not go by that name: {detail}"))
+            .fix("run the command again with the address that it names"),
+        _ => denied(format!("{place} refuses: {detail}")),
+    }
+}
+
+/// What a status of another machine means, and what to do.
+pub(crate) fn explain(base: &str, reply: &mut Reply) -> Error {
+    let place = host(base);
+    match reply.status {
+        401 | 403 => refused(&place, reply),
         404 => Error::new(
             Reason::NotFound,
             format!("{place} does not have that file, or is no Hearth node that shares models"),

@@ -9,12 +9,11 @@ use serde::Serialize;
 
 use crate::cancel::Cancel;
 use crate::catalogue;
-use crate::claim::Claim;
 use crate::disk;
 use crate::error::{Error, Reason};
 use crate::fetch::{self, Server};
 use crate::files::{self, plain};
-use crate::http::{Http, Token};
+use crate::http::{Http, Reply, Token};
 use crate::hub;
 use crate::manifest::{Digest, Facts, Kind, Model, ModelFile, Source};
 use crate::name::Name;
@@ -105,6 +104,9 @@ pub struct Progress {
     /// Time left at that speed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub eta_seconds: Option<f64>,
+    /// What just went wrong and is tried again, as a sentence; told once.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<String>,
 }
 
 /// What a pull did.
@@ -143,6 +145,12 @@ impl Teller<'_> {
             self.progress.eta_seconds = None;
         }
         (self.hear)(&self.progress);
+    }
+
+    fn trouble(&mut self, what: &str) {
+        self.progress.trouble = Some(what.to_owned());
+        (self.hear)(&self.progress);
+        self.progress.trouble = None;
     }
 
     fn begin(&mut self, file: &ModelFile) {
@@ -227,14 +235,15 @@ pub fn pull(
             total: 0,
             bytes_per_second: None,
             eta_seconds: None,
+            trouble: None,
         },
         before: 0,
         samples: VecDeque::new(),
     };
     teller.tell(State::Resolving);
     let (plan, server) = match from {
-        Some(_) => from_peer(&asked, &base, network, cancel)?,
-        None => from_hub(asked, &base, network, cancel)?,
+        Some(_) => from_peer(&asked, &base, network, cancel, &mut teller)?,
+        None => from_hub(asked, &base, network, cancel, &mut teller)?,
     };
     bring(store, plan, &server, &mut teller)
 }
@@ -253,6 +262,8 @@ fn server(
     Ok(Server {
         http: Arc::new(Http::new(base, token, proxy, network.patience)?),
         explain,
+        absent: if of_hub { hub::absent } else { peer::absent },
+        met: Arc::default(),
         connections: network.connections.max(1),
         chunk: network.chunk.max(1),
         retries: network.retries,
@@ -276,6 +287,7 @@ fn from_hub(
     base: &str,
     network: &Network,
     cancel: &Cancel,
+    teller: &mut Teller<'_>,
 ) -> Result<(Plan, Server), Error> {
     let listed = match asked.repository() {
         Some(_) => None,
@@ -286,11 +298,13 @@ fn from_hub(
         (None, repository) => repository.unwrap_or_default().to_owned(),
     };
     let (own_base, own_repo) = (base.to_owned(), repo.clone());
-    let explain: fetch::Explain = Arc::new(move |http: &Http, reply: &crate::http::Reply| {
+    let explain: fetch::Explain = Arc::new(move |http: &Http, reply: &mut Reply| {
         hub::explain(http, &own_base, &own_repo, reply)
     });
     let server = server(base, network, cancel, true, explain)?;
-    let all = hub::list(base, &repo, REVISION, &mut |url| server.ask(url, None))?;
+    let all = hub::list(base, &repo, REVISION, &mut |url| {
+        server.ask(url, None, &mut |what| teller.trouble(what))
+    })?;
     let quantisation = match &listed {
         Some(found) => found.quantisation.as_deref(),
         None => asked.tag(),
@@ -358,12 +372,15 @@ fn from_peer(
     base: &str,
     network: &Network,
     cancel: &Cancel,
+    teller: &mut Teller<'_>,
 ) -> Result<(Plan, Server), Error> {
     let own_base = base.to_owned();
     let explain: fetch::Explain =
-        Arc::new(move |_: &Http, reply: &crate::http::Reply| peer::explain(&own_base, reply));
+        Arc::new(move |_: &Http, reply: &mut Reply| peer::explain(&own_base, reply));
     let server = server(base, network, cancel, false, explain)?;
-    let reply = server.ask(&format!("{base}{}", peer::MODELS), None)?;
+    let reply = server.ask(&format!("{base}{}", peer::MODELS), None, &mut |what| {
+        teller.trouble(what);
+    })?;
     let model = peer::find(base, asked, reply)?;
     if model.files.is_empty() {
         return Err(Error::new(
@@ -420,19 +437,9 @@ fn bring(
     teller.progress.name = plan.name.to_string();
     let sizes = plan.files.iter().map(|(file, _)| file.size);
     teller.progress.total = sizes.fold(0, u64::saturating_add);
-    // In one order for everybody, so that no two pulls wait for each other.
-    let mut digests: Vec<Digest> = plan.files.iter().map(|(file, _)| file.digest).collect();
-    digests.sort();
-    digests.dedup();
-    let claims: Result<Vec<Claim>, Error> = digests
-        .iter()
-        .map(|digest| {
-            store.claim(&digest.file(), &server.cancel, &mut || {
-                teller.tell(State::Waiting);
-            })
-        })
-        .collect();
-    let claims = Arc::new(claims?);
+    let files: Vec<ModelFile> = plan.files.iter().map(|(file, _)| file.clone()).collect();
+    let claims = store.claim_all(&files, &server.cancel, &mut || teller.tell(State::Waiting))?;
+    let claims = Arc::new(claims);
 
     let is_here =
         |file: &ModelFile| store.blob(&file.digest).map(|(_, length)| length) == Some(file.size);
@@ -449,7 +456,7 @@ fn bring(
     for (file, url) in &plan.files {
         teller.begin(file);
         if !is_here(file) {
-            let probe = fetch::probe(server, url, file)?;
+            let probe = fetch::probe(server, url, file, &mut |what| teller.trouble(what))?;
             commit = commit.or_else(|| probe.commit.clone());
             let had = fetch::resumable(store, file);
             teller.came(had, false);
@@ -477,7 +484,7 @@ fn bring(
     }
     let mut model = Model {
         name: plan.name.to_string(),
-        files: plan.files.into_iter().map(|(file, _)| file).collect(),
+        files,
         source,
         pulled: now(),
         // Replaced by what the file says, before anybody sees it.

@@ -27,6 +27,7 @@ use crate::disk;
 use crate::error::{Error, Reason};
 use crate::files::plain;
 use crate::manifest::{Digest, Facts, Kind, Model, ModelFile};
+use crate::missing::how_to_get;
 use crate::name::Name;
 
 /// Ending of the note beside a blob that was found damaged.
@@ -174,11 +175,13 @@ impl ModelStore {
                 format!("`{name}` is one of several models: {}", names.join(", ")),
             )
             .fix("name it with its tag")),
-            Choice::None => Err(Error::new(
-                Reason::NotHere,
-                format!("model `{name}` is not on this machine"),
-            )
-            .fix(format!("run `hearth pull {name}`"))),
+            Choice::None => {
+                let here: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
+                Err(
+                    Error::new(Reason::NotHere, format!("model `{name}` is not here"))
+                        .fix(how_to_get(name, &here)),
+                )
+            }
         }
     }
 
@@ -318,16 +321,23 @@ impl ModelStore {
             }
         }
         // Links keep the bytes of a blob: they go with it.
-        let kept: BTreeSet<String> = self
-            .list()?
-            .iter()
-            .map(|model| model.digest().hex())
-            .collect();
-        let gone = Model::digest_of(files).hex();
-        if files.len() > 1 && !kept.contains(&gone) {
-            remove_links(&self.parts().join(gone))?;
+        if files.len() > 1 {
+            self.release_links(books, &Model::digest_of(files))?;
         }
         Ok(freed)
+    }
+
+    /// Removes the links of a split model, unless a name uses them or somebody claims them for a name to come.
+    fn release_links(&self, books: &Books, model: &Digest) -> Result<(), Error> {
+        if self.list()?.iter().any(|used| used.digest() == *model) {
+            return Ok(());
+        }
+        let file = model.file();
+        if let Some(claim) = self.try_claim(books, &file)? {
+            remove_links(&self.parts().join(model.hex()))?;
+            self.forget_claim(books, claim, &file);
+        }
+        Ok(())
     }
 
     /// Every blob that a name uses. Fails rather than leave one out.
@@ -371,7 +381,7 @@ impl ModelStore {
 }
 
 impl Model {
-    fn digest_of(files: &[ModelFile]) -> Digest {
+    pub(crate) fn digest_of(files: &[ModelFile]) -> Digest {
         match files {
             [only] => only.digest,
             files => {

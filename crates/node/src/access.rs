@@ -31,6 +31,11 @@ impl Ends {
         }
     }
 
+    /// Who asks.
+    pub fn peer(self) -> IpAddr {
+        self.peer
+    }
+
     /// Whether the peer is this machine. It calls itself at an address of its network from that same address, which
     /// nobody else can hold a connection from.
     fn are_here(self) -> bool {

@@ -2,20 +2,29 @@
 
 mod events;
 pub(crate) mod messages;
+pub(crate) mod models;
 mod prompt;
 
 use axum::Json;
-use axum::http::StatusCode;
 use axum::http::header::RETRY_AFTER;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hearth_protocol::anthropic::{ErrorObject, ErrorResponse};
 
 use crate::failure::Failure;
 
-/// Whether a path is one of Anthropic's routes, or meant to be.
-pub(crate) fn is_ours(path: &str) -> bool {
-    let rest = path.strip_prefix("/v1/messages");
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+/// Whether Anthropic's clients send this; every request of theirs names the version of the API.
+pub(crate) fn asks(headers: &HeaderMap) -> bool {
+    headers.contains_key("anthropic-version")
+}
+
+/// Whether a request is for one of Anthropic's routes, or meant to be.
+pub(crate) fn is_ours(path: &str, headers: &HeaderMap) -> bool {
+    let is_below = |route: &str| {
+        let rest = path.strip_prefix(route);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    is_below("/v1/messages") || (is_below("/v1/models") && asks(headers))
 }
 
 /// A failure in Anthropic's shape.

@@ -1,8 +1,12 @@
 //! The local door: accepts connections and serves the routes on each.
 //!
-//! A connection that does not send its next request's head in time is closed, so that idle and malicious clients
-//! cannot hold it for ever. When the node stops, connections end after the answer they are in.
+//! A connection that does not send its next request's head in time is closed, and so is one that takes nothing of an
+//! answer for too long: idle and malicious clients cannot hold it for ever, nor what the answer holds. When the node
+//! stops, connections end after the answer they are in.
 
+use std::io::{Error, ErrorKind, IoSlice, Result};
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use axum::Router;
@@ -11,7 +15,9 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
 use crate::access::Ends;
@@ -21,16 +27,25 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long running answers may go on after the node was asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
 
+/// How long clients may take.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// To send the head of the next request, idle time included.
+    pub head: Duration,
+    /// To take something of an answer that waits to be sent.
+    pub stall: Duration,
+}
+
 /// Serves `routes` until `stop` resolves, then lets running answers end for up to ten seconds.
 pub(crate) async fn serve(
     listener: TcpListener,
     routes: Router,
-    head_timeout: Duration,
+    limits: Limits,
     stop: impl Future<Output = ()>,
 ) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(head_timeout);
+        .header_read_timeout(limits.head);
     let graceful = GracefulShutdown::new();
     let mut stop = std::pin::pin!(stop);
     loop {
@@ -53,7 +68,7 @@ pub(crate) async fn serve(
         // Tokens are small writes; waiting to fill a packet would delay each.
         let _ = stream.set_nodelay(true);
         let connection = http.serve_connection(
-            TokioIo::<TcpStream>::new(stream),
+            TokioIo::new(Impatient::new(stream, limits.stall)),
             between(Ends::new(peer, local), routes.clone()),
         );
         let connection = graceful.watch(connection);
@@ -83,4 +98,88 @@ fn between(
         request.extensions_mut().insert(ends);
         routes.clone().call(request)
     })
+}
+
+/// A connection that fails when its other end takes nothing for too long.
+///
+/// The limit is on pauses and not on answers: whoever takes a little now and then may have a large file, and an answer
+/// that the model is still thinking about waits for nobody.
+struct Impatient {
+    stream: TcpStream,
+    limit: Duration,
+    /// Since something waits to be sent.
+    stalled: Option<Pin<Box<Sleep>>>,
+}
+
+impl Impatient {
+    fn new(stream: TcpStream, limit: Duration) -> Self {
+        Self {
+            stream,
+            limit,
+            stalled: None,
+        }
+    }
+
+    /// What a write came to, unless nothing was taken for too long.
+    fn patiently(
+        &mut self,
+        written: Poll<Result<usize>>,
+        context: &mut Context<'_>,
+    ) -> Poll<Result<usize>> {
+        if written.is_ready() {
+            self.stalled = None;
+            return written;
+        }
+        let limit = self.limit;
+        let stalled = self.stalled.get_or_insert_with(|| Box::pin(sleep(limit)));
+        match stalled.as_mut().poll(context) {
+            Poll::Ready(()) => Poll::Ready(Err(Error::new(
+                ErrorKind::TimedOut,
+                "the client takes nothing of the answer",
+            ))),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}
+
+impl AsyncRead for Impatient {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Impatient {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.patiently(written, context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        pieces: &[IoSlice<'_>],
+    ) -> Poll<Result<usize>> {
+        let written = Pin::new(&mut self.stream).poll_write_vectored(context, pieces);
+        self.patiently(written, context)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
 }

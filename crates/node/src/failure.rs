@@ -175,7 +175,7 @@ pub(crate) fn on_route(
         let error = ApiError::new("invalid_request_error", Some(code), message);
         Failure::new(status, error)
     };
-    if anthropic::is_ours(path) {
+    if anthropic::is_ours(path, request.headers()) {
         let id = request.extensions().get::<RequestId>();
         anthropic::refusal(failure(), id.map_or("", |id| &id.0))
     } else if path.starts_with("/api/") {

@@ -46,6 +46,7 @@ pub use crate::machine::machine_report;
 pub use crate::share::Models;
 use crate::state::Shared;
 pub use crate::trace::Place;
+pub use hearth_web::size;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The same, as Anthropic's clients look for it.
@@ -69,6 +70,8 @@ pub struct NodeOptions {
     pub body_limit: usize,
     /// How long a connection may take to send the head of its next request, idle time included.
     pub head_timeout: Duration,
+    /// How long a client may take nothing of an answer that waits to be sent.
+    pub stall_timeout: Duration,
     /// Where answers and conversations are stored, opened with [`SCHEMA`]; `None` keeps them in memory until the node
     /// ends.
     pub store: Option<Store>,
@@ -134,7 +137,11 @@ impl Node {
             }
         };
         let pruning = tokio::spawn(prune(node.conversations.clone()));
-        door::serve(self.listener, routes, node.options.head_timeout, asked).await;
+        let limits = door::Limits {
+            head: node.options.head_timeout,
+            stall: node.options.stall_timeout,
+        };
+        door::serve(self.listener, routes, limits, asked).await;
         pruning.abort();
         Ok(())
     }
@@ -221,7 +228,7 @@ async fn observe(State(node): State<Shared>, mut request: Request, next: Next) -
         route,
         model = tracing::field::Empty
     );
-    let is_anthropics = anthropic::is_ours(request.uri().path());
+    let is_anthropics = anthropic::is_ours(request.uri().path(), request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
     let answering = next.run(request).instrument(span.clone());
     let mut response = trace::at(place, answering).await;

@@ -49,10 +49,10 @@ impl Refusal {
     }
 
     /// No model of that name; the words are those that Ollama's clients look for.
-    fn not_found(name: &str, known: &str) -> Self {
+    fn not_found(name: &str, advice: &str) -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
-            format!("model '{name}' not found, try pulling it first; known models: {known}"),
+            format!("model '{name}' not found; {advice}"),
         )
     }
 }
@@ -87,7 +87,7 @@ impl From<ApiError> for Refusal {
 impl From<EngineError> for Refusal {
     fn from(error: EngineError) -> Self {
         match error {
-            EngineError::UnknownModel { name, known } => Self::not_found(&name, &known),
+            EngineError::UnknownModel { name, advice, .. } => Self::not_found(&name, &advice),
             other => Failure::from(other).into(),
         }
     }

@@ -1,27 +1,33 @@
 //! Models for other machines: `GET /peer/models` and `GET /peer/blobs/sha256-…`, so that one download serves a house.
 //!
 //! This machine may always ask; whether others may is the owner's setting, and `access` decides by it. Whoever fetches
-//! checks the bytes against their digest, so nothing here has to be believed.
+//! checks the bytes against their digest, so nothing here has to be believed. A transfer holds one of a few places
+//! ([`places`]) and gives it back when the door closes its connection, as it does to clients that take nothing.
+
+mod places;
 
 use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
-use std::sync::Arc;
 
-use axum::Json;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::header::{ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE};
+use axum::http::header::{
+    ACCEPT_RANGES, CONTENT_LENGTH, CONTENT_RANGE, CONTENT_TYPE, RANGE, RETRY_AFTER,
+};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use futures_util::stream;
 use hearth_models::{Digest, ModelStore, Network};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
+use self::places::{Place, Places};
+use crate::access::Ends;
 use crate::failure::problem;
 use crate::state::{Node, Shared};
 
-/// Files read at once; more would only make each slower.
-const READERS: usize = 64;
+/// Seconds until another try makes sense for who found no place.
+const AGAIN: u64 = 10;
 /// Bytes read at once.
 const PIECE: usize = 256 << 10;
 
@@ -34,7 +40,7 @@ pub struct Models {
     pub network: Network,
     /// Whether other machines may fetch them from here.
     pub shared: bool,
-    readers: Arc<Semaphore>,
+    places: Places,
 }
 
 impl Models {
@@ -44,7 +50,7 @@ impl Models {
             store,
             network,
             shared,
-            readers: Arc::new(Semaphore::new(READERS)),
+            places: Places::default(),
         }
     }
 }
@@ -106,10 +112,11 @@ pub(crate) async fn list(State(node): State<Shared>) -> Response {
         (status = 403, body = hearth_protocol::error::Problem, description = "this node does not share its models"),
         (status = 404, body = hearth_protocol::error::Problem, description = "no such file"),
         (status = 416, body = hearth_protocol::error::Problem, description = "the range is beyond the file"),
-        (status = 503, body = hearth_protocol::error::Problem, description = "too many files are being read"),
+        (status = 503, body = hearth_protocol::error::Problem, description = "too many files are being read; see Retry-After"),
     ))]
 pub(crate) async fn blob(
     State(node): State<Shared>,
+    Extension(ends): Extension<Ends>,
     Path(name): Path<String>,
     method: Method,
     headers: HeaderMap,
@@ -149,16 +156,21 @@ pub(crate) async fn blob(
     let body = if method == Method::HEAD {
         Body::empty()
     } else {
-        let Ok(permit) = Arc::clone(&models.readers).try_acquire_owned() else {
-            return problem(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "busy",
-                "Service Unavailable",
-                format!("{READERS} files are being read; try again in a moment"),
-            );
+        let place = match models.places.take(ends.peer()) {
+            Ok(place) => place,
+            Err(full) => {
+                let mut response = problem(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "busy",
+                    "Service Unavailable",
+                    full.to_string(),
+                );
+                response.headers_mut().insert(RETRY_AFTER, AGAIN.into());
+                return response;
+            }
         };
         match File::open(&path) {
-            Ok(file) => stream_file(file, first, end - first, permit),
+            Ok(file) => stream_file(file, first, end - first, place),
             Err(error) => {
                 return problem(
                     StatusCode::INTERNAL_SERVER_ERROR,
@@ -228,10 +240,10 @@ fn read_range(text: &str, length: u64) -> Asked {
 }
 
 /// Reads on a thread that may block, a few pieces ahead of the client. It ends with the client.
-fn stream_file(mut file: File, first: u64, count: u64, permit: OwnedSemaphorePermit) -> Body {
+fn stream_file(mut file: File, first: u64, count: u64, place: Place) -> Body {
     let (pieces, received) = mpsc::channel::<std::io::Result<Bytes>>(2);
     crate::trace::spawn_blocking(move || {
-        let _permit = permit;
+        let _place = place;
         let mut left = count;
         if let Err(error) = file.seek(SeekFrom::Start(first)) {
             let _ = pieces.blocking_send(Err(error));

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used)]
 
 use hearth_testkit::gguf::{self, Quantisation, Shape};
-use hearth_testkit::node::{Reply, TestNode, options};
+use hearth_testkit::node::{Reply, TestNode, node_options, options};
 use serde_json::{Value, json};
 
 const MESSAGES: &str = "/v1/messages";
@@ -580,5 +580,62 @@ fn other_failures_have_anthropics_names() {
             .headers()
             .get("request-id")
             .map(|id| id.to_str().unwrap())
+    );
+}
+
+#[test]
+fn anthropics_clients_are_told_of_the_models_in_their_shape() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("tiny.gguf");
+    gguf::write(&file, &Shape::TINY, Quantisation::Q8_0, 5).unwrap();
+    let folder = Some(folder.path().to_path_buf());
+    let node = TestNode::over(folder, options(), node_options());
+    let version = [("anthropic-version", "2023-06-01")];
+    let get = |path: &str| node.get_with(path, &version);
+
+    let page = get("/v1/models?limit=1").json();
+    assert_eq!(page["first_id"], "ember", "{page}");
+    assert_eq!(
+        (&page["last_id"], &page["has_more"]),
+        (&json!("ember"), &json!(true))
+    );
+    let page = get("/v1/models?after_id=ember").json();
+    assert_eq!(
+        (&page["last_id"], &page["has_more"]),
+        (&json!("tiny"), &json!(false))
+    );
+    let model = get("/v1/models/tiny").json();
+    assert_eq!(page["data"], json!([model]));
+    assert_eq!(
+        (&model["type"], &model["display_name"]),
+        (&json!("model"), &json!("tiny"))
+    );
+    let created = model["created_at"].as_str().unwrap();
+    assert!(
+        created.starts_with("20") && created.ends_with('Z'),
+        "{created}"
+    );
+
+    for (path, status, kind) in [
+        ("/v1/models/claude", 404, "not_found_error"),
+        ("/v1/models?limit=0", 400, "invalid_request_error"),
+        ("/v1/models?before_id=claude", 400, "invalid_request_error"),
+    ] {
+        let reply = get(path);
+        let said = reply.json();
+        assert_eq!(
+            (reply.status, &said["type"]),
+            (status, &json!("error")),
+            "{said}"
+        );
+        assert_eq!(said["error"]["type"], kind);
+        assert_eq!(said["request_id"].as_str(), reply.header("request-id"));
+    }
+    // Others ask the same route as ever.
+    assert_eq!(node.get("/v1/models").json()["object"], "list");
+    assert_eq!(node.get("/v1/models?limit=0").status, 200);
+    assert_eq!(
+        node.get("/v1/models/claude").json()["error"]["code"],
+        "model_not_found"
     );
 }

@@ -491,3 +491,32 @@ pub struct ErrorObject {
     #[schema(value_type = Object)]
     pub details: Map<String, Value>,
 }
+
+/// A model in the answer to `GET /v1/models`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AnthropicModelInfo)]
+pub struct ModelInfo {
+    /// `model`.
+    #[serde(rename = "type")]
+    pub kind: String,
+    /// Name a request uses.
+    pub id: String,
+    /// Name for people.
+    pub display_name: String,
+    /// When the file was last changed, as RFC 3339 has it.
+    pub created_at: String,
+}
+
+/// A page of the models.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+#[schema(as = AnthropicModelPage)]
+pub struct ModelPage {
+    /// The models, the default one first.
+    pub data: Vec<ModelInfo>,
+    /// Whether there are more in the direction that was asked for.
+    pub has_more: bool,
+    /// The first id of the page.
+    pub first_id: Option<String>,
+    /// The last id of the page.
+    pub last_id: Option<String>,
+}

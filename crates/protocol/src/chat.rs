@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
-use crate::tool::{ToolCall, ToolChoice, ToolDefinition};
+use crate::tool::{self, ToolCall, ToolChoice, ToolDefinition};
 
 /// Adds the sampling fields to a request. Not `#[serde(flatten)]`: that loses the path of a wrong field.
 macro_rules! with_sampling_fields {
@@ -377,11 +377,9 @@ impl Message {
             return Err(ApiError::invalid(Some(param), message));
         }
         for (at, call) in self.tool_calls.iter().flatten().enumerate() {
-            let arguments = &call.function.arguments;
-            if !arguments.is_empty() && serde_json::from_str::<Value>(arguments).is_err() {
+            if tool::whole_arguments(&call.function.arguments).is_none() {
                 let param = format!("{place}.tool_calls[{at}].function.arguments");
-                let message = format!("{param} is not JSON; send the text that the model gave");
-                return Err(ApiError::invalid(Some(param), message));
+                return Err(tool::no_arguments(param));
             }
         }
         match &self.content {

@@ -59,6 +59,7 @@ async fn run(path: String) -> Result<(), String> {
         version: "bench",
         body_limit: 1 << 20,
         head_timeout: std::time::Duration::from_secs(30),
+        stall_timeout: std::time::Duration::from_secs(30),
         store: None,
         models: None,
         listener: None,

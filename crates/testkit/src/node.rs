@@ -36,6 +36,7 @@ pub fn node_options() -> NodeOptions {
         version: "0.0.0",
         body_limit: 1 << 20,
         head_timeout: Duration::from_secs(30),
+        stall_timeout: Duration::from_secs(30),
         store: None,
         models: None,
         listener: None,
@@ -145,6 +146,18 @@ impl TestNode {
     /// If the node does not answer.
     pub fn get(&self, path: &str) -> Reply {
         Reply::read(self.agent.get(self.url(path)).call())
+    }
+
+    /// As [`TestNode::get`], with more headers.
+    ///
+    /// # Panics
+    /// If the node does not answer.
+    pub fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        let mut request = self.agent.get(self.url(path));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        Reply::read(request.call())
     }
 
     /// Status, headers and body of a GET as a browser sends it for a page.

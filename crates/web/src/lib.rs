@@ -13,3 +13,4 @@ mod units;
 pub use asset::{Asset, asset};
 pub use home::home;
 pub use models::models;
+pub use units::size;

@@ -72,7 +72,7 @@ fn measured(machine: &Machine) -> Markup {
         p {
             (machine.device) ": " (size(machine.memory)) " of memory"
             @if machine.gpu { ", " (size(machine.gpu_memory)) " free on the GPU" } @else { ", " (threads) }
-            ". It reads " (format!("{:.1}", machine.weight_bytes_per_second / 1e9)) " GB of 4-bit weights per second, and "
+            ". It reads " (size(machine.weight_bytes_per_second as u64)) " of 4-bit weights per second, and "
             "computes " (format!("{:.2}", machine.operations_per_second / 1e12)) " TFLOP/s of a prompt."
         }
     }
@@ -87,10 +87,10 @@ fn table(models: &[LikelyModel]) -> Markup {
     let most = most.fold(1.0, f64::max);
     html! {
         div.wide {
-            table {
+            table.folding {
                 thead {
                     tr {
-                        th { "Model" } th.number { "Memory" } th { "Fits" } th.number { "Prompt" }
+                        th { "Model" } th.number { "Memory" } th { "Fits" } th.number.less { "Prompt" }
                         th.number { "Answer" } th.bars { span.hidden { "Answer, drawn" } }
                     }
                 }
@@ -98,12 +98,12 @@ fn table(models: &[LikelyModel]) -> Markup {
                     @for model in models {
                         tr.absent[model.estimate.fit == Fit::No] {
                             td { code { (model.name) } @if model.here { " ✓" } }
-                            td.number { (size(model.estimate.bytes)) }
-                            td { (fit(model.estimate.fit)) }
+                            td.number data-name="Memory" { (size(model.estimate.bytes)) }
+                            td data-name="Fits" { (fit(model.estimate.fit)) }
                             @if model.estimate.fit == Fit::No {
-                                td.number { "–" } td.number { "–" } td.bars {}
+                                td.number.less { "–" } td.number { "–" } td.bars {}
                             } @else {
-                                td.number { (speed(model.estimate.prefill)) }
+                                td.number.less { (speed(model.estimate.prefill)) }
                                 @if model.embeds {
                                     td.number { "embeds" } td.bars {}
                                 } @else {

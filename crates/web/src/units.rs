@@ -1,4 +1,5 @@
-//! Numbers in words. The script has the same functions; `tests/units.txt` holds both to the same words.
+//! Numbers in words. The script has the same functions; `tests/units.txt` holds both to the same words. The command line
+//! writes sizes with [`size`], too: the same model has the same size everywhere.
 
 /// A time span in its two largest units: `59 s`, `12 min`, `3 h 5 min`, `2 d 4 h`.
 pub(crate) fn duration(seconds: u64) -> String {
@@ -19,13 +20,14 @@ fn two(large: (u64, &str), small: (u64, &str)) -> String {
     }
 }
 
-/// Bytes: whole MiB below one GiB, then GiB with one decimal.
-pub(crate) fn size(bytes: u64) -> String {
-    let mebibytes = bytes >> 20;
-    if mebibytes < 1024 {
-        format!("{mebibytes} MiB")
-    } else {
-        format!("{:.1} GiB", (mebibytes as f64 / 102.4).round() / 10.0)
+/// Bytes in the largest binary unit that fits: GiB with one decimal, the smaller ones whole.
+pub fn size(bytes: u64) -> String {
+    let (kibibytes, mebibytes) = (bytes >> 10, bytes >> 20);
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        _ if kibibytes < 1024 => format!("{kibibytes} KiB"),
+        _ if mebibytes < 1024 => format!("{mebibytes} MiB"),
+        _ => format!("{:.1} GiB", (mebibytes as f64 / 102.4).round() / 10.0),
     }
 }
 

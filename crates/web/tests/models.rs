@@ -53,7 +53,7 @@ fn every_model_has_a_row_and_every_one_that_answers_here_a_bar() {
     let page = hearth_web::models(&status(), &report());
     for text in [
         "A &lt;processor&gt;",
-        "20.0 GB",
+        "18.6 GiB",
         "1.00 TFLOP/s",
         "small:1b",
         "40 tokens/s",

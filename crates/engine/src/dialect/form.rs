@@ -1,9 +1,9 @@
 //! What an answer must look like: the grammar of reasoning, text and calls.
 
-use super::{Begin, CallFormat, Calls, Dialect, Parameter, Tags, Written, arguments};
+use super::{Begin, CallFormat, Calls, Dialect, Parameter, Tags, Written, arguments, harmony};
 use crate::Token;
 use crate::chat::{Tool, ToolChoice, Tools};
-use crate::grammar::Constraint;
+use crate::constraint::Constraint;
 use serde_json::{Value, json};
 
 /// Where an answer stands with its reasoning.
@@ -25,25 +25,6 @@ pub struct Form {
     pub lark: String,
     /// The other parts by name.
     pub parts: Vec<(String, Constraint)>,
-}
-
-/// OpenAI's Harmony: each message is `<|start|>role`, a channel, and its text up to an end tag. The prompt ends with
-/// `<|start|>assistant`.
-pub(crate) mod harmony {
-    pub const CHANNEL: &str = "<|channel|>";
-    pub const MESSAGE: &str = "<|message|>";
-    /// The end of a message after which the answer goes on.
-    pub const END: &str = "<|end|>";
-    /// Begins the next message of an answer.
-    pub const TURN: &str = "<|start|>assistant";
-    /// Before reasoning.
-    pub const ANALYSIS: &str = "<|channel|>analysis<|message|>";
-    /// Before plain text.
-    pub const FINAL: &str = "<|channel|>final<|message|>";
-    /// Before a tool's name, in a header.
-    pub const TO: &str = "to=functions.";
-    /// The tags.
-    pub const TAGS: [&str; 5] = ["<|start|>", CHANNEL, MESSAGE, "<|constrain|>", END];
 }
 
 impl Form {

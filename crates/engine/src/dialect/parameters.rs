@@ -3,7 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use crate::chat::Tool;
-use crate::grammar::Constraint;
+use crate::constraint::Constraint;
 use crate::schema::is_annotation;
 
 /// A tool's arguments as they are enforced. Most schemas forget to say that there are no other properties; what a model

@@ -286,8 +286,8 @@ fn show_machine(report: &MachineReport, screen: &Screen) {
         screen.dim(&format!("{}{gpu}", show_size(machine.memory)))
     ));
     println(&format!(
-        "  reads {:.1} GB/s of weights and computes {:.2} TFLOP/s of a prompt\n",
-        machine.weight_bytes_per_second / 1e9,
+        "  reads {}/s of weights and computes {:.2} TFLOP/s of a prompt\n",
+        show_size(machine.weight_bytes_per_second as u64),
         machine.operations_per_second / 1e12
     ));
     let most = report

@@ -14,7 +14,7 @@ use self::transcript::Transcript;
 use super::{Context, models, runtime};
 use crate::answer::{self, Question, Speaker, model_name};
 use crate::daemon::interrupted;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome};
 use crate::flags::on_or_off;
 use crate::screen::{Screen, print, println};
 
@@ -25,7 +25,7 @@ const HELP: &str = "\
 /model [NAME]   show the models, or talk to another one
 /system [TEXT]  say what the model should be; alone, take it back
 /save FILE      keep the conversation, as Markdown or (FILE.json) as messages
-/think on|off   whether a model that can reason before it answers does
+/think [on|off] whether a model that can reason before it answers does; alone, how it is
 /regenerate     another answer to the last question
 /clear          begin anew
 /help           this
@@ -42,7 +42,7 @@ EXAMPLES
   hearth chat --model qwen3 --system \"Answer briefly.\"
   printf 'What is Hearth?\\n/save talk.md\\n' | hearth chat
 
-Inside, /help lists what else can be done. Ctrl-C stops an answer and not the program.")]
+A pipe goes on after a command that went wrong, and the exit code tells of it. Inside, /help lists what else can be done. Ctrl-C stops an answer and not the program.")]
 pub struct ChatArgs {
     /// Model: a name or a .gguf file
     #[arg(short, long, value_name = "MODEL")]
@@ -101,6 +101,35 @@ struct Chat {
     saved: Option<PathBuf>,
 }
 
+/// The commands of a conversation that went wrong.
+#[derive(Default)]
+struct Wrong {
+    count: usize,
+    first: Option<Exit>,
+}
+
+impl Wrong {
+    fn count(&mut self, exit: Exit) {
+        self.count += 1;
+        self.first.get_or_insert(exit);
+    }
+
+    /// What a pipe's conversation ends with: they were told one by one.
+    fn outcome(self) -> Outcome {
+        let Some(exit) = self.first else {
+            return Ok(());
+        };
+        let message = match self.count {
+            1 => "a command of the conversation went wrong".to_owned(),
+            count => format!("{count} commands of the conversation went wrong"),
+        };
+        Err(Failure {
+            exit,
+            ..Failure::new(message)
+        })
+    }
+}
+
 impl Chat {
     fn talk(&mut self, mut input: Input, runtime: &tokio::runtime::Runtime) -> Outcome {
         if self.live {
@@ -123,31 +152,42 @@ impl Chat {
                 self.screen.dim("/help lists the commands, Ctrl-D leaves.")
             ));
         }
-        loop {
-            let text = match input.read(&self.screen)? {
-                Line::Text(text) => text,
-                Line::End => return Ok(()),
-            };
+        let mut wrong = Wrong::default();
+        while let Line::Text(text) = input.read(&self.screen)? {
             let text = text.trim();
             if text.is_empty() {
                 continue;
             }
-            let outcome = match text.strip_prefix('/') {
-                Some("quit" | "exit" | "bye") => return Ok(()),
-                Some(command) => runtime.block_on(self.command(command)),
+            match text.strip_prefix('/') {
+                Some("quit" | "exit" | "bye") => break,
+                Some(command) => {
+                    if let Err(failure) = runtime.block_on(self.command(command)) {
+                        self.tell(&failure);
+                        wrong.count(failure.exit);
+                    }
+                }
                 None => {
                     self.transcript.ask(text);
-                    runtime.block_on(self.answer(self.temperature))
+                    match runtime.block_on(self.answer(self.temperature)) {
+                        // Somebody who types sees it and goes on; for a pipe there will be no answers.
+                        Err(failure) if self.live => self.tell(&failure),
+                        outcome => outcome?,
+                    }
                 }
-            };
-            match outcome {
-                // Somebody who types sees it and goes on; a pipe ends with it.
-                Err(failure) if self.live => {
-                    self.screen.clear();
-                    eprintln!("{failure}");
-                }
-                outcome => outcome?,
             }
+        }
+        match self.live {
+            true => Ok(()),
+            false => wrong.outcome(),
+        }
+    }
+
+    /// Tells of a failure that the conversation survives.
+    fn tell(&self, failure: &Failure) {
+        self.screen.clear();
+        match self.screen.json {
+            true => eprintln!("{}", failure.json()),
+            false => eprintln!("{failure}"),
         }
     }
 
@@ -179,9 +219,14 @@ impl Chat {
                     "system message set"
                 });
             }
+            "think" if rest.is_empty() => self.say(match self.think {
+                Some(true) => "a model that can reason does; /think off changes that",
+                Some(false) => "answers come without reasoning; /think on changes that",
+                None => "the model reasons as it does by itself; /think on and /think off say more",
+            }),
             "think" => {
                 let think = on_or_off(rest)
-                    .map_err(|fix| Failure::usage("/think needs on or off").fix(fix))?;
+                    .map_err(|fix| Failure::usage("/think takes on or off").fix(fix))?;
                 self.think = Some(think);
                 self.say(if think {
                     "a model that can reason does"

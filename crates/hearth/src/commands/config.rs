@@ -53,6 +53,7 @@ impl ConfigArgs {
 /// Prints every setting.
 pub fn show(context: &Context) {
     let (config, screen) = (&context.config, &context.screen);
+    context.warn();
     if screen.json {
         println(&config.json().to_string());
         return;

@@ -17,7 +17,7 @@ EXAMPLES
   hearth man | man -l -
   hearth man --out ~/.local/share/man/man1
 
-The pages have the date of SOURCE_DATE_EPOCH if that is set, else today's.")]
+With ~/.local/bin in PATH `man hearth` finds the pages there; else `man -M ~/.local/share/man hearth` does. The pages have the date of SOURCE_DATE_EPOCH if that is set, else today's.")]
 pub struct ManArgs {
     /// Write a page for each command into this folder
     #[arg(long, value_name = "FOLDER")]

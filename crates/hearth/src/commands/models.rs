@@ -3,16 +3,16 @@
 mod show;
 mod upkeep;
 
-use std::collections::HashMap;
-
 use clap::{Args, Subcommand};
+use hearth_engine::ModelSource;
+use hearth_models::{Error, Name, Reason};
 use hearth_protocol::status::{ModelState, ModelStatus};
 use serde_json::json;
 
 use super::Context;
+use crate::answer::model_name;
 use crate::config::{Config, show_size};
 use crate::failure::{Exit, Outcome};
-use crate::network::store;
 use crate::screen::{print, println};
 use crate::{daemon, ember};
 
@@ -127,6 +127,33 @@ pub async fn list(context: &Context) -> Outcome {
     Ok(())
 }
 
+/// Whether a name means the model inside this executable.
+pub fn is_built_in(name: &str) -> bool {
+    Name::parse(name).is_ok_and(|name| {
+        let tag = name.tag().unwrap_or("latest");
+        name.base().eq_ignore_ascii_case(ember::NAME) && tag.eq_ignore_ascii_case("latest")
+    })
+}
+
+/// The model of a name that the store does not have, as `error` says: the one inside this executable, or a file that
+/// lies in the models folder or is named by its path.
+fn outside(config: &Config, name: &str, error: Error) -> Outcome<ModelSource> {
+    if !matches!(error.reason(), Reason::NotHere | Reason::Invalid) {
+        return Err(error.into());
+    }
+    let (catalogue, _) = daemon::known(config, &ember::path(&config.home));
+    let source = match catalogue.resolve(Some(&model_name(name))) {
+        Ok(source) => source,
+        // Of a file the store knows only that its name is none.
+        Err(unknown) if name.ends_with(".gguf") => return Err(unknown.into()),
+        Err(_) => return Err(error.into()),
+    };
+    if source.name == ember::NAME {
+        ember::materialise(&config.home)?;
+    }
+    Ok(source)
+}
+
 /// A model's state in a word or two.
 pub fn state(model: &ModelStatus) -> String {
     match model.state {
@@ -140,18 +167,11 @@ pub fn state(model: &ModelStatus) -> String {
 /// What a node would know, without starting an engine or writing anything.
 fn on_disk(config: &Config) -> (Vec<ModelStatus>, String) {
     let (catalogue, default) = daemon::known(config, &ember::path(&config.home));
-    let stored: HashMap<String, u64> = store(config)
-        .list()
-        .unwrap_or_default()
-        .into_iter()
-        .map(|model| (model.name.clone(), model.size()))
-        .collect();
     let sources = catalogue.list();
     let models = sources.into_iter().map(|source| ModelStatus {
-        size_bytes: match (source.name.as_str(), stored.get(&source.name)) {
-            (ember::NAME, _) => ember::size(),
-            (_, Some(size)) => *size,
-            (_, None) => std::fs::metadata(&source.path).map_or(0, |file| file.len()),
+        size_bytes: match source.name.as_str() {
+            ember::NAME => ember::size(),
+            _ => source.size(),
         },
         name: source.name,
         state: ModelState::Idle,

@@ -7,8 +7,10 @@ use hearth_models::{Cancel, Progress, Pulled, State, pull};
 use serde_json::json;
 
 use super::Context;
+use super::models::is_built_in;
 use crate::config::{Key, show_size};
 use crate::daemon::interrupted;
+use crate::ember;
 use crate::failure::{Failure, Outcome};
 use crate::network::{network, store};
 use crate::screen::{Screen, bar, println};
@@ -55,6 +57,10 @@ impl PullArgs {
 /// Pulls and shows how far it is. Ctrl-C leaves what came for the next time.
 pub async fn run(context: &Context, args: &PullArgs) -> Outcome {
     let screen = context.screen;
+    if is_built_in(&args.name) {
+        tell_built_in(&screen);
+        return Ok(());
+    }
     let (store, network) = (store(&context.config), network(&context.config));
     let cancel = Cancel::new();
     let (own, name, from) = (cancel.clone(), args.name.clone(), args.from.clone());
@@ -82,6 +88,21 @@ pub async fn run(context: &Context, args: &PullArgs) -> Outcome {
     screen.clear();
     tell_end(&pulled, &screen);
     Ok(())
+}
+
+fn tell_built_in(screen: &Screen) {
+    let (name, size) = (ember::NAME, ember::size());
+    match screen.json {
+        true => {
+            let line = json!({"state": State::Done, "name": name, "bytes": size, "total": size, "downloaded": 0});
+            println(&line.to_string());
+        }
+        false => println(&format!(
+            "{} {} is built into Hearth: it is always here and needs no pull",
+            screen.green("✓"),
+            screen.bold(name)
+        )),
+    }
 }
 
 fn tell_end(pulled: &Pulled, screen: &Screen) {
@@ -131,11 +152,15 @@ impl Teller {
 
     fn tell(&mut self, progress: &Progress) {
         if !self.screen.json {
+            if let Some(trouble) = &progress.trouble {
+                self.screen.note(&format!("{trouble} …"));
+            }
             return self.screen.progress(&line(progress));
         }
-        let fresh = self
-            .told
-            .is_none_or(|(state, at)| state != progress.state || at.elapsed() >= LINE);
+        let fresh = progress.trouble.is_some()
+            || self
+                .told
+                .is_none_or(|(state, at)| state != progress.state || at.elapsed() >= LINE);
         // The end is told once, with the model.
         if fresh && progress.state != State::Done {
             self.told = Some((progress.state, Instant::now()));

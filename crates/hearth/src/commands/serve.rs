@@ -28,6 +28,14 @@ pub struct ServeArgs {
 
 /// Serves until told to stop.
 pub async fn run(context: &Context, args: &ServeArgs) -> Outcome {
+    match args.log_to_file {
+        true => {
+            for warning in &context.config.warnings {
+                tracing::warn!("{warning}");
+            }
+        }
+        false => context.warn(),
+    }
     let served = serve(context).await;
     if let Err(failure) = &served
         && args.log_to_file

@@ -46,6 +46,7 @@ pub struct UpArgs {
 
 /// Starts or finds a node and shows that it answers.
 pub async fn run(context: &Context, args: &UpArgs) -> Outcome {
+    context.warn();
     if args.detach {
         return detached(context, args).await;
     }

@@ -39,6 +39,7 @@ fn parse(path: &Path, text: &str) -> Outcome<Layer> {
         let text_value = match value.get_ref() {
             DeValue::String(text) => text.to_string(),
             DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+            DeValue::Boolean(on) => on.to_string(),
             other => {
                 let kind = other.type_str();
                 return Err(Failure::usage(format!(
@@ -70,13 +71,8 @@ fn line(text: &str, offset: usize) -> usize {
 
 /// What somebody who wrote `name` probably meant.
 fn nearest(name: &str) -> String {
-    let wanted = name.to_lowercase().replace('-', "_");
-    let best = Key::ALL
-        .into_iter()
-        .map(|key| (strsim::jaro_winkler(key.name(), &wanted), key))
-        .max_by(|a, b| a.0.total_cmp(&b.0));
-    match best {
-        Some((likeness, key)) if likeness > 0.75 => format!("did you mean `{}`?", key.name()),
-        _ => format!("use one of: {}", Key::ALL.map(Key::name).join(", ")),
+    match Key::nearest(name) {
+        Some(key) => format!("did you mean `{}`?", key.name()),
+        None => format!("use one of: {}", Key::ALL.map(Key::name).join(", ")),
     }
 }

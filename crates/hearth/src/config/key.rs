@@ -60,6 +60,12 @@ pub enum Key {
     UpdateCheck,
 }
 
+/// The accepted form of a switch; [`super::switch`] reads it.
+pub const SWITCH: &str = "on or off (or true or false, yes or no, 1 or 0)";
+
+/// How alike two names must be for one to be meant by the other, from 0 to 1.
+const ALIKE: f64 = 0.75;
+
 /// Name in the file, environment variable, flag, accepted form.
 type Names = (&'static str, &'static str, &'static str, &'static str);
 
@@ -122,12 +128,12 @@ impl Key {
                 "hub",
                 "an address that begins with https:// or http://",
             ),
-            Self::Offline => ("offline", "HEARTH_OFFLINE", "offline", "on or off"),
+            Self::Offline => ("offline", "HEARTH_OFFLINE", "offline", SWITCH),
             Self::ShareModels => (
                 "share_models",
                 "HEARTH_SHARE_MODELS",
                 "share-models",
-                "on or off",
+                SWITCH,
             ),
             Self::Context => (
                 "context",
@@ -158,7 +164,7 @@ impl Key {
                 "flash_attention",
                 "HEARTH_FLASH_ATTENTION",
                 "flash-attention",
-                "`auto`, on or off; a quantised KV cache needs it",
+                "`auto`, on or off (or true or false, yes or no, 1 or 0); a quantised KV cache needs it",
             ),
             Self::ParkMemory => (
                 "park_memory",
@@ -220,12 +226,7 @@ impl Key {
                 "log-files",
                 "a number from 1 to 100",
             ),
-            Self::LogPrompts => (
-                "log_prompts",
-                "HEARTH_LOG_PROMPTS",
-                "log-prompts",
-                "on or off",
-            ),
+            Self::LogPrompts => ("log_prompts", "HEARTH_LOG_PROMPTS", "log-prompts", SWITCH),
             Self::OtlpEndpoint => (
                 "otlp_endpoint",
                 "HEARTH_OTLP_ENDPOINT",
@@ -242,9 +243,21 @@ impl Key {
                 "update_check",
                 "HEARTH_UPDATE_CHECK",
                 "update-check",
-                "on or off",
+                SWITCH,
             ),
         }
+    }
+
+    /// The setting that somebody who wrote `name` probably meant; `None` if it is like no other.
+    pub fn nearest(name: &str) -> Option<Self> {
+        let wanted = name.to_lowercase().replace('-', "_");
+        // Other programs have a setting of its own for the port.
+        let names = Self::ALL.map(|key| (key.name(), key));
+        let names = names.into_iter().chain([("port", Self::Host)]);
+        let likeness = names.map(|(name, key)| (strsim::jaro_winkler(name, &wanted), key));
+        let best = likeness.max_by(|a, b| a.0.total_cmp(&b.0));
+        best.filter(|(likeness, _)| *likeness > ALIKE)
+            .map(|(_, key)| key)
     }
 
     /// Name in the file and in `hearth config show`.

@@ -20,6 +20,7 @@ fn sources(
         .map(|(name, value)| ((*name).to_owned(), OsString::from(*value)))
         .collect();
     Sources {
+        names: variables.keys().cloned().collect(),
         file: path,
         file_named: file.is_some(),
         user_home: "/users/ada".into(),
@@ -315,4 +316,85 @@ fn defaults_are_shown_as_documented() {
         "update_check = off (default)",
     ];
     assert_eq!(shown, expected);
+}
+
+#[test]
+fn switches_take_what_people_write_for_on_and_off() {
+    let folder = tempfile::tempdir().unwrap();
+    let offline = |file: Option<&str>, environment: &[(&'static str, &str)]| {
+        let config = sources(folder.path(), file, environment, &[]).resolve();
+        config.map(|config| config.fetch.offline)
+    };
+    for (on, off) in [
+        ("on", "off"),
+        ("true", "false"),
+        ("yes", "no"),
+        ("1", "0"),
+        ("True", "OFF"),
+    ] {
+        assert!(offline(None, &[("HEARTH_OFFLINE", on)]).unwrap(), "{on}");
+        assert!(!offline(None, &[("HEARTH_OFFLINE", off)]).unwrap(), "{off}");
+    }
+    // In the file as TOML has it, too.
+    for (file, on) in [
+        ("offline = true", true),
+        ("offline = false", false),
+        ("offline = 1", true),
+        ("offline = \"yes\"", true),
+    ] {
+        assert_eq!(offline(Some(file), &[]).unwrap(), on, "{file}");
+    }
+    let failure = offline(None, &[("HEARTH_OFFLINE", "perhaps")]).unwrap_err();
+    assert_eq!(
+        failure.fix.unwrap(),
+        "use on or off (or true or false, yes or no, 1 or 0)"
+    );
+    let slots = sources(folder.path(), Some("slots = true"), &[], &[]).resolve();
+    let failure = slots.unwrap_err();
+    assert_eq!(failure.fix.unwrap(), "use a number from 1 to 64");
+}
+
+#[test]
+fn a_variable_that_is_no_setting_is_told_with_the_one_that_was_meant() {
+    let folder = tempfile::tempdir().unwrap();
+    let warnings = |name: &'static str| {
+        let config = sources(folder.path(), None, &[(name, "1")], &[]).resolve();
+        config.unwrap().warnings
+    };
+    for (name, meant) in [
+        (
+            "HEARTH_PROT",
+            "did you mean HEARTH_HOST (an address such as",
+        ),
+        ("HEARTH_CONTEX", "did you mean HEARTH_CONTEXT ("),
+        ("HEARTH_OFLINE", "did you mean HEARTH_OFFLINE ("),
+        ("HEARTH_CONFG", "did you mean HEARTH_CONFIG?"),
+        ("HEARTH_ZZZ", "`hearth config show` lists"),
+    ] {
+        let told = warnings(name);
+        assert_eq!(told.len(), 1, "{name}: {told:?}");
+        assert!(
+            told[0].starts_with(name) && told[0].contains(meant),
+            "{told:?}"
+        );
+    }
+    for name in [
+        "HEARTH_SLOTS",
+        "HEARTH_CONFIG",
+        "HEARTH_URL",
+        "HEARTH_TEST_HUB",
+        "HEARTH_EMBED_MODEL",
+        "OLLAMA_HOST",
+    ] {
+        let harmless = sources(folder.path(), None, &[], &[]);
+        let harmless = Sources {
+            names: if name.starts_with("HEARTH") {
+                vec![name.into()]
+            } else {
+                Vec::new()
+            },
+            ..harmless
+        };
+        assert_eq!(harmless.resolve().unwrap().warnings, [""; 0], "{name}");
+    }
 }

@@ -159,12 +159,13 @@ pub fn whole(text: &str, least: u32, most: u32) -> Option<u32> {
         .filter(|number| (least..=most).contains(number))
 }
 
-/// `on` or `off`.
+/// `on` or `off`, or what else people write for these, in any case.
 pub fn switch(text: &str) -> Option<bool> {
-    match text {
-        "on" => Some(true),
-        "off" => Some(false),
-        _ => None,
+    let is = |words: [&str; 4]| words.iter().any(|word| text.eq_ignore_ascii_case(word));
+    match () {
+        () if is(["on", "true", "yes", "1"]) => Some(true),
+        () if is(["off", "false", "no", "0"]) => Some(false),
+        () => None,
     }
 }
 

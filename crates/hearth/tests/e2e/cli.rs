@@ -177,6 +177,46 @@ fn a_conversation_through_a_pipe_is_kept_where_it_was_told() {
         "{}",
         wrong.err
     );
+
+    // What went wrong is told, and the conversation goes on.
+    let typed = "/modle\n/think\n/think off\n/think\n/think perhaps\n/save\nwhat is hearth\n/save on.json\n";
+    let ran = household
+        .hearth_with_input(&["chat", "--max-tokens", "8"], typed)
+        .ends_with(2);
+    for words in [
+        "no command /modle",
+        "/think takes on or off",
+        "/save needs a file",
+        "3 commands",
+    ] {
+        assert!(ran.err.contains(words), "{words}: {}", ran.err);
+    }
+    for words in [
+        "as it does by itself",
+        "/think on changes that",
+        "saved to on.json",
+    ] {
+        assert!(ran.out.contains(words), "{words}: {}", ran.out);
+    }
+    let talk = std::fs::read(household.path().join("on.json")).unwrap();
+    let talk: Value = serde_json::from_slice(&talk).unwrap();
+    assert_eq!(talk["messages"].as_array().unwrap().len(), 2, "{talk}");
+}
+
+#[test]
+fn a_misspelt_variable_is_told() {
+    let household = Household::new();
+    for arguments in [&["config", "show"][..], &["serve", "--host", "192.0.2.1:1"]] {
+        let mut command = household.command(arguments);
+        let output = command.env("HEARTH_PROT", "9000").output().unwrap();
+        let err = String::from_utf8(output.stderr).unwrap();
+        assert!(
+            err.contains("warning: HEARTH_PROT is not a setting") && err.contains("HEARTH_HOST"),
+            "{arguments:?}: {err}"
+        );
+    }
+    let quiet = household.hearth(&["config", "show"]).ends_with(0);
+    assert!(!quiet.err.contains("warning"), "{}", quiet.err);
 }
 
 #[test]
@@ -213,7 +253,7 @@ fn without_a_node_run_and_chat_answer_in_their_own_process() {
         .hearth(&["run", "--model", "nobody", "hi"])
         .ends_with(2);
     assert!(
-        unknown.err.contains("nobody") && unknown.err.contains("ember"),
+        unknown.err.contains("nobody") && unknown.err.contains("hearth list"),
         "{}",
         unknown.err
     );

@@ -146,7 +146,7 @@ fn the_python_package_anthropic_works() {
     script
         .arg(scripts().join("anthropic_client.py"))
         .arg(format!("http://{}", node.address));
-    passes(script, 11);
+    passes(script, 12);
 }
 
 #[test]
@@ -158,7 +158,7 @@ fn the_javascript_package_anthropic_works() {
         .arg(scripts().join("anthropic_client.mjs"))
         .arg(format!("http://{}", node.address))
         .arg(installed("node"));
-    passes(script, 7);
+    passes(script, 8);
 }
 
 #[test]

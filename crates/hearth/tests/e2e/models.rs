@@ -82,20 +82,162 @@ fn a_pulled_model_answers_without_a_restart() {
 }
 
 #[test]
-fn a_model_that_is_not_here_is_named_with_the_command_that_fetches_it() {
+fn a_model_that_is_not_here_is_named_with_one_fix_everywhere() {
     let household = Household::new();
-    for (model, fix) in [
-        ("qwen3:1.7b", "run `hearth pull qwen3:1.7b`"),
-        ("org/repo:Q8_0", "run `hearth pull org/repo:Q8_0`"),
-        ("nonsense", "hearth models"),
-    ] {
+    let asked = [
+        (
+            "qwen3:1.7b",
+            "error: model `qwen3:1.7b` is not here\n  fix: run `hearth pull qwen3:1.7b`\n",
+        ),
+        (
+            "org/repo:Q8_0",
+            "error: model `org/repo:Q8_0` is not here\n  fix: run `hearth pull org/repo:Q8_0`\n",
+        ),
+        (
+            "embr",
+            "error: model `embr` is not here\n  fix: did you mean `ember`? `hearth list` shows what is here\n",
+        ),
+    ];
+    let check = || {
+        for (model, words) in asked {
+            let ran = household
+                .hearth(&["run", "--model", model, "hello"])
+                .ends_with(2);
+            assert_eq!(ran.err, words);
+        }
+    };
+    check();
+    for command in [&["show"][..], &["rm"], &["models", "verify"]] {
         let ran = household
-            .hearth(&["run", "--model", model, "hello"])
+            .hearth(&[command, &["qwen3:1.7b"]].concat())
             .ends_with(2);
-        assert!(ran.err.contains(fix), "{}", ran.err);
+        assert_eq!(ran.err, asked[0].1, "{command:?}");
     }
-    let ran = household.hearth(&["show", "qwen3:1.7b"]).ends_with(2);
-    assert!(ran.err.contains("hearth pull qwen3:1.7b"), "{}", ran.err);
+    let ran = household.hearth(&["rm", "nonsense"]).ends_with(2);
+    assert!(ran.err.contains("fix: run `hearth list`"), "{}", ran.err);
+
+    // The node says the same, by each of its surfaces and through the command line.
+    let node = household.serve(&[]);
+    check();
+    let agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .build()
+        .new_agent();
+    for path in ["/v1/chat/completions", "/v1/messages", "/api/chat"] {
+        let body = serde_json::json!({
+            "model": "qwen3:1.7b", "max_tokens": 1, "messages": [{"role": "user", "content": "hello"}],
+        });
+        let url = format!("http://{}{path}", node.address);
+        let request = agent.post(&url).content_type("application/json");
+        let mut answer = request.send(body.to_string()).unwrap();
+        let body = answer.body_mut().read_to_string().unwrap();
+        assert_eq!(answer.status(), 404, "{path}");
+        assert!(body.contains("run `hearth pull qwen3:1.7b`"), "{body}");
+    }
+}
+
+#[test]
+fn the_built_in_model_is_always_here_says_every_command() {
+    let household = Household::new();
+    for arguments in [&["rm", "ember"][..], &["models", "rm", "ember:latest"]] {
+        let ran = household.hearth(arguments).ends_with(2);
+        assert!(
+            ran.err
+                .contains("is built into Hearth: it is always here and cannot be removed"),
+            "{}",
+            ran.err
+        );
+    }
+    let out = household.hearth(&["pull", "ember"]).ok();
+    assert!(
+        out.contains("is built into Hearth: it is always here and needs no pull"),
+        "{out}"
+    );
+    let told = household.hearth(&["pull", "Ember", "--json"]).json();
+    assert_eq!(
+        (&told["name"], &told["downloaded"]),
+        (&"ember".into(), &0.into())
+    );
+    let out = household.hearth(&["show", "ember"]).ok();
+    assert!(out.contains("built into Hearth"), "{out}");
+    for arguments in [&["models", "verify"][..], &["models", "verify", "ember"]] {
+        let out = household.hearth(arguments).ok();
+        assert!(out.contains("ember: whole"), "{out}");
+    }
+
+    // Its copy is a model like any other, and its name is nobody else's.
+    household
+        .hearth(&["models", "copy", "ember", "second"])
+        .ok();
+    let out = household.hearth(&["models", "verify", "second"]).ok();
+    assert!(out.contains("second:latest: whole"), "{out}");
+    let folder = household.path().join("ember.gguf");
+    std::fs::write(&folder, model()).unwrap();
+    for arguments in [
+        &["models", "copy", "second", "ember"][..],
+        &["models", "import", "ember.gguf"],
+        &["models", "import", "ember.gguf", "--name", "ember"],
+    ] {
+        let ran = household.hearth(arguments).ends_with(2);
+        assert!(
+            ran.err.contains("built into Hearth") && ran.err.contains("choose another"),
+            "{}",
+            ran.err
+        );
+    }
+    household.hearth(&["rm", "second"]).ok();
+}
+
+#[test]
+fn a_file_of_the_models_folder_is_its_owners_and_a_split_one_counts_whole() {
+    let household = Household::new();
+    let folder = household.home().join("models");
+    std::fs::create_dir_all(&folder).unwrap();
+    for (no, length) in [(1, 1_000), (2, 30_000)] {
+        let path = folder.join(format!("big-{no:05}-of-00002.gguf"));
+        std::fs::write(path, vec![0; length]).unwrap();
+    }
+    let name = "big-00001-of-00002";
+    let size = || {
+        let listed = household.hearth(&["list", "--json"]).json();
+        let models = listed["models"].as_array().unwrap().clone();
+        let big = models.into_iter().find(|model| model["name"] == name);
+        big.unwrap()["size_bytes"].as_u64().unwrap()
+    };
+    assert_eq!(size(), 31_000);
+    let node = household.serve(&[]);
+    assert_eq!(size(), 31_000);
+    drop(node);
+    let ran = household.hearth(&["rm", name]).ends_with(2);
+    assert!(ran.err.contains("is a file of yours"), "{}", ran.err);
+    let ran = household.hearth(&["models", "verify", name]).ends_with(2);
+    assert!(ran.err.contains("hearth models import"), "{}", ran.err);
+}
+
+#[test]
+fn a_hub_out_of_reach_is_said_at_once_and_with_other_ways() {
+    let household = Household::new();
+    let arguments = ["pull", NAME, "--hub", "http://127.0.0.1:1"];
+    let ran = household.hearth(&arguments).ends_with(1);
+    let what = "the hub cannot be reached: 127.0.0.1:1 does not accept connections";
+    let lines: Vec<&str> = ran.err.lines().collect();
+    assert_eq!(lines[0], format!("{what}; trying again (2 of 2) …"));
+    assert_eq!(lines[1], format!("error: {what}"));
+    for way in ["--from", "--hub", "hearth models import FILE"] {
+        assert!(lines[2].contains(way), "{}", lines[2]);
+    }
+    let ran = household
+        .hearth(&[&arguments[..], &["--json"]].concat())
+        .ends_with(1);
+    let told = lines_of_trouble(&ran.out);
+    assert_eq!(told, [format!("{what}; trying again (2 of 2)")]);
+}
+
+/// What progress in JSON told of trouble.
+fn lines_of_trouble(out: &str) -> Vec<String> {
+    let told = lines(out).into_iter();
+    told.filter_map(|line| Some(line["trouble"].as_str()?.to_owned()))
+        .collect()
 }
 
 #[test]

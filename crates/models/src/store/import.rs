@@ -1,10 +1,11 @@
 //! Files of this machine into the store.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::{ModelStore, facts, now};
 use crate::cancel::Cancel;
+use crate::claim::Claim;
 use crate::disk;
 use crate::error::{Error, Reason};
 use crate::files::without_part;
@@ -56,38 +57,27 @@ impl ModelStore {
         }
         let mut done = 0;
         let mut files = Vec::new();
-        let mut claims = Vec::new();
+        let mut arrived = Vec::new();
         for (source, file) in opened.files() {
-            let own = disk::fresh_name();
-            let held = self.claim(&own, cancel, &mut || {})?;
-            let fresh = self.partials().join(&own);
-            let taken = bring(source, &fresh, take)
-                .and_then(|()| {
-                    disk::hash(&fresh, cancel, &mut |bytes| {
-                        done += bytes;
-                        hear(done, total);
-                    })
-                })
-                .and_then(|digest| {
-                    let claim = self.claim(&digest.file(), cancel, &mut || {})?;
-                    if self.blob(&digest).map(|(_, length)| length) == Some(file.size()) {
-                        disk::remove(&fresh)?;
-                    } else {
-                        self.settle_blob(&fresh, &digest)?;
-                    }
-                    claims.push(claim);
-                    Ok(digest)
-                });
-            let digest = taken.inspect_err(|_| {
-                let _ = disk::remove(&fresh);
+            let fresh = Fresh::new(self, cancel)?;
+            bring(source, &fresh.path, take)?;
+            let digest = disk::hash(&fresh.path, cancel, &mut |bytes| {
+                done += bytes;
+                hear(done, total);
             })?;
-            let books = self.books()?;
-            self.forget_claim(&books, held, &own);
+            arrived.push(fresh);
             files.push(ModelFile {
                 name: file_name(source),
                 digest,
                 size: file.size(),
             });
+        }
+        // All digests are known: only now is anything claimed that others may wait for.
+        let claims = self.claim_all(&files, cancel, &mut || {})?;
+        for (file, fresh) in files.iter().zip(arrived) {
+            if self.blob(&file.digest).map(|(_, length)| length) != Some(file.size) {
+                self.settle_blob(&fresh.path, &file.digest)?;
+            }
         }
         let mut model = Model {
             name: name.to_string(),
@@ -110,6 +100,36 @@ impl ModelStore {
         self.install(&name, &model)?;
         drop(claims);
         Ok(model)
+    }
+}
+
+/// A file in `partial/` under a name of its own, claimed so that nobody prunes it; dropping it removes what is left.
+struct Fresh<'a> {
+    store: &'a ModelStore,
+    name: String,
+    path: PathBuf,
+    claim: Option<Claim>,
+}
+
+impl<'a> Fresh<'a> {
+    fn new(store: &'a ModelStore, cancel: &Cancel) -> Result<Self, Error> {
+        let name = disk::fresh_name();
+        Ok(Self {
+            store,
+            path: store.partials().join(&name),
+            claim: Some(store.claim(&name, cancel, &mut || {})?),
+            name,
+        })
+    }
+}
+
+impl Drop for Fresh<'_> {
+    fn drop(&mut self) {
+        // What cannot be removed is pruned one day.
+        let _ = disk::remove(&self.path);
+        if let (Ok(books), Some(claim)) = (self.store.books(), self.claim.take()) {
+            self.store.forget_claim(&books, claim, &self.name);
+        }
     }
 }
 

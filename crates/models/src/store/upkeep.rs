@@ -1,10 +1,10 @@
 //! Looking after a store: whether its files are whole, and what nobody needs any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use super::{DAMAGED, ModelStore, remove_links};
+use super::{DAMAGED, ModelStore};
 use crate::cancel::Cancel;
 use crate::disk;
 use crate::error::Error;
@@ -130,14 +130,9 @@ impl ModelStore {
                 drop(claim);
             }
         }
-        let kept: BTreeSet<String> = self
-            .list()?
-            .iter()
-            .map(|model| model.digest().hex())
-            .collect();
-        for (name, path) in disk::entries(&self.parts())? {
-            if !kept.contains(&name) {
-                remove_links(&path)?;
+        for (name, _) in disk::entries(&self.parts())? {
+            if let Ok(model) = name.parse::<Digest>() {
+                self.release_links(&books, &model)?;
             }
         }
         // A manifest that was being written when its process ended.

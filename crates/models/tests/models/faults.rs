@@ -1,10 +1,10 @@
 //! Networks, servers and files that fail: what comes of it, and what people are told.
 
-use hearth_models::{Network, Reason};
+use hearth_models::{Cancel, Error, Network, Progress, Reason, pull};
 use hearth_testkit::hub::Faults;
 use proptest::prelude::*;
 
-use crate::household::{CHUNK, House, REPO, names_in, usual, with_token};
+use crate::household::{CHUNK, House, REPO, answer_once, names_in, usual, with_token};
 
 #[test]
 fn cut_connections_are_taken_up_where_they_broke() {
@@ -238,49 +238,68 @@ fn passing_trouble_is_waited_out() {
     assert_eq!(house.pull(REPO).unwrap_err().reason(), Reason::Limited);
 }
 
+/// What a hub lists that has one file of this length.
+fn list_of_one(size: u64) -> String {
+    let entry = serde_json::json!([{
+        "type": "file", "path": "m-Q4_K_M.gguf", "size": size,
+        "lfs": {"oid": "0".repeat(64), "size": size}
+    }]);
+    entry.to_string()
+}
+
+/// A pull from this hub that fails, and what was told of its tries.
+fn tries(house: &House, hub: String) -> (Error, Vec<String>) {
+    let network = Network {
+        hub,
+        ..house.network()
+    };
+    let mut told = Vec::new();
+    let mut hear = |progress: &Progress| told.extend(progress.trouble.clone());
+    let cancel = Cancel::new();
+    let error = pull(&house.store, REPO, None, &network, &cancel, &mut hear).unwrap_err();
+    assert_eq!(error.reason(), Reason::Unreachable);
+    (error, told)
+}
+
 #[test]
-fn a_hub_that_is_not_there_is_named() {
+fn a_hub_that_is_not_there_is_named_soon_with_other_ways() {
     let house = House::new();
     let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = free.local_addr().unwrap();
     drop(free);
-    let network = Network {
-        hub: format!("http://{address}"),
-        ..house.network()
-    };
-    let error = house.pull_with(REPO, &network).unwrap_err();
-    assert_eq!(error.reason(), Reason::Unreachable);
-    assert!(error.message().contains(&address.to_string()), "{error}");
+    let (error, told) = tries(&house, format!("http://{address}"));
+    let what = format!("the hub cannot be reached: {address} does not accept connections");
+    assert_eq!(error.message(), what);
+    assert_eq!(told, [format!("{what}; trying again (2 of 2)")]);
+    for way in ["--from", "--hub", "hearth models import"] {
+        assert!(error.advice().unwrap().contains(way), "{error}");
+    }
+    // A name that nobody has, RFC 6761; a slow look-up is not repeated.
+    let (error, told) = tries(&house, "http://hub.invalid".into());
+    assert!(error.message().contains("the name hub.invalid"), "{error}");
+    assert!(error.advice().unwrap().contains("--from"), "{error}");
+    assert!(told.len() <= 1, "{told:?}");
+}
+
+#[test]
+fn a_hub_that_was_met_and_goes_away_is_waited_for() {
+    let house = House::new();
+    let (address, server) = answer_once("200 OK", list_of_one(1_000));
+    let (error, told) = tries(&house, format!("http://{address}"));
+    server.join().unwrap();
+    assert!(error.advice().unwrap().contains("goes on"), "{error}");
+    let ends: Vec<&str> = told
+        .iter()
+        .map(|what| &what[what.len() - "(2 of 4)".len()..])
+        .collect();
+    assert_eq!(ends, ["(2 of 4)", "(3 of 4)", "(4 of 4)"]);
 }
 
 #[test]
 fn a_model_that_does_not_fit_on_the_disk_is_refused_before_the_first_byte() {
     let house = House::new();
     // A length that no disk has; the list may say what it likes.
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    let size = 1u64 << 60;
-    let server = std::thread::spawn(move || {
-        use std::io::{Read, Write};
-        let (mut stream, _) = listener.accept().unwrap();
-        let mut head = Vec::new();
-        while !head.ends_with(b"\r\n\r\n") {
-            let mut byte = [0];
-            stream.read_exact(&mut byte).unwrap();
-            head.push(byte[0]);
-        }
-        let entry = serde_json::json!([{
-            "type": "file", "path": "m-Q4_K_M.gguf", "size": size,
-            "lfs": {"oid": "0".repeat(64), "size": size}
-        }]);
-        let body = entry.to_string();
-        let length = body.len();
-        write!(
-            stream,
-            "HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{body}"
-        )
-        .unwrap();
-    });
+    let (address, server) = answer_once("200 OK", list_of_one(1 << 60));
     let network = Network {
         hub: format!("http://{address}"),
         ..house.network()

@@ -1,7 +1,10 @@
 //! A hub, a store in a folder of its own, and model files that are real and small.
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use hearth_models::{
@@ -139,6 +142,31 @@ impl States {
             self.0.push(progress.state);
         }
     }
+}
+
+/// A server that answers one request with this status and body and is gone: nobody listens there any more when its
+/// client has the answer.
+pub fn answer_once(status: &str, body: String) -> (SocketAddr, JoinHandle<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let status = status.to_owned();
+    let server = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        drop(listener);
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            let mut byte = [0];
+            stream.read_exact(&mut byte).unwrap();
+            head.push(byte[0]);
+        }
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        )
+        .unwrap();
+    });
+    (address, server)
 }
 
 /// Names in a folder, sorted; none if it is not there.

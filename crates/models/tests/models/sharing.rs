@@ -2,8 +2,9 @@
 
 use hearth_models::{Cancel, ModelStore, PeerModels, Reason, Source, pull};
 use hearth_testkit::node::{TestNode, options};
+use serde_json::json;
 
-use crate::household::{House, REPO, network, usual};
+use crate::household::{House, REPO, answer_once, network, usual};
 
 fn node(store: &ModelStore) -> TestNode {
     TestNode::sharing(store.clone())
@@ -169,4 +170,58 @@ fn a_node_without_models_says_so() {
         &mut |_| {},
     );
     assert_eq!(error.unwrap_err().reason(), Reason::NotFound);
+}
+
+/// What is said when another machine refuses.
+fn refused_by(from: &str) -> String {
+    let house = House::new();
+    let (network, cancel) = (house.network(), Cancel::new());
+    let pulled = pull(
+        &house.store,
+        REPO,
+        Some(from),
+        &network,
+        &cancel,
+        &mut |_| {},
+    );
+    let error = pulled.unwrap_err();
+    assert_eq!(error.reason(), Reason::Denied, "{error}");
+    error.to_string()
+}
+
+#[test]
+fn each_refusal_of_a_peer_is_told_apart() {
+    let refuse = |body: &str| {
+        let (address, server) = answer_once("403 Forbidden", body.to_owned());
+        let said = refused_by(&address.to_string());
+        server.join().unwrap();
+        said
+    };
+    let problem = |kind: &str, detail: &str| {
+        let document = json!({
+            "type": format!("/problems/{kind}"), "title": "Forbidden", "status": 403, "detail": detail,
+        });
+        refuse(&document.to_string())
+    };
+    let said = problem("not_local", "this machine does not share its models");
+    assert!(said.contains("set share_models = \"on\""), "{said}");
+    let said = problem("locked", "the owner\u{1b}[2J sleeps");
+    assert!(said.contains("refuses: the owner[2J sleeps"), "{said}");
+    let said = refuse("<html>no</html>");
+    assert!(said.contains("refuses with HTTP status 403"), "{said}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_peer_that_is_asked_by_a_name_it_does_not_know_says_which_it_does() {
+    let house = House::new();
+    house.pull(REPO).unwrap();
+    let node = node(&house.store);
+    // Another way to write 127.0.0.1, and no name of the node's.
+    let said = refused_by(&format!("127.1:{}", node.address().port()));
+    let own = node.address().to_string();
+    assert!(
+        said.contains("does not go by that name") && said.contains(&own),
+        "{said}"
+    );
 }

@@ -1,10 +1,13 @@
 //! Models in several files: taken whole, linked so that the parts find each other, and removed whole.
 
+use std::sync::mpsc;
+
 use hearth_gguf::{File, Value};
-use hearth_models::{Cancel, Reason, Take};
+use hearth_models::{Cancel, Digest, Progress, Reason, State, Take, pull};
+use hearth_testkit::gguf::Quantisation;
 use hearth_testkit::hub::{Faults, Hub};
 
-use crate::household::{House, REPO, names_in, usual};
+use crate::household::{House, PATIENCE, REPO, names_in, tiny, usual};
 
 fn text(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend((bytes.len() as u64).to_le_bytes());
@@ -57,7 +60,10 @@ fn payload(out: &mut Vec<u8>, value: &Value<'_>) {
 
 /// The usual model in two files, as the usual tools divide one: metadata and some tensors, then the other tensors.
 fn halves() -> [Vec<u8>; 2] {
-    let bytes = usual();
+    halves_of(usual())
+}
+
+fn halves_of(bytes: &[u8]) -> [Vec<u8>; 2] {
     let whole = File::parse(bytes).unwrap();
     let tensors = whole.tensors();
     let middle = tensors.len() / 2;
@@ -110,8 +116,11 @@ fn halves() -> [Vec<u8>; 2] {
 }
 
 fn house() -> House {
+    house_with(halves())
+}
+
+fn house_with([first, second]: [Vec<u8>; 2]) -> House {
     let hub = Hub::start();
-    let [first, second] = halves();
     hub.add(REPO, "Q4_K_M/big-Q4_K_M-00002-of-00002.gguf", second);
     hub.add(REPO, "Q4_K_M/big-Q4_K_M-00001-of-00002.gguf", first);
     House::with(hub)
@@ -202,4 +211,84 @@ fn all_parts_are_imported_through_the_first() {
     let model = import().unwrap();
     assert_eq!((model.name.as_str(), model.files.len()), ("big:latest", 2));
     assert!(hearth_gguf::Model::open(&house.store.path(&model)).is_ok());
+}
+
+#[test]
+fn an_import_and_a_pull_of_the_same_parts_do_not_wait_in_a_circle() {
+    // The part that is read first must be the one that is claimed last.
+    let [first, second] = (1..)
+        .map(|seed| halves_of(&tiny(Quantisation::Q4KM, seed)))
+        .find(|[first, second]| Digest::of_bytes(first) > Digest::of_bytes(second))
+        .unwrap();
+    let house = house_with([first.clone(), second.clone()]);
+    let path = house.folder().join("big-00001-of-00002.gguf");
+    std::fs::write(&path, &first).unwrap();
+    std::fs::write(house.folder().join("big-00002-of-00002.gguf"), second).unwrap();
+    let cancel = Cancel::new();
+    let (at_second, is_at_second) = mpsc::channel();
+    let (further, is_further) = mpsc::channel();
+    let (ended, ends) = mpsc::channel();
+    std::thread::scope(|scope| {
+        let (store, cancel, length) = (&house.store, &cancel, first.len() as u64);
+        let import_ended = ended.clone();
+        scope.spawn(move || {
+            let mut hear = |done: u64, _: u64| {
+                if done > length {
+                    at_second.send(()).unwrap();
+                    // Until the pull waits for us, or does not have to.
+                    let _ = is_further.recv_timeout(PATIENCE);
+                }
+            };
+            let _ = import_ended.send(store.import(&path, None, Take::Copy, cancel, &mut hear));
+        });
+        is_at_second.recv_timeout(PATIENCE).unwrap();
+        let house = &house;
+        scope.spawn(move || {
+            let mut hear = |progress: &Progress| {
+                if matches!(progress.state, State::Waiting | State::Done) {
+                    let _ = further.send(());
+                }
+            };
+            let pulled = pull(store, REPO, None, &house.network(), cancel, &mut hear);
+            let _ = ended.send(pulled.map(|pulled| pulled.model));
+        });
+        let outcomes = [ends.recv_timeout(PATIENCE), ends.recv_timeout(PATIENCE)];
+        cancel.cancel();
+        for outcome in outcomes {
+            let model = outcome.expect("they wait for each other").unwrap();
+            assert!(hearth_gguf::Model::open(&house.store.path(&model)).is_ok());
+        }
+    });
+    assert_eq!(house.store.list().unwrap().len(), 2);
+    assert_eq!(names_in(&house.store.root().join("partial")), [""; 0]);
+}
+
+#[test]
+fn what_a_pull_is_about_to_name_is_neither_pruned_nor_removed_with_another_name() {
+    let house = house();
+    house.pull(REPO).unwrap();
+    house.store.copy(REPO, "big").unwrap();
+    house.store.remove(REPO).unwrap();
+    let links = || names_in(&house.store.root().join("parts"));
+    let there = links();
+    assert_eq!(there.len(), 1);
+    // All of it is here and has one name, which goes while the pull is about to give it another.
+    let mut hear = |progress: &Progress| {
+        if progress.state == State::Verifying {
+            assert_eq!(house.store.remove("big").unwrap().freed, 0);
+            assert_eq!(links(), there, "removed from under a pull");
+            assert_eq!(house.store.prune().unwrap().blobs, 0);
+            assert_eq!(links(), there, "pruned from under a pull");
+        }
+    };
+    let network = house.network();
+    let cancel = Cancel::new();
+    let model = pull(&house.store, REPO, None, &network, &cancel, &mut hear)
+        .unwrap()
+        .model;
+    assert!(hearth_gguf::Model::open(&house.store.path(&model)).is_ok());
+    // Once nobody brings it any more, its parts are like all others.
+    std::fs::remove_dir_all(house.store.root().join("names")).unwrap();
+    assert_eq!(house.store.prune().unwrap().blobs, 2);
+    assert_eq!(links(), [""; 0]);
 }

@@ -1,5 +1,6 @@
 //! `POST /v1/chat/completions`.
 
+use std::borrow::Cow;
 use std::time::Instant;
 
 use axum::Json;
@@ -12,7 +13,7 @@ use hearth_protocol::chat::{
 };
 use hearth_protocol::error::{ApiError, ErrorBody};
 use hearth_protocol::parse;
-use hearth_protocol::tool::ToolCall;
+use hearth_protocol::tool::{ToolCall, whole_arguments};
 use serde_json::{Value, json};
 
 use super::{DONE, Head, gbnf, logprob, reason, sampling, usage};
@@ -70,7 +71,7 @@ fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
     let messages =
         messages.map_err(|error| ApiError::invalid(Some("messages".into()), error.to_string()))?;
     let prompt = Prompt::Chat(Chat {
-        messages,
+        messages: messages.into_iter().map(with_whole_calls).collect(),
         tools: tools(
             request.tools.as_deref(),
             request.tool_choice.as_ref(),
@@ -102,6 +103,19 @@ fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
         logprobs: (request.logprobs == Some(true)).then(|| request.top_logprobs.unwrap_or(0)),
         ..Request::new(prompt)
     })
+}
+
+/// The message with calls that `max_tokens` cut closed where they end: what a model called is an object to templates.
+fn with_whole_calls(mut message: Value) -> Value {
+    let calls = message.get_mut("tool_calls").and_then(Value::as_array_mut);
+    for call in calls.into_iter().flatten() {
+        if let Some(Value::String(text)) = call.pointer_mut("/function/arguments")
+            && let Some(whole) = whole_arguments(text).map(Cow::into_owned)
+        {
+            *text = whole;
+        }
+    }
+    message
 }
 
 fn reasoning(request: &ChatRequest) -> Reasoning {

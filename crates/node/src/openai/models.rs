@@ -1,38 +1,76 @@
-//! `GET /v1/models` and `GET /v1/models/{id}`.
+//! `GET /v1/models` and `GET /v1/models/{id}`, in OpenAI's shape or, for Anthropic's clients, in theirs.
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
 use hearth_engine::ModelSource;
 use hearth_protocol::error::ErrorBody;
 use hearth_protocol::model::{Model, ModelList};
 
+use crate::RequestId;
+use crate::anthropic::{self, models};
 use crate::failure::Failure;
-use crate::state::Shared;
+use crate::state::{Node, Shared};
 
-/// Lists the models.
-#[utoipa::path(get, path = "/v1/models", tag = "openai", responses((status = 200, body = ModelList)))]
-pub(crate) async fn list(State(node): State<Shared>) -> Json<ModelList> {
+/// Lists the models. With the header `anthropic-version` the answer has Anthropic's shape, and `limit`, `after_id` and
+/// `before_id` choose a page.
+#[utoipa::path(get, path = "/v1/models", tag = "openai", params(
+    ("anthropic-version" = Option<String>, Header, description = "whatever it says, the answer has Anthropic's shape"),
+    ("limit" = Option<u32>, Query, description = "for Anthropic's clients: 1 to 1000; 20 if left out"),
+    ("after_id" = Option<String>, Query, description = "for Anthropic's clients: the page begins after this model"),
+    ("before_id" = Option<String>, Query, description = "for Anthropic's clients: the page ends before this model"),
+), responses((status = 200, body = ModelList)))]
+pub(crate) async fn list(
+    State(node): State<Shared>,
+    Extension(id): Extension<RequestId>,
+    headers: HeaderMap,
+    query: models::Pairs,
+) -> Response {
+    let all = all(&node);
+    if !anthropic::asks(&headers) {
+        return Json(ModelList {
+            object: "list".into(),
+            data: all,
+        })
+        .into_response();
+    }
+    match models::page(all, query) {
+        Ok(page) => Json(page).into_response(),
+        Err(error) => anthropic::refusal(error.into(), &id.0),
+    }
+}
+
+/// One model; the name may contain slashes. With the header `anthropic-version` the answer has Anthropic's shape.
+#[utoipa::path(get, path = "/v1/models/{id}", tag = "openai", params(("id" = String, Path, description = "name of the model"),
+    ("anthropic-version" = Option<String>, Header, description = "whatever it says, the answer has Anthropic's shape")),
+    responses((status = 200, body = Model), (status = 404, description = "no such model", body = ErrorBody)))]
+pub(crate) async fn one(
+    State(node): State<Shared>,
+    Extension(request): Extension<RequestId>,
+    headers: HeaderMap,
+    id: Result<Path<String>, PathRejection>,
+) -> Response {
+    // No model's name is anything but UTF-8.
+    let id = id.map_or_else(|_| "\u{fffd}".into(), |Path(id)| id);
+    let found = node.engine.catalogue().resolve(Some(&id));
+    let model = found.map(|source| describe(&source)).map_err(Failure::from);
+    match (model, anthropic::asks(&headers)) {
+        (Ok(model), false) => Json(model).into_response(),
+        (Ok(model), true) => Json(models::info(model)).into_response(),
+        (Err(failure), false) => failure.into_response(),
+        (Err(failure), true) => anthropic::refusal(failure, &request.0),
+    }
+}
+
+/// All models, the default one first.
+fn all(node: &Node) -> Vec<Model> {
     let catalogue = node.engine.catalogue();
     let mut models = catalogue.list();
     // Stable: the others keep their order.
     models.sort_by_key(|model| Some(model.name.as_str()) != catalogue.default_name());
-    Json(ModelList {
-        object: "list".into(),
-        data: models.iter().map(describe).collect(),
-    })
-}
-
-/// One model; the name may contain slashes.
-#[utoipa::path(get, path = "/v1/models/{id}", tag = "openai", params(("id" = String, Path, description = "name of the model")),
-    responses((status = 200, body = Model), (status = 404, description = "no such model", body = ErrorBody)))]
-pub(crate) async fn one(
-    State(node): State<Shared>,
-    id: Result<Path<String>, PathRejection>,
-) -> Result<Json<Model>, Failure> {
-    // No model's name is anything but UTF-8.
-    let id = id.map_or_else(|_| "\u{fffd}".into(), |Path(id)| id);
-    Ok(Json(describe(&node.engine.catalogue().resolve(Some(&id))?)))
+    models.iter().map(describe).collect()
 }
 
 fn describe(source: &ModelSource) -> Model {

@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 
 use crate::chat::TokenLogProb;
 use crate::error::ApiError;
+use crate::tool;
 
 /// An item as it is kept and given back.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
@@ -320,12 +321,8 @@ impl InputItem {
             }
             "function_call" => {
                 let arguments = self.arguments.ok_or_else(|| missing("arguments"))?;
-                if !arguments.is_empty()
-                    && serde_json::from_str::<de::IgnoredAny>(&arguments).is_err()
-                {
-                    let param = format!("{place}.arguments");
-                    let message = format!("{param} is not JSON; send the text that the model gave");
-                    return Err(ApiError::invalid(Some(param), message));
+                if tool::whole_arguments(&arguments).is_none() {
+                    return Err(tool::no_arguments(format!("{place}.arguments")));
                 }
                 Item::FunctionCall {
                     id: id("fc"),

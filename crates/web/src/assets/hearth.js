@@ -398,7 +398,8 @@ function duration(seconds) {
 }
 function two(large, unit, small, smallUnit) { return `${large} ${unit}` + (small ? ` ${small} ${smallUnit}` : ""); }
 function size(bytes) {
-  const mebibytes = Math.floor(bytes / 2 ** 20);
+  const kibibytes = Math.floor(bytes / 2 ** 10), mebibytes = Math.floor(bytes / 2 ** 20);
+  if (!mebibytes) return kibibytes ? `${kibibytes} KiB` : `${bytes} B`;
   return mebibytes < 1024 ? `${mebibytes} MiB` : `${(Math.round(mebibytes / 102.4) / 10).toFixed(1)} GiB`;
 }
 function speed(rate) {

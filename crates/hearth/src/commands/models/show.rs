@@ -1,19 +1,18 @@
 //! `hearth models show`: what a model's files say about it.
 
 use std::io::IsTerminal;
-use std::path::Path;
 
 use clap::Args;
-use hearth_engine::EngineError;
-use hearth_models::{Kind, Reason, Shown, Source};
+use hearth_models::{Kind, Shown, Source};
 use serde_json::json;
 
+use super::outside;
 use crate::commands::Context;
 use crate::config::show_size;
+use crate::ember;
 use crate::failure::{Failure, Outcome};
 use crate::network::store;
 use crate::screen::{Screen, println};
-use crate::{daemon, ember};
 
 /// Flags of `hearth show`.
 #[derive(Debug, Args)]
@@ -67,18 +66,12 @@ pub fn run(context: &Context, args: &ShowArgs) -> Outcome {
 /// A model of the store, or a file that only lies in the folder or is named by its path.
 fn find(context: &Context, name: &str) -> Outcome<Shown> {
     match store(&context.config).show(name) {
-        Ok(shown) => return Ok(shown),
-        Err(error) if matches!(error.reason(), Reason::NotHere | Reason::Invalid) => {}
-        Err(error) => return Err(error.into()),
+        Ok(shown) => Ok(shown),
+        Err(error) => {
+            let source = outside(&context.config, name, error)?;
+            Ok(Shown::of_file(&source.name, &source.path)?)
+        }
     }
-    let (catalogue, _) = daemon::known(&context.config, &ember::path(&context.config.home));
-    let name = crate::answer::model_name(name);
-    let found = catalogue.resolve(Some(&name));
-    let source = found.map_err(|error: EngineError| Failure::from(error))?;
-    if source.name == ember::NAME {
-        ember::materialise(&context.config.home)?;
-    }
-    Ok(Shown::of_file(&source.name, Path::new(&source.path))?)
 }
 
 /// Text in which control characters, but for line ends and tabs, are spelled out.
@@ -137,6 +130,9 @@ fn draw(shown: &Shown, screen: &Screen) {
             let size = show_size(file.size);
             rows.push(("file", format!("{}  {size}  {}", file.name, file.digest)));
         }
+    }
+    if shown.stored.is_none() && shown.name == ember::NAME {
+        rows.push(("from", "built into Hearth; always here".into()));
     }
     rows.push(("on disk", shown.path.display().to_string()));
     if facts.kind == Kind::Chat {

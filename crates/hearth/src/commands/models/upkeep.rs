@@ -3,12 +3,15 @@
 use std::path::PathBuf;
 
 use clap::Args;
-use hearth_models::{Cancel, Take};
+use hearth_engine::ModelSource;
+use hearth_models::{Cancel, Checked, Digest, Take};
 use serde_json::json;
 
+use super::{is_built_in, outside};
 use crate::commands::Context;
-use crate::config::show_size;
-use crate::failure::{Failure, Outcome};
+use crate::config::{Config, show_size};
+use crate::ember;
+use crate::failure::{ANOTHER_HOME, Failure, Outcome};
 use crate::network::store;
 use crate::screen::{bar, println};
 
@@ -19,7 +22,8 @@ EXAMPLES
   hearth rm qwen3:1.7b
   hearth models rm qwen3:1.7b qwen3:4b
 
-Files that another name uses stay. Files that you put into the models folder yourself are yours to remove.")]
+Files that another name uses stay. Files that you put into the models folder yourself are yours to remove; ember is
+built in and stays.")]
 pub struct RmArgs {
     /// Models to remove
     #[arg(value_name = "MODEL", required = true)]
@@ -90,7 +94,10 @@ pub struct PruneArgs {}
 pub fn rm(context: &Context, args: &RmArgs) -> Outcome {
     let store = store(&context.config);
     for name in &args.models {
-        let removed = store.remove(name)?;
+        let removed = store.remove(name).or_else(|error| {
+            let source = outside(&context.config, name, error)?;
+            Err(not_the_stores(&source))
+        })?;
         match context.screen.json {
             true => println(&json!({"removed": removed.name, "freed": removed.freed}).to_string()),
             false => println(&format!(
@@ -103,9 +110,47 @@ pub fn rm(context: &Context, args: &RmArgs) -> Outcome {
     Ok(())
 }
 
-/// Gives a model a second name.
+/// Why a model that is not the store's is not removed.
+fn not_the_stores(source: &ModelSource) -> Failure {
+    if source.name == ember::NAME {
+        return Failure::usage(format!(
+            "`{}` is built into Hearth: it is always here and cannot be removed",
+            ember::NAME
+        ))
+        .fix("to let another model answer by default, name it with --model, HEARTH_MODEL or the setting model");
+    }
+    let path = source.path.display();
+    Failure::usage(format!(
+        "`{}` is a file of yours and is not removed here",
+        source.name
+    ))
+    .fix(format!("remove {path} yourself"))
+}
+
+/// The name of the model inside this executable means no other.
+fn check_name(name: &str) -> Outcome {
+    match is_built_in(name) {
+        true => Err(Failure::usage(format!(
+            "the name `{}` belongs to the model that is built into Hearth",
+            ember::NAME
+        ))
+        .fix("choose another name")),
+        false => Ok(()),
+    }
+}
+
+/// Gives a model a second name. One that is not the store's is taken into it.
 pub fn copy(context: &Context, args: &CopyArgs) -> Outcome {
-    let model = store(&context.config).copy(&args.from, &args.to)?;
+    check_name(&args.to)?;
+    let store = store(&context.config);
+    let model = match store.copy(&args.from, &args.to) {
+        Ok(model) => model,
+        Err(error) => {
+            let source = outside(&context.config, &args.from, error)?;
+            let (name, cancel) = (Some(args.to.as_str()), Cancel::new());
+            store.import(&source.path, name, Take::Copy, &cancel, &mut |_, _| {})?
+        }
+    };
     match context.screen.json {
         true => println(&json!(model).to_string()),
         false => println(&format!("{} is also {}", args.from, model.name)),
@@ -118,6 +163,9 @@ pub fn import(context: &Context, args: &ImportArgs) -> Outcome {
     let screen = &context.screen;
     let take = if args.link { Take::Link } else { Take::Copy };
     let name = args.name.as_deref();
+    let stem = args.file.file_stem().map(|stem| stem.to_string_lossy());
+    check_name(name.or(stem.as_deref()).unwrap_or_default())
+        .map_err(|failure| failure.fix("choose another one with --name"))?;
     let mut hear = |done: u64, total: u64| {
         screen.progress(&format!(
             "reading {} {}",
@@ -150,8 +198,29 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Outcome {
     let store = store(&context.config);
     let checked = store.verify(args.model.as_deref(), &Cancel::new(), &mut hear);
     screen.clear();
+    let checked = match (checked, &args.model) {
+        (Ok(mut checked), None) => {
+            checked.push(built_in(&context.config)?);
+            checked
+        }
+        (Err(error), Some(name)) => {
+            let source = outside(&context.config, name, error)?;
+            if source.name != ember::NAME {
+                let path = source.path.display();
+                return Err(Failure::usage(format!(
+                    "`{}` is a file of yours, and nothing says what its checksum should be",
+                    source.name
+                ))
+                .fix(format!(
+                    "take it into the store: hearth models import {path}"
+                )));
+            }
+            vec![built_in(&context.config)?]
+        }
+        (checked, _) => checked?,
+    };
     let mut again = Vec::new();
-    for blob in checked? {
+    for blob in checked {
         let names = blob.names.join(", ");
         if screen.json {
             let line = json!({"digest": blob.digest, "size": blob.size, "names": blob.names, "problem": blob.problem});
@@ -182,6 +251,19 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Outcome {
             what.join(", ")
         )),
     )
+}
+
+/// The model inside this executable: its file is written anew where it is not as it should be.
+fn built_in(config: &Config) -> Outcome<Checked> {
+    let path = ember::materialise(&config.home)?;
+    let bytes =
+        std::fs::read(&path).map_err(|error| Failure::file("read", &path, &error, ANOTHER_HOME))?;
+    Ok(Checked {
+        digest: Digest::of_bytes(&bytes),
+        size: ember::size(),
+        names: vec![ember::NAME.to_owned()],
+        problem: None,
+    })
 }
 
 /// Removes what no model uses.

@@ -56,6 +56,12 @@ const checks = {
     const { usage } = await client.messages.create(base);
     assert.equal(counted.input_tokens, usage.input_tokens + usage.cache_read_input_tokens);
   },
+  async models() {
+    const listed = [];
+    for await (const model of client.models.list({ limit: 1 })) listed.push(model.id);
+    assert.ok(listed.includes("ember"), listed.join());
+    assert.equal((await client.models.retrieve("ember")).display_name, "ember");
+  },
   async errors() {
     const kind = (name) => (error) => error.error.error.type === name && error.requestID === error.error.request_id;
     await assert.rejects(client.messages.create({ ...base, model: "claude-opus-5-5" }), (error) => error instanceof Anthropic.NotFoundError && kind("not_found_error")(error));

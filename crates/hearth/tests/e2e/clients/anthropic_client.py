@@ -102,6 +102,19 @@ def count_tokens():
     assert counted == used.input_tokens + used.cache_read_input_tokens
 
 
+def models():
+    listed = list(client.models.list(limit=1))
+    assert "ember" in [model.id for model in listed], listed
+    model = client.models.retrieve("ember")
+    assert (model.type, model.id, model.display_name) == ("model", "ember", "ember") and model.created_at.year > 1970, model
+    try:
+        client.models.retrieve("claude-opus-5-5")
+    except anthropic.NotFoundError as error:
+        assert error.body["error"]["type"] == "not_found_error", error.body
+    else:
+        raise AssertionError("a model that is not here was found")
+
+
 def beta():
     answer = client.beta.messages.create(**BASE, betas=["interleaved-thinking-2025-05-14"])
     assert answer.content[0].text == chat()
@@ -118,7 +131,7 @@ def errors():
             return
         raise AssertionError(f"{extra} was accepted")
 
-    expect(anthropic.NotFoundError, "not_found_error", "ember", model="claude-opus-5-5")
+    expect(anthropic.NotFoundError, "not_found_error", "claude-opus-5-5", model="claude-opus-5-5")
     wrong = (anthropic.BadRequestError, "invalid_request_error")
     expect(*wrong, "temperature", extra_body={"temperature": 1.5})
     expect(*wrong, "messages", messages=[])
@@ -142,6 +155,6 @@ def cancel():
     assert not done.is_alive()
 
 
-for check in (chat, stream, system_and_blocks, tools, thinking_off, schema, stop, count_tokens, beta, errors, cancel):
+for check in (chat, stream, system_and_blocks, tools, thinking_off, schema, stop, count_tokens, models, beta, errors, cancel):
     check()
     print("ok", check.__name__, flush=True)

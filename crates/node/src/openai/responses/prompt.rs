@@ -5,6 +5,7 @@
 
 use hearth_protocol::error::ApiError;
 use hearth_protocol::responses::{ContentPart, Item, Role};
+use hearth_protocol::tool::whole_arguments;
 use serde_json::{Value, json};
 
 /// What a model says in one go.
@@ -78,6 +79,7 @@ pub(super) fn messages(
                 ..
             } => {
                 calls.push(call_id);
+                let arguments = whole_arguments(arguments);
                 let function = json!({"name": name, "arguments": arguments});
                 let call = json!({"id": call_id, "type": "function", "function": function});
                 spoken.calls.push(call);
