@@ -37,10 +37,12 @@ pub struct Store {
 
 #[derive(Debug)]
 struct Inner {
+    /// Before the writer, so that they are closed first: the last one to close empties the write-ahead log, in which
+    /// what was deleted still stands, and only one that may write can do so.
+    idle: Mutex<Vec<Connection>>,
     writer: Mutex<Connection>,
     /// The file; `None` for a database in memory, which has the one connection.
     path: Option<PathBuf>,
-    idle: Mutex<Vec<Connection>>,
 }
 
 impl Store {
