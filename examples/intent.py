@@ -6,7 +6,31 @@ import sys
 import urllib.request
 
 URL = os.environ.get("HEARTH_URL", "http://localhost:8321/v1")
-SCHEMA = json.load(open(os.path.join(os.path.dirname(__file__), "../models/ember/schemas/intent.json")))
+# What ember was trained for; with another model any schema and prompt do.
+INTENTS = [
+    *["set_reminder", "set_timer", "lights_on", "lights_off", "light_colour"],
+    *["play_music", "get_weather", "send_message", "add_event"],
+]
+ENTITIES = ["task", "time", "length", "room", "colour", "artist", "city", "day", "person", "saying"]
+SCHEMA = {
+    "type": "object",
+    "properties": {
+        "intent": {"enum": INTENTS},
+        "entities": {
+            "type": "array",
+            "items": {
+                "type": "object",
+                "properties": {"type": {"enum": ENTITIES}, "value": {"type": "string"}},
+                "required": ["type", "value"],
+                "additionalProperties": False,
+            },
+            "minItems": 1,
+            "maxItems": 3,
+        },
+    },
+    "required": ["intent", "entities"],
+    "additionalProperties": False,
+}
 
 request = {
     "messages": [{"role": "user", "content": "intent: " + " ".join(sys.argv[1:] or ["set a timer for 5 minutes"])}],

@@ -11,7 +11,7 @@ const LONGEST: usize = 1200;
 /// Names that say nothing about what is inside.
 const DRAWERS: [&str; 6] = ["utils", "util", "common", "helpers", "helper", "misc"];
 /// Crates that may contain `unsafe`.
-const MAY_BE_UNSAFE: [&str; 1] = ["crates/engine/"];
+const MAY_BE_UNSAFE: [&str; 3] = ["crates/encoder/", "crates/engine/", "crates/memory/"];
 /// Where the environment may be read besides build scripts and tests.
 const MAY_READ_ENVIRONMENT: [&str; 3] = ["crates/hearth/", "crates/testkit/", "xtask/"];
 /// Crates that may install a tracing subscriber: a library that does decides for every program around it.

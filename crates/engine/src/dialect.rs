@@ -12,7 +12,7 @@
 
 use serde_json::{Map, Value, json};
 
-use crate::chat::Tool;
+use crate::chat::{Tool, ToolChoice, Tools};
 use crate::template::{ChatTemplate, TemplateInput};
 
 mod form;
@@ -217,19 +217,23 @@ impl Dialect {
         self.thinking.as_ref().is_some_and(closed)
     }
 
-    /// What a model writes to end its reasoning, up to where the rest of its answer begins: the first time, and when it
-    /// began it again, if it may. `calls` if the rest has to be a call. None for models that do not reason.
-    pub fn after_reasoning(&self, calls: bool) -> Vec<String> {
+    /// What a model writes to end its reasoning, up to where the rest of its answer begins: the first time, and each
+    /// time that it began it again, if it may. None for models that do not reason.
+    pub fn after_reasoning(&self, tools: &Tools) -> Vec<String> {
         let Some(Tags { close, .. }) = &self.thinking else {
             return Vec::new();
         };
         match self.calls.format {
-            // The next message may have any channel the first time; who reasons on is told which.
+            // Whoever reasons on is told which message comes; with tools it may choose once more.
             CallFormat::Harmony => {
-                let once = format!("{close}{}", harmony::TURN);
-                let next = if calls { harmony::CALL } else { harmony::FINAL };
-                let again = format!("{once}{next}");
-                vec![once, again]
+                let next = format!("{close}{}", harmony::TURN);
+                let answer = format!("{next}{}", harmony::FINAL);
+                let call = format!("{next}{}", harmony::CALL);
+                match tools.choice {
+                    _ if tools.callable().is_empty() => vec![next, answer],
+                    ToolChoice::Required | ToolChoice::Named(_) => vec![next, call],
+                    ToolChoice::Auto | ToolChoice::None => vec![next.clone(), next, answer],
+                }
             }
             _ => vec![format!("\n{close}\n\n")],
         }

@@ -322,7 +322,30 @@ impl Inner {
 
     /// The embedding model that answers to a name. Reads headers.
     fn embedder(&self, name: Option<&str>) -> Result<ModelSource, EngineError> {
-        let source = self.catalogue.resolve(name)?;
+        let source = match self.catalogue.resolve(name) {
+            Err(EngineError::UnknownModel {
+                name,
+                known,
+                advice,
+            }) => {
+                let here = self.catalogue.list().into_iter();
+                let embed = here.filter(|source| self.embeds(source) == Some(true));
+                let names: Vec<String> = embed.map(|source| format!("`{}`", source.name)).collect();
+                let advice = match names.as_slice() {
+                    [] => advice,
+                    names => format!(
+                        "{advice}; of the models here, for embeddings: {}",
+                        names.join(", ")
+                    ),
+                };
+                return Err(EngineError::UnknownModel {
+                    name,
+                    known,
+                    advice,
+                });
+            }
+            resolved => resolved?,
+        };
         if self.embeds(&source) != Some(false) {
             return Ok(source);
         }

@@ -57,13 +57,16 @@ pub enum EngineError {
     },
     /// The prompt does not fit the context. LiteLLM tells this error by `exceeds the available context size`.
     #[error(
-        "the prompt has {prompt_tokens} tokens and the context holds {context}, so it exceeds the available context size; shorten the prompt or start the node with a larger --context"
+        "the prompt has {prompt_tokens} tokens and the context holds {context}, so it exceeds the available context size{hint}",
+        hint = shorter(*context, *trained)
     )]
     ContextExceeded {
         /// Tokens of the prompt.
         prompt_tokens: usize,
         /// Tokens a sequence may have.
         context: usize,
+        /// Tokens the model was made for.
+        trained: usize,
     },
     /// A text to embed does not fit the context.
     #[error(
@@ -113,6 +116,16 @@ pub enum EngineError {
     /// The node is shutting down or the model was unloaded.
     #[error("the model was unloaded before the answer was complete; send the request again")]
     Unloaded,
+}
+
+/// What helps against a prompt that is too long: a larger context only where the model itself has one.
+fn shorter(context: usize, trained: usize) -> String {
+    match trained > context {
+        true => format!(
+            "; shorten the prompt or start the node with a larger --context (the model takes {trained})"
+        ),
+        false => "; the model itself takes no more: shorten the prompt or use another model".into(),
+    }
 }
 
 /// What to say when the model itself takes longer texts than its context here.

@@ -278,6 +278,7 @@ impl Loaded {
             return Err(EngineError::ContextExceeded {
                 prompt_tokens: prompt.len(),
                 context,
+                trained: self.header.context as usize,
             });
         }
         let limit = match request.max_tokens {
@@ -317,8 +318,7 @@ impl Loaded {
         } else {
             reasoning.budget
         };
-        let calls = matches!(tools.choice, ToolChoice::Required | ToolChoice::Named(_));
-        let thought = watched.then(|| self.thought(opening, budget, calls));
+        let thought = watched.then(|| self.thought(opening, budget, tools));
         let thought = thought.flatten();
         let tasks = (0..request.n)
             .map(|choice| {
@@ -356,9 +356,9 @@ impl Loaded {
         Ok((tasks, generation))
     }
 
-    fn thought(&self, opening: Opening, budget: Option<u32>, calls: bool) -> Option<Thought> {
+    fn thought(&self, opening: Opening, budget: Option<u32>, tools: &Tools) -> Option<Thought> {
         let tags = self.dialect.thinking.clone()?;
-        let texts = self.dialect.after_reasoning(calls).into_iter();
+        let texts = self.dialect.after_reasoning(tools).into_iter();
         let closings: Vec<Vec<Token>> = texts
             .map(|text| self.model.tokenize(text.as_bytes(), false, true))
             .collect();
@@ -532,6 +532,7 @@ impl Loaded {
             return Err(EngineError::ContextExceeded {
                 prompt_tokens: least,
                 context,
+                trained: self.header.context as usize,
             });
         }
         check_words(text).map_err(|error| EngineError::Invalid {

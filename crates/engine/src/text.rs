@@ -68,12 +68,11 @@ impl TextStream {
         }
     }
 
-    /// Takes a token's bytes in which no stop text counts. Only before the first [`TextStream::push`].
+    /// Takes a token's bytes in which no stop text counts; nor does one that began before them.
     pub fn pass(&mut self, bytes: &[u8]) -> Chunk {
-        Chunk {
-            text: self.decode(bytes),
-            stop: None,
-        }
+        let mut text = std::mem::take(&mut self.held);
+        text.push_str(&self.decode(bytes));
+        Chunk { text, stop: None }
     }
 
     /// The characters that are whole with these bytes.
@@ -217,6 +216,24 @@ mod tests {
             for stop in &stops {
                 prop_assert!(!out.contains(stop.as_str()));
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_passed_between_what_is_pushed_keeps_its_place(pieces in prop::collection::vec((any::<bool>(), "[ab]{0,3}"), 0..20)) {
+            let mut stream = TextStream::new(vec!["abc".into()]);
+            let mut out = String::new();
+            for (pass, piece) in &pieces {
+                let chunk = match pass {
+                    true => stream.pass(piece.as_bytes()),
+                    false => stream.push(piece.as_bytes()),
+                };
+                out += &chunk.text;
+            }
+            out += &stream.finish();
+            let all: String = pieces.into_iter().map(|(_, piece)| piece).collect();
+            prop_assert_eq!(out, all);
         }
     }
 }

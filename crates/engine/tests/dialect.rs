@@ -784,20 +784,20 @@ fn reasoning_that_is_cut_off_leads_to_an_answer_or_a_call() {
             (ToolChoice::Auto, answer.as_str()),
             (ToolChoice::Required, model.one),
         ] {
-            let calls = choice == ToolChoice::Required;
+            let tools = tools(choice);
             let form = Form::new(
                 &read.dialect,
-                &tools(choice),
+                &tools,
                 read.opening(),
                 &Constraint::None,
                 &|tag| words.control(tag),
             )
             .unwrap();
-            let closings = read.dialect.after_reasoning(calls);
+            let closings = read.dialect.after_reasoning(&tools);
             let once = format!("{open}hm{}", closings[0]);
             let taken = words.takes(&form, &format!("{once}{answer}"));
             assert!(taken.is_ok(), "{}: {taken:?}", model.name);
-            let Some(again) = closings.get(1) else {
+            let [_, .., again] = closings.as_slice() else {
                 continue;
             };
             let begun = again.strip_prefix(closings[0].as_str()).unwrap();

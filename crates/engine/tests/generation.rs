@@ -480,7 +480,7 @@ async fn what_is_wrong_with_a_request_is_said_before_it_runs() {
         .await
         .unwrap_err();
     assert!(
-        matches!(error, EngineError::ContextExceeded { prompt_tokens, context: 1024 } if prompt_tokens > 1024),
+        matches!(error, EngineError::ContextExceeded { prompt_tokens, context: 1024, trained } if prompt_tokens > 1024 && trained >= 1024),
         "{error}"
     );
     for (field, request) in [

@@ -4,8 +4,8 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use hearth_engine::{
-    Chat, Constraint, Engine, EngineError, Event, FinishReason, Prompt, Reasoning, Request,
-    Sampling,
+    Catalogue, Chat, Constraint, Engine, EngineError, Event, FinishReason, Prompt, Reasoning,
+    Request, Sampling,
 };
 use hearth_protocol::status::{ModelState, ModelStatus};
 use serde_json::{Value, json};
@@ -145,14 +145,19 @@ pub enum Speaker {
     Here(Engine),
 }
 
-/// Where commands look for the node: where a flag or `HEARTH_HOST` says; else where the node of this home recorded
-/// itself; else the configured address; and if there is none, where `OLLAMA_HOST` says.
-pub fn place(config: &Config) -> Client {
+/// Whether a flag or `HEARTH_HOST` names one node.
+pub fn is_host_said(config: &Config) -> bool {
     let said = matches!(
         config.origin(Key::Host),
         Origin::Flag(_) | Origin::Environment(_)
     );
-    if said && config.host.port != 0 {
+    said && config.host.port != 0
+}
+
+/// Where commands look for the node: where a flag or `HEARTH_HOST` says; else where the node of this home recorded
+/// itself; else the configured address; and if there is none, where `OLLAMA_HOST` says.
+pub fn place(config: &Config) -> Client {
+    if is_host_said(config) {
         return Client::new(config.host.clone());
     }
     let recorded = NodeRecord::read(&config.home)
@@ -215,6 +220,18 @@ impl Speaker {
             Self::Here(engine) => ask_engine(engine, question, screen, on_text).await,
         }
     }
+}
+
+/// The model that a name means among these, by the rules of every other door.
+///
+/// # Errors
+/// None of them, with what to do.
+pub fn meant(models: &[ModelStatus], name: &str) -> Outcome<String> {
+    let mut catalogue = Catalogue::new(None).with_advice(hearth_models::how_to_get);
+    for model in models {
+        catalogue.register(&model.name, "");
+    }
+    Ok(catalogue.resolve(Some(name))?.name)
 }
 
 /// A path is made absolute, because the node's current folder is another one; a name stays.

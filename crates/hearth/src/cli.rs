@@ -3,13 +3,14 @@
 //! No command imports this file; what they share is in [`crate::flags`].
 
 use std::future::Future;
+use std::io::IsTerminal;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::commands::{
-    Context, bench, chat, completions, config, logs, man, models, pull, run, runtime, serve,
-    service, status, stop, up, update,
+    Context, bench, chat, completions, config, logs, man, memory, models, pull, run, runtime,
+    serve, service, status, stop, up, update,
 };
 use crate::config::Sources;
 use crate::failure::Outcome;
@@ -67,6 +68,7 @@ pub enum Command {
     /// Fetch a model from the hub or from another machine
     Pull(pull::PullArgs),
     /// List the models
+    #[command(alias = "ls")]
     List(models::ListArgs),
     /// Show what a model's files say
     Show(models::ShowArgs),
@@ -74,9 +76,12 @@ pub enum Command {
     Rm(models::RmArgs),
     /// List, import, check and remove models
     Models(models::ModelsArgs),
+    /// Remember things, and find them again
+    Memory(memory::MemoryArgs),
     /// Measure this machine, or a model on it
     Bench(bench::BenchArgs),
     /// Show what the node is doing
+    #[command(alias = "ps")]
     Status(status::StatusArgs),
     /// Show settings and where they came from
     Config(config::ConfigArgs),
@@ -89,7 +94,6 @@ pub enum Command {
     /// Print shell completions
     Completions(completions::CompletionsArgs),
     /// Print the manual
-    #[command(hide = true)]
     Man(man::ManArgs),
 }
 
@@ -100,7 +104,7 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
         return completions::run(args);
     }
     if let Command::Man(args) = &cli.command {
-        return man::run(args, Cli::command());
+        return man::run(args, Cli::command(), std::io::stdout().is_terminal());
     }
     if let Command::Config(args) = &cli.command
         && args.only_path()
@@ -153,9 +157,10 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
         Command::Chat(args) => chat::run(&context, &args),
         Command::Pull(args) => block_on(pull::run(&context, &args)),
         Command::List(_) => block_on(models::list(&context)),
-        Command::Show(args) => models::show(&context, &args),
-        Command::Rm(args) => models::rm(&context, &args),
+        Command::Show(args) => block_on(models::show(&context, &args)),
+        Command::Rm(args) => block_on(models::rm(&context, &args)),
         Command::Models(args) => block_on(models::run(&context, &args)),
+        Command::Memory(args) => block_on(memory::run(&context, &args)),
         Command::Bench(args) => block_on(bench::run(&context, &args)),
         Command::Status(_) => block_on(status::run(&context)),
         Command::Config(_) => {

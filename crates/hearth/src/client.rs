@@ -3,6 +3,7 @@
 //! It is asynchronous so that dropping an answer closes its connection at once, which is how a client tells a node to
 //! stop. Plain HTTP to an address the owner named; there is no TLS and no proxy.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use hearth_protocol::status::NodeStatus;
@@ -34,6 +35,8 @@ pub struct Client {
 /// Why there was no useful answer.
 #[derive(Debug)]
 pub enum ClientError {
+    /// The address has a name that this machine cannot look up.
+    NoName(String),
     /// Nobody listens there.
     Unreachable(String),
     /// Somebody listens and does not speak as a node would.
@@ -55,6 +58,14 @@ impl ClientError {
     /// As a command's failure; `place` says where the node was looked for.
     pub fn failure(&self, place: &HostPort) -> Failure {
         match self {
+            Self::NoName(reason) => Failure {
+                exit: Exit::NoNode,
+                ..Failure::new(format!(
+                    "the name {} cannot be looked up ({reason})",
+                    place.host
+                ))
+                .fix("check the address in --host, HEARTH_HOST or OLLAMA_HOST; 127.0.0.1:8321 is the usual one")
+            },
             // A free port was asked for, and no node has recorded which one it took.
             Self::Unreachable(_) if place.port == 0 => {
                 Failure::no_node("any address that this home knows")
@@ -209,6 +220,18 @@ impl Client {
         })
     }
 
+    /// Connects to the first address that takes it.
+    async fn connect(&self) -> Result<TcpStream, ClientError> {
+        let place = (self.place.host.as_str(), self.place.port);
+        let addresses = tokio::net::lookup_host(place)
+            .await
+            .map_err(|error| ClientError::NoName(error.to_string()))?;
+        let addresses: Vec<SocketAddr> = addresses.collect();
+        TcpStream::connect(addresses.as_slice())
+            .await
+            .map_err(|error| ClientError::Unreachable(error.kind().to_string()))
+    }
+
     /// Sends a request; an error status is an error.
     async fn send(
         &self,
@@ -216,10 +239,10 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(Response<Incoming>, Connection), ClientError> {
-        let connect = TcpStream::connect((self.place.host.as_str(), self.place.port));
+        let connect = self.connect();
         let stream = match tokio::time::timeout(CONNECT_LIMIT, connect).await {
             Ok(Ok(stream)) => stream,
-            Ok(Err(error)) => return Err(ClientError::Unreachable(error.kind().to_string())),
+            Ok(Err(error)) => return Err(error),
             Err(_) => {
                 return Err(ClientError::Unreachable(
                     "nobody accepts the connection".into(),

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod config;
 pub mod logs;
 pub mod man;
+pub mod memory;
 pub mod models;
 pub mod pull;
 pub mod run;
@@ -16,7 +17,7 @@ pub mod stop;
 pub mod up;
 pub mod update;
 
-use crate::config::{Config, Key};
+use crate::config::{Config, HostPort, Key};
 use crate::failure::{Failure, Outcome};
 use crate::flags::Global;
 use crate::screen::Screen;
@@ -39,6 +40,42 @@ impl Context {
         for warning in &self.config.warnings {
             self.screen.note(&format!("warning: {warning}"));
         }
+    }
+}
+
+impl Context {
+    /// The flags that lead a later command where this one went, each after a blank: to its home, and to the node at
+    /// `place` if this one was told an address.
+    pub fn again(&self, place: Option<&HostPort>) -> String {
+        let config = self
+            .global
+            .config
+            .as_ref()
+            .map(|file| file.display().to_string());
+        let host = place.filter(|_| self.global.host.is_some());
+        let flags = [
+            ("config", config),
+            ("home", self.global.home.clone()),
+            ("host", host.map(ToString::to_string)),
+        ];
+        let said = flags
+            .into_iter()
+            .filter_map(|(flag, value)| Some((flag, value?)));
+        said.map(|(flag, value)| format!(" --{flag} {}", quoted(&value)))
+            .collect()
+    }
+}
+
+/// A word as a shell takes it.
+fn quoted(word: &str) -> String {
+    let plain = |letter: char| {
+        letter.is_alphanumeric()
+            || "-_./:~@%+,=".contains(letter)
+            || (cfg!(windows) && letter == '\\')
+    };
+    match !word.is_empty() && word.chars().all(plain) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', r"'\''")),
     }
 }
 

@@ -10,7 +10,6 @@ use hearth_engine::{Catalogue, Engine, ModelSource};
 use hearth_models::Sources;
 use hearth_node::{Listener, Models, Node, NodeOptions};
 use hearth_protocol::status::NodeStatus;
-use hearth_store::Store;
 use tokio::sync::oneshot;
 
 use crate::answer;
@@ -18,14 +17,13 @@ use crate::client::{Client, ClientError};
 use crate::config::{Config, HostPort};
 use crate::ember;
 use crate::failure::{Failure, Outcome};
+use crate::memories;
 use crate::network;
 use crate::record::NodeRecord;
 use crate::traces::Traces;
 
 /// Version of this executable.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// Stored answers and conversations, in the home.
-const DATABASE: &str = "hearth.db";
 /// Largest request body; room for a long conversation with documents in it.
 const BODY_LIMIT: usize = 32 << 20;
 /// How long a connection may take to send the head of its next request: longer than clients keep idle ones.
@@ -149,8 +147,8 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
         .next()
         .ok_or_else(|| Failure::usage(format!("the address {} is not known", config.host)))?;
     let engine = Engine::new(config.engine.clone(), catalogue);
-    let store = Store::open(&config.home.join(DATABASE), hearth_node::SCHEMA)
-        .map_err(|error| Failure::new(error.to_string()))?;
+    let store = memories::store(config)?;
+    let memories = memories::open(config, store.clone())?;
     let traces = Traces::start(config)?.map(Arc::new);
     let options = NodeOptions {
         version: VERSION,
@@ -158,6 +156,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
         head_timeout: HEAD_TIMEOUT,
         stall_timeout: STALL_TIMEOUT,
         store: Some(store),
+        memories: Some(memories),
         models: Some(Models::new(
             network::store(config),
             network::network(config),

@@ -56,8 +56,8 @@ pub struct Tuning {
     /// Where models are fetched from [default: huggingface.co]
     #[arg(long, value_name = "URL")]
     pub hub: Option<String>,
-    /// Whether to contact nobody: on or off
-    #[arg(long, value_name = "WHEN")]
+    /// Whether to contact nobody
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
     pub offline: Option<String>,
     /// Whether other machines may fetch the models of this one: on or off
     #[arg(long, value_name = "WHEN")]

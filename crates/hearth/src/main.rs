@@ -3,6 +3,7 @@
 //! A command line becomes flags ([`cli`]), flags and their weaker sources become a [`config::Config`], and a command
 //! ([`commands`]) does its work with it. Failures end here as `error:` and `fix:` on standard error and an exit code.
 
+mod addressed;
 mod answer;
 mod cli;
 mod client;
@@ -15,10 +16,12 @@ mod failure;
 mod flags;
 mod log_file;
 mod logging;
+mod memories;
 mod network;
 mod record;
 mod screen;
 mod service;
+mod slips;
 mod traces;
 
 use std::process::ExitCode;
@@ -31,7 +34,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     commands::completions::answer(cli::Cli::command);
-    let cli = cli::Cli::parse();
+    let cli = cli::Cli::try_parse().unwrap_or_else(|error| slips::explain(error).exit());
     let screen = screen::Screen::of_process(cli.global.json);
     match cli::dispatch(cli, screen) {
         Ok(()) => ExitCode::SUCCESS,

@@ -93,14 +93,7 @@ impl Screen {
 
     /// Progress of loading a model.
     pub fn loading(&self, name: &str, progress: f32, eta: Option<f32>) {
-        let eta = eta
-            .filter(|eta| *eta >= 1.0)
-            .map_or_else(String::new, |eta| format!(", about {eta:.0} s left"));
-        let bar = bar(progress);
-        self.progress(&format!(
-            "loading {name} {bar} {:3.0} %{eta}",
-            progress * 100.0
-        ));
+        self.progress(&loading(name, progress, eta));
     }
 
     /// Takes the progress line away.
@@ -140,6 +133,15 @@ impl Screen {
     }
 }
 
+/// A line about a model that loads. The time left is worth nothing before a part of the way is done.
+fn loading(name: &str, progress: f32, eta: Option<f32>) -> String {
+    let eta = eta
+        .filter(|eta| *eta >= 1.0 && progress > 0.01)
+        .map_or_else(String::new, |eta| format!(", about {eta:.0} s left"));
+    let bar = bar(progress);
+    format!("loading {name} {bar} {:3.0} %{eta}", progress * 100.0)
+}
+
 /// A share of a whole, from 0 to 1, as a bar.
 pub fn bar(share: f32) -> String {
     const WIDTH: usize = 24;
@@ -163,5 +165,28 @@ fn paint(colour: bool, code: &str, text: &str) -> String {
         format!("\x1b[{code}m{text}\x1b[0m")
     } else {
         text.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_time_is_told_before_a_part_of_the_way_is_done() {
+        for (progress, eta, told) in [
+            (0.0, Some(10.0), None),
+            (0.01, Some(31.0), None),
+            (0.2, Some(8.0), Some("about 8 s left")),
+            (0.9, Some(0.5), None),
+            (0.5, None, None),
+        ] {
+            let line = loading("qwen3", progress, eta);
+            assert!(line.starts_with("loading qwen3 "), "{line}");
+            match told {
+                Some(told) => assert!(line.ends_with(told), "{line}"),
+                None => assert!(line.ends_with('%'), "{line}"),
+            }
+        }
     }
 }

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use crate::error::{Error, Reason};
 use crate::files;
 use crate::manifest::Kind;
+use crate::missing::closest;
 use crate::name::Name;
 
 /// A model of the catalogue.
@@ -141,6 +142,11 @@ pub(crate) fn find(name: &Name) -> Result<Found, Error> {
     }
     let mut names: Vec<&str> = all().iter().map(|known| known.name.as_str()).collect();
     names.dedup();
+    if let Some(near) = closest(name.base(), &names) {
+        return Err(unknown.fix(format!(
+            "did you mean `{near}`? A repository of the hub is named as hf:org/repo:Q4_K_M"
+        )));
+    }
     Err(unknown.fix(format!(
         "choose one of {}, or name a repository of the hub: hf:org/repo:Q4_K_M",
         names.join(", ")
@@ -231,9 +237,13 @@ mod tests {
         assert!(error.contains("qwen3:1.7b, qwen3:4b"), "{error}");
         let error = found("qwen9").unwrap_err().to_string();
         assert!(
-            error.contains("qwen3") && error.contains("hf:org/repo"),
+            error.contains("did you mean `qwen3`?") && error.contains("hf:org/repo"),
             "{error}"
         );
+        let error = found("qwne3").unwrap_err().to_string();
+        assert!(error.contains("did you mean `qwen3`?"), "{error}");
+        let error = found("nonsense").unwrap_err().to_string();
+        assert!(error.contains("choose one of qwen3, "), "{error}");
         assert!(found("qwen3:8b-nonsense").is_err());
     }
 }

@@ -15,6 +15,10 @@ pub fn how_to_get(name: &str, here: &[&str]) -> String {
     if !pullable && is_file(name) && name.contains(std::path::is_separator) {
         return "name a .gguf file that is there".into();
     }
+    let tags = other_tags(name, here);
+    if tags.len() > 1 {
+        return format!("name it with its tag: {}", tags.join(", "));
+    }
     match (pullable, closest(name, here)) {
         (true, None) => format!("run `hearth pull {name}`"),
         (true, Some(other)) => {
@@ -24,13 +28,28 @@ pub fn how_to_get(name: &str, here: &[&str]) -> String {
             format!("did you mean `{other}`? `hearth list` shows what is here")
         }
         (false, None) => {
-            "run `hearth list` to see what is here, or fetch a model such as `hearth pull qwen3:1.7b`".into()
+            let such = match key(name).contains("embed") {
+                true => "nomic-embed-text",
+                false => "qwen3:1.7b",
+            };
+            format!(
+                "run `hearth list` to see what is here, or fetch a model such as `hearth pull {such}`"
+            )
         }
     }
 }
 
+/// The models here that a name without a tag could mean.
+fn other_tags<'a>(name: &str, here: &[&'a str]) -> Vec<&'a str> {
+    let Some(asked) = Name::parse(name).ok().filter(|name| name.tag().is_none()) else {
+        return Vec::new();
+    };
+    let of_it = |other: &&&str| Name::parse(other).is_ok_and(|other| asked.has_base_of(&other));
+    here.iter().filter(of_it).copied().collect()
+}
+
 /// The name here that is most like the one that was asked for: another tag of the same model, or a slip of the pen.
-fn closest<'a>(name: &str, here: &[&'a str]) -> Option<&'a str> {
+pub(crate) fn closest<'a>(name: &str, here: &[&'a str]) -> Option<&'a str> {
     let asked = Name::parse(name).ok();
     let likeness = |other: &str| {
         let parsed = Name::parse(other).ok();
@@ -71,6 +90,11 @@ mod tests {
                 &["qwen3:1.7b", "ember"],
                 "did you mean `ember`? `hearth list` shows what is here",
             ),
+            (
+                "qwen3",
+                &["qwen3:1.7b", "ember", "qwen3:8b"],
+                "name it with its tag: qwen3:1.7b, qwen3:8b",
+            ),
             ("./none.gguf", &["ember"], "name a .gguf file that is there"),
             (
                 "hf:a/b:Q4_0",
@@ -82,5 +106,10 @@ mod tests {
         }
         let nothing = how_to_get("nonsense", &["ember"]);
         assert!(nothing.starts_with("run `hearth list`"), "{nothing}");
+        let vectors = how_to_get("text-embedding-3-small", &["ember"]);
+        assert!(
+            vectors.ends_with("`hearth pull nomic-embed-text`"),
+            "{vectors}"
+        );
     }
 }

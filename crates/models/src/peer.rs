@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Reason};
 use crate::http::{Reply, host};
 use crate::manifest::{Digest, Facts, Model, ModelFile, Source};
+use crate::missing::closest;
 use crate::name::Name;
 use crate::store::{Choice, ModelStore, choose};
 
@@ -15,6 +16,9 @@ pub const BLOBS: &str = "/peer/blobs/";
 
 /// Letters of another machine's own words that are shown.
 const LONGEST_DETAIL: usize = 400;
+
+/// Names of another machine's models that are shown.
+const MOST_LISTED: usize = 12;
 
 /// What `GET /peer/models` answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -63,9 +67,14 @@ impl ModelStore {
     }
 }
 
-/// Address of a machine, with `http://` before and nothing behind it.
+/// Address of a machine, with `http://` before and nothing behind it: not even the `/v1` of the address that OpenAI's
+/// clients are given.
 pub(crate) fn base(text: &str) -> String {
     let text = text.trim().trim_end_matches('/');
+    let text = text
+        .strip_suffix("/v1")
+        .unwrap_or(text)
+        .trim_end_matches('/');
     match text.contains("://") {
         true => text.to_owned(),
         false => format!("http://{text}"),
@@ -99,11 +108,24 @@ pub(crate) fn find(base: &str, asked: &Name, reply: Reply) -> Result<PeerModel, 
             Err(
                 Error::new(Reason::NotFound, message).fix(match names.as_slice() {
                     [] => "pull one there first".to_owned(),
-                    names => format!("it has: {}", names.join(", ")),
+                    names => listed(asked, names),
                 }),
             )
         }
     }
+}
+
+/// What another machine has: first what was probably meant, and not more than can be taken in.
+fn listed(asked: &Name, names: &[String]) -> String {
+    let known: Vec<&str> = names.iter().map(String::as_str).collect();
+    let near = closest(&asked.to_string(), &known);
+    let near = near.map_or_else(String::new, |near| format!("did you mean `{near}`? "));
+    let (shown, rest) = known.split_at(known.len().min(MOST_LISTED));
+    let more = match rest.len() {
+        0 => String::new(),
+        count => format!(" and {count} more"),
+    };
+    format!("{near}it has: {}{more}", shown.join(", "))
 }
 
 /// Nobody is where the other machine should be.

@@ -185,6 +185,16 @@ impl ModelStore {
         }
     }
 
+    /// The model that has this very name, which a copy, an import or a pull of that name would replace; a name without a
+    /// tag has `latest`.
+    ///
+    /// # Errors
+    /// [`Reason::Invalid`], or what the disk says.
+    pub fn named(&self, name: &str) -> Result<Option<Model>, Error> {
+        let name = Name::parse(name)?.or_tag("latest");
+        read_manifest(&self.names().join(name.file()))
+    }
+
     /// The file to load a model by: its blob, or the first part's link of a split model.
     pub fn path(&self, model: &Model) -> PathBuf {
         match model.files.as_slice() {

@@ -11,26 +11,19 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hearth_protocol::anthropic::{ErrorObject, ErrorResponse};
 
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 /// Whether Anthropic's clients send this; every request of theirs names the version of the API.
 pub(crate) fn asks(headers: &HeaderMap) -> bool {
     headers.contains_key("anthropic-version")
 }
 
-/// Whether a request is for one of Anthropic's routes, or meant to be.
-pub(crate) fn is_ours(path: &str, headers: &HeaderMap) -> bool {
-    let is_below = |route: &str| {
-        let rest = path.strip_prefix(route);
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    is_below("/v1/messages") || (is_below("/v1/models") && asks(headers))
-}
-
 /// A failure in Anthropic's shape.
 pub(crate) fn refusal(failure: Failure, request_id: &str) -> Response {
     let (status, retry_after) = (failure.status, failure.retry_after);
+    let code = Code(failure.code().into());
     let mut response = (status, Json(error(failure, request_id))).into_response();
+    response.extensions_mut().insert(code);
     if let Some(seconds) = retry_after {
         response.headers_mut().insert(RETRY_AFTER, seconds.into());
     }

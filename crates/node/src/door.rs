@@ -15,6 +15,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Sleep, sleep};
@@ -26,6 +27,10 @@ use crate::access::Ends;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long running answers may go on after the node was asked to stop.
 const GRACE: Duration = Duration::from_secs(10);
+
+/// Bytes of an answer that may wait in the system for a client to take them. The system would make it some megabytes, and
+/// says that there is room again only when a third of it is free: a slow client would seem to take nothing for minutes.
+const WAITING: usize = 256 << 10;
 
 /// How long clients may take.
 #[derive(Debug, Clone, Copy)]
@@ -67,6 +72,7 @@ pub(crate) async fn serve(
         };
         // Tokens are small writes; waiting to fill a packet would delay each.
         let _ = stream.set_nodelay(true);
+        let _ = SockRef::from(&stream).set_send_buffer_size(WAITING);
         let connection = http.serve_connection(
             TokioIo::new(Impatient::new(stream, limits.stall)),
             between(Ends::new(peer, local), routes.clone()),

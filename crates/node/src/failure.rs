@@ -9,7 +9,12 @@ use hearth_engine::EngineError;
 use hearth_protocol::error::{ApiError, ErrorBody, Problem};
 use serde_json::{Map, json};
 
-use crate::{RequestId, anthropic};
+use crate::surface::Surface;
+use crate::{RequestId, anthropic, ollama};
+
+/// Stable name of what went wrong, on every answer that is a failure: for the log.
+#[derive(Debug, Clone)]
+pub(crate) struct Code(pub String);
 
 /// A failure on OpenAI's routes.
 #[derive(Debug, Clone)]
@@ -120,7 +125,9 @@ impl From<EngineError> for Failure {
 
 impl IntoResponse for Failure {
     fn into_response(self) -> Response {
+        let code = Code(self.code().into());
         let mut response = (self.status, Json(ErrorBody { error: self.error })).into_response();
+        response.extensions_mut().insert(code);
         if let Some(seconds) = self.retry_after {
             response
                 .headers_mut()
@@ -156,6 +163,7 @@ pub(crate) fn problem_with(
         extra,
     };
     let mut response = (status, Json(document)).into_response();
+    response.extensions_mut().insert(Code(kind.into()));
     response.headers_mut().insert(
         CONTENT_TYPE,
         HeaderValue::from_static("application/problem+json"),
@@ -175,19 +183,18 @@ pub(crate) fn on_route(
         let error = ApiError::new("invalid_request_error", Some(code), message);
         Failure::new(status, error)
     };
-    if anthropic::is_ours(path, request.headers()) {
-        let id = request.extensions().get::<RequestId>();
-        anthropic::refusal(failure(), id.map_or("", |id| &id.0))
-    } else if path.starts_with("/api/") {
-        crate::ollama::on_route(status, message)
-    } else if path.starts_with("/v1/") || path == "/v1" {
-        failure().into_response()
-    } else {
-        problem(
+    match Surface::of(path, request.headers()) {
+        Surface::Anthropic => {
+            let id = request.extensions().get::<RequestId>();
+            anthropic::refusal(failure(), id.map_or("", |id| &id.0))
+        }
+        Surface::Ollama => ollama::on_route(failure()),
+        Surface::OpenAi => failure().into_response(),
+        Surface::Hearth => problem(
             status,
             code,
             status.canonical_reason().unwrap_or("error"),
             message,
-        )
+        ),
     }
 }

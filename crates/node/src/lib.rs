@@ -14,6 +14,7 @@ mod failure;
 mod finished;
 mod health;
 mod machine;
+mod memory;
 mod metrics;
 mod native;
 mod ollama;
@@ -23,6 +24,7 @@ mod page;
 mod share;
 mod state;
 mod stream;
+mod surface;
 mod tools;
 mod trace;
 
@@ -33,11 +35,12 @@ use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode};
+use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
 use hearth_engine::Engine;
+use hearth_memory::Memories;
 use hearth_store::{Migration, Store};
 use tracing::Instrument;
 
@@ -45,6 +48,7 @@ pub use crate::finished::{Asked, Finished, Listener};
 pub use crate::machine::machine_report;
 pub use crate::share::Models;
 use crate::state::Shared;
+use crate::surface::Surface;
 pub use crate::trace::Place;
 pub use hearth_web::size;
 
@@ -57,9 +61,11 @@ const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 struct RequestId(String);
 
 /// The tables of everything that a node stores, for [`Store::open`].
-pub const SCHEMA: &[Migration] = &[conversations::TABLES];
+pub const SCHEMA: &[Migration] = &[conversations::TABLES, hearth_memory::TABLES];
 /// How often what is too old is deleted.
 const PRUNING: Duration = Duration::from_secs(24 * 3600);
+/// How often memories are looked after: those without a vector encoded, their file written.
+const UPKEEP: Duration = Duration::from_secs(30);
 
 /// What a node needs besides its engine.
 #[derive(Debug, Clone)]
@@ -75,6 +81,8 @@ pub struct NodeOptions {
     /// Where answers and conversations are stored, opened with [`SCHEMA`]; `None` keeps them in memory until the node
     /// ends.
     pub store: Option<Store>,
+    /// Memories; `None` keeps them in [`NodeOptions::store`] and finds them by words alone.
+    pub memories: Option<Memories>,
     /// Models on this machine's disk; `None` for a node that keeps none.
     pub models: Option<Models>,
     /// Hears of every generation that is over.
@@ -89,6 +97,7 @@ pub struct Node {
     engine: Engine,
     options: NodeOptions,
     store: Store,
+    memories: Memories,
 }
 
 impl Node {
@@ -103,11 +112,17 @@ impl Node {
             Some(store) => store.clone(),
             None => Store::in_memory(SCHEMA).map_err(std::io::Error::other)?,
         };
+        let memories = match &options.memories {
+            Some(memories) => memories.clone(),
+            None => Memories::open(store.clone(), hearth_memory::Place::default())
+                .map_err(std::io::Error::other)?,
+        };
         Ok(Self {
             listener,
             engine,
             options,
             store,
+            memories,
         })
     }
 
@@ -127,6 +142,7 @@ impl Node {
             self.engine,
             self.options,
             self.store,
+            self.memories,
             address,
         ));
         let routes = router(Arc::clone(&node));
@@ -137,12 +153,14 @@ impl Node {
             }
         };
         let pruning = tokio::spawn(prune(node.conversations.clone()));
+        let upkeep = tokio::spawn(look_after(node.memories.clone()));
         let limits = door::Limits {
             head: node.options.head_timeout,
             stall: node.options.stall_timeout,
         };
         door::serve(self.listener, routes, limits, asked).await;
         pruning.abort();
+        upkeep.abort();
         Ok(())
     }
 }
@@ -156,6 +174,22 @@ async fn prune(conversations: conversations::Conversations) {
             Ok(0) => {}
             Ok(count) => tracing::info!(count, "deleted stored answers that nobody went on from"),
             Err(error) => tracing::warn!(?error, "stored answers that are too old stay"),
+        }
+    }
+}
+
+/// Looks after the memories, now and again and again.
+async fn look_after(memories: Memories) {
+    let mut ticks = tokio::time::interval(UPKEEP);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let memories = memories.clone();
+        let upkeep = move || memories.upkeep(&mut |_, _| true);
+        match tokio::task::spawn_blocking(upkeep).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "memories could not be looked after"),
+            Err(error) => tracing::warn!(%error, "memories could not be looked after"),
         }
     }
 }
@@ -195,8 +229,9 @@ fn router(node: Shared) -> Router {
         .route("/v1/models", get(openai::models::list))
         .route("/v1/models/{*id}", get(openai::models::one))
         .merge(openai::responses::routes())
-        .fallback(unknown)
-        .method_not_allowed_fallback(wrong_method)
+        .merge(memory::routes())
+        .fallback(surface::unknown)
+        .method_not_allowed_fallback(surface::wrong_method)
         .layer(from_fn_with_state(Arc::clone(&node), access::check))
         .layer(from_fn_with_state(Arc::clone(&node), observe))
         .with_state(node)
@@ -228,61 +263,32 @@ async fn observe(State(node): State<Shared>, mut request: Request, next: Next) -
         route,
         model = tracing::field::Empty
     );
-    let is_anthropics = anthropic::is_ours(request.uri().path(), request.headers());
+    let surface = Surface::of(request.uri().path(), request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
     let answering = next.run(request).instrument(span.clone());
     let mut response = trace::at(place, answering).await;
     let status = response.status().as_u16();
-    span.in_scope(|| {
-        tracing::debug!(
-            status,
-            milliseconds = begun.elapsed().as_millis() as u64,
-            "answered"
-        )
+    let milliseconds = begun.elapsed().as_millis() as u64;
+    span.in_scope(|| match response.extensions().get::<failure::Code>() {
+        // That it is not ready is what this route is asked for, again and again.
+        _ if status < 400 || route == "/health" => {
+            tracing::debug!(status, milliseconds, "answered");
+        }
+        code => {
+            let code = code.map(|code| &*code.0);
+            tracing::info!(status, code, milliseconds, "request failed");
+        }
     });
     node.metrics.request(&route, status);
     if let Ok(trace_id) = HeaderValue::from_str(&trace_id) {
         response.headers_mut().insert(trace::TRACE_ID, trace_id);
     }
     if let Ok(id) = HeaderValue::from_str(&id) {
-        if is_anthropics {
+        if surface == Surface::Anthropic {
             let headers = response.headers_mut();
             headers.insert(ANTHROPIC_REQUEST_ID, id.clone());
         }
         response.headers_mut().insert(REQUEST_ID, id);
     }
     trace::spanned(response, span)
-}
-
-async fn unknown(request: Request) -> Response {
-    let path = request.uri().path();
-    let hint = match path {
-        _ if path.starts_with("/api/") => {
-            "; of Ollama's routes this node has chat, generate, embed, tags, show, ps, version, pull, delete and copy"
-        }
-        _ if path.contains("chat") => "; did you mean /v1/chat/completions?",
-        _ if path.contains("completion") => "; did you mean /v1/completions?",
-        _ if path.contains("embed") => "; did you mean /v1/embeddings?",
-        _ if path.contains("message") => "; did you mean /v1/messages?",
-        _ if path.contains("response") => "; did you mean /v1/responses?",
-        _ if path.contains("model") => "; did you mean /v1/models?",
-        _ => "; /openapi.json lists all routes",
-    };
-    failure::on_route(
-        &request,
-        StatusCode::NOT_FOUND,
-        "unknown_route",
-        &format!("there is no route {path}{hint}"),
-    )
-}
-
-async fn wrong_method(method: Method, request: Request) -> Response {
-    let path = request.uri().path();
-    let message = format!("{path} does not take {method}; see the Allow header");
-    failure::on_route(
-        &request,
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        &message,
-    )
 }

@@ -3,19 +3,19 @@
 use std::sync::Arc;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{Request, State};
 use axum::http::header::ACCEPT;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use hearth_engine::Catalogue;
 use hearth_engine::machine::{ModelSize, estimate, measure};
 use hearth_models::{Kind, catalogue};
-use hearth_protocol::error::Problem;
+use hearth_protocol::error::{ErrorBody, Problem};
 use hearth_protocol::machine::{LikelyModel, Machine, MachineReport};
 
 use crate::failure::problem;
-use crate::page;
 use crate::state::Shared;
+use crate::{page, surface};
 
 /// What follows from a measurement for the models of the catalogue, the smallest first; `here` are the models on this
 /// machine.
@@ -103,7 +103,14 @@ pub(crate) async fn remeasure(State(node): State<Shared>, headers: HeaderMap) ->
 }
 
 /// The page that shows it.
-#[utoipa::path(get, path = "/models", tag = "page", responses((status = 200, description = "HTML")))]
-pub(crate) async fn models(State(node): State<Shared>) -> Response {
+#[utoipa::path(get, path = "/models", tag = "page", responses(
+    (status = 200, description = "HTML"),
+    (status = 404, description = "for a program that wants JSON: the list is at /v1/models", body = ErrorBody)))]
+pub(crate) async fn models(State(node): State<Shared>, request: Request) -> Response {
+    // An OpenAI client whose base URL lacks the /v1.
+    let accept = request.headers().get(ACCEPT);
+    if accept.is_some_and(|types| types == "application/json") {
+        return surface::unknown(request).await;
+    }
     page::html(hearth_web::models(&node.status(), &node.machine_report()))
 }

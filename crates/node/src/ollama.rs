@@ -27,7 +27,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::body::received;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use crate::state::{Node, Shared};
 
 /// A failure on Ollama's routes: `{"error": "…"}`.
@@ -36,6 +36,8 @@ pub(crate) struct Refusal {
     status: StatusCode,
     /// Seconds until another try makes sense.
     retry_after: Option<u64>,
+    /// Stable name of what went wrong, for the log; the answer has no place for it.
+    code: Option<String>,
     message: String,
 }
 
@@ -44,16 +46,20 @@ impl Refusal {
         Self {
             status,
             retry_after: None,
+            code: None,
             message: message.into(),
         }
     }
 
     /// No model of that name; the words are those that Ollama's clients look for.
     fn not_found(name: &str, advice: &str) -> Self {
-        Self::new(
-            StatusCode::NOT_FOUND,
-            format!("model '{name}' not found; {advice}"),
-        )
+        Self {
+            code: Some("model_not_found".into()),
+            ..Self::new(
+                StatusCode::NOT_FOUND,
+                format!("model '{name}' not found; {advice}"),
+            )
+        }
     }
 }
 
@@ -73,6 +79,7 @@ impl From<Failure> for Refusal {
         Self {
             status,
             retry_after: failure.retry_after,
+            code: failure.error.code,
             message,
         }
     }
@@ -99,6 +106,9 @@ impl IntoResponse for Refusal {
             error: self.message,
         };
         let mut response = (self.status, Json(body)).into_response();
+        if let Some(code) = self.code {
+            response.extensions_mut().insert(Code(code));
+        }
         if let Some(seconds) = self.retry_after {
             let seconds = HeaderValue::from(seconds);
             response.headers_mut().insert(RETRY_AFTER, seconds);
@@ -108,8 +118,8 @@ impl IntoResponse for Refusal {
 }
 
 /// A failure of the door itself, on one of these routes.
-pub(crate) fn on_route(status: StatusCode, message: &str) -> Response {
-    Refusal::new(status, message).into_response()
+pub(crate) fn on_route(failure: Failure) -> Response {
+    Refusal::from(failure).into_response()
 }
 
 /// The body of a request.

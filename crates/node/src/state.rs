@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hearth_engine::Engine;
+use hearth_memory::Memories;
 use hearth_protocol::machine::{Machine, MachineReport};
 use hearth_protocol::status::NodeStatus;
 use hearth_store::Store;
@@ -28,6 +29,7 @@ pub(crate) struct Node {
     pub metrics: Metrics,
     /// Stored answers and conversations.
     pub conversations: Conversations,
+    pub memories: Memories,
     /// What the models' files say.
     pub facts: crate::ollama::facts::Known,
     /// What was measured of this machine; locked while it is.
@@ -41,7 +43,13 @@ pub(crate) struct Node {
 }
 
 impl Node {
-    pub fn new(engine: Engine, options: NodeOptions, store: Store, address: SocketAddr) -> Self {
+    pub fn new(
+        engine: Engine,
+        options: NodeOptions,
+        store: Store,
+        memories: Memories,
+        address: SocketAddr,
+    ) -> Self {
         Self {
             engine,
             options,
@@ -49,6 +57,7 @@ impl Node {
             started: Instant::now(),
             metrics: Metrics::default(),
             conversations: Conversations::new(store),
+            memories,
             facts: Default::default(),
             machine: Arc::new(Mutex::new(None)),
             stop: Notify::new(),
@@ -96,6 +105,11 @@ impl Node {
                 .into(),
             cpu: self.engine.cpu().into(),
             memory_bytes: resident_bytes(),
+            models_folder: self
+                .options
+                .models
+                .as_ref()
+                .map(|models| models.store.root().display().to_string()),
             models: self.engine.status(),
         }
     }

@@ -83,7 +83,7 @@ impl<C: Chunks> Streaming<C> {
             let Some(answer) = self.rest.front_mut() else {
                 match self.chunks.before_end().await {
                     Ok(()) => self.chunks.end(&mut out),
-                    Err(failure) => self.chunks.fail(failure, &mut out),
+                    Err(failure) => self.fail(failure, &mut out),
                 }
                 self.ended = true;
                 break;
@@ -107,8 +107,7 @@ impl<C: Chunks> Streaming<C> {
                         }
                     }
                     Err(failure) => {
-                        self.chunks.fail(failure, &mut out);
-                        self.ended = true;
+                        self.fail(failure, &mut out);
                         break;
                     }
                 }
@@ -116,6 +115,13 @@ impl<C: Chunks> Streaming<C> {
             }
         }
         (!out.is_empty()).then_some(out)
+    }
+
+    /// Ends the answer in the middle. The log has it here alone: the request itself was answered with 200.
+    fn fail(&mut self, failure: Failure, out: &mut String) {
+        tracing::info!(code = failure.code(), "answer broke off");
+        self.chunks.fail(failure, out);
+        self.ended = true;
     }
 }
 

@@ -231,6 +231,31 @@ fn a_node_without_an_embedding_model_says_where_to_get_one() {
 }
 
 #[test]
+fn whoever_asks_for_openais_embedding_model_is_told_of_one_that_embeds() {
+    let asked = json!({"model": "text-embedding-3-small", "input": "a"});
+    let said = |node: &TestNode| {
+        let reply = embed(node, asked.clone());
+        assert_eq!(reply.status, 404, "{reply:?}");
+        reply.json()["error"]["message"]
+            .as_str()
+            .unwrap()
+            .to_owned()
+    };
+    let mut catalogue = Catalogue::new(None).with_advice(hearth_models::how_to_get);
+    catalogue.register("ember", ember());
+    let node = TestNode::serving(catalogue, options(), node_options());
+    let message = said(&node);
+    assert!(
+        message.contains("hearth pull nomic-embed-text"),
+        "{message}"
+    );
+
+    let (_folder, node) = self::node(["bert", "ember"]);
+    let message = said(&node);
+    assert!(message.ends_with("for embeddings: `bert`"), "{message}");
+}
+
+#[test]
 fn a_node_whose_default_model_embeds_is_healthy() {
     let (_folder, node) = node(["bert", "ember"]);
     let health = node.get("/health");

@@ -574,7 +574,9 @@ fn node_with_store(folder: &Path, network: Network) -> (TestNode, ModelStore) {
         let listed = listed.map(|(name, path)| ModelSource { name, path });
         listed.collect()
     };
-    let mut catalogue = Catalogue::new(None).with_source(Arc::new(source));
+    let mut catalogue = Catalogue::new(None)
+        .with_source(Arc::new(source))
+        .with_advice(hearth_models::how_to_get);
     catalogue.register("ember", ember());
     let models = Some(Models::new(store.clone(), network, false));
     let node = NodeOptions {
@@ -718,8 +720,15 @@ fn models_are_pulled_copied_and_deleted() {
         last["error"].as_str().unwrap().contains("none-GGUF"),
         "{last}"
     );
+    let slip = "model 'embr' not found; did you mean `ember`? `hearth list` shows what is here";
+    let (_, message) = error(&post(
+        "/api/copy",
+        json!({"source": "embr", "destination": "x"}),
+    ));
+    assert_eq!(message, slip, "said once");
     for (name, status, words) in [
         ("nobody", 404, "model 'nobody' not found"),
+        ("embr", 404, slip),
         ("ember", 400, "part of Hearth"),
     ] {
         let gone = node.delete("/api/delete", json!({"model": name}).to_string());

@@ -403,6 +403,101 @@ fn what_is_wrong_is_named() {
 }
 
 #[test]
+fn a_base_url_that_is_wrong_is_told_in_the_shape_of_the_client() {
+    let node = TestNode::start(options());
+    let right = format!("http://{}/v1", node.address());
+    let version = ("anthropic-version", "2023-06-01");
+    let add = format!("add /v1 to the base URL: {right}");
+    let once = |base| format!("end the base URL in one /v1, and not in {base}: {right}");
+    // OpenAI's clients.
+    for (path, words) in [
+        ("/chat/completions", add.clone()),
+        ("/embeddings", add.clone()),
+        ("/responses", add.clone()),
+        ("/models/ember", add.clone()),
+        ("/v1/v1/chat/completions", once("/v1/v1")),
+        ("/api/chat/completions", once("/api")),
+        (
+            "/v1/chat/completions/chat/completions",
+            once("/v1/chat/completions"),
+        ),
+        ("/v1/images/generations", "this node makes no images".into()),
+        ("/v1/audio/speech", "this node neither speaks".into()),
+        ("/images/generations", "this node makes no images".into()),
+        ("/v1/threads/t/messages", "use /v1/conversations".into()),
+    ] {
+        let reply = node.post(path, "{}");
+        let error = reply.json()["error"].clone();
+        assert_eq!(reply.status, 404, "{reply:?}");
+        assert_eq!(error["type"], "invalid_request_error", "{reply:?}");
+        assert_eq!(error["code"], "unknown_route", "{reply:?}");
+        let message = error["message"].as_str().unwrap();
+        assert!(message.contains(&words), "{path}: {message}");
+    }
+    let listed = node.get_with("/models", &[("accept", "application/json")]);
+    assert!(
+        listed.status == 404 && listed.body.contains(&add),
+        "{listed:?}"
+    );
+    assert_eq!(node.visit("/models").status, 200, "a browser sees the page");
+
+    // Anthropic's, which add /v1 themselves.
+    for (path, headers, words) in [
+        ("/v1/v1/messages", &[][..], "leave /v1 out of the base URL"),
+        ("/v1/v1/messages/count_tokens", &[], "leave /v1 out"),
+        ("/v1/v1/models", &[version], "leave /v1 out"),
+        ("/api/v1/messages", &[version], "leave /api out"),
+        ("/messages", &[version], "did you mean /v1/messages?"),
+        ("/v1/files", &[version], "of Anthropic's routes"),
+    ] {
+        let reply = node.post_with(path, headers, "{}");
+        let said = reply.json();
+        assert_eq!(
+            (reply.status, &said["error"]["type"]),
+            (404, &json!("not_found_error")),
+            "{reply:?}"
+        );
+        assert_eq!(said["request_id"].as_str(), reply.header("request-id"));
+        let message = said["error"]["message"].as_str().unwrap();
+        assert!(message.contains(words), "{path}: {message}");
+    }
+
+    // Ollama's.
+    for path in ["/v1/api/chat", "/v1/api/embeddings", "/v1/api/tags"] {
+        let reply = node.post(path, "{}");
+        let said = reply.json();
+        let message = said["error"].as_str().unwrap();
+        let words = format!("leave /v1 out of the host: it is http://{}", node.address());
+        assert!(
+            reply.status == 404 && message.ends_with(&words),
+            "{path}: {message}"
+        );
+    }
+}
+
+#[test]
+fn a_prompt_too_long_is_told_what_helps() {
+    let long = json!({"messages": [{"role": "user", "content": "long ".repeat(6000)}]});
+    for (context, words) in [
+        (
+            1024,
+            "start the node with a larger --context (the model takes 2048)",
+        ),
+        (2048, "the model itself takes no more"),
+    ] {
+        let mut options = options();
+        options.model.context = Some(context);
+        let node = TestNode::start(options);
+        let message = chat(&node, long.clone()).json()["error"]["message"].clone();
+        let message = message.as_str().unwrap();
+        assert!(
+            message.contains("exceeds the available context size") && message.contains(words),
+            "{message}"
+        );
+    }
+}
+
+#[test]
 fn the_other_routes_answer() {
     let node = TestNode::start(options());
     let health = node.get("/health").json();

@@ -140,6 +140,66 @@ fn every_line_of_a_request_names_the_callers_trace_even_at_the_end_of_a_stream()
 }
 
 #[test]
+fn a_request_that_fails_is_logged_by_its_code_and_not_by_its_words() {
+    let log = Log::of_process();
+    let node = TestNode::start(options());
+    let anthropics = ("anthropic-version", "2023-06-01");
+    for (id, path, header, route, code) in [
+        ("req_f1", CHAT, None, CHAT, Some("model_not_found")),
+        (
+            "req_f2",
+            "/v1/messages",
+            Some(anthropics),
+            "/v1/messages",
+            Some("model_not_found"),
+        ),
+        (
+            "req_f3",
+            "/api/chat",
+            None,
+            "/api/chat",
+            Some("model_not_found"),
+        ),
+        (
+            "req_f4",
+            "/chat/completions",
+            None,
+            "other",
+            Some("unknown_route"),
+        ),
+        (
+            "req_f5",
+            "/assets/x",
+            None,
+            "/assets/{name}",
+            Some("method_not_allowed"),
+        ),
+    ] {
+        let headers: Vec<_> = [("x-request-id", id)].into_iter().chain(header).collect();
+        let body = json!({"model": "sesame", "max_tokens": 5,
+            "messages": [{"role": "user", "content": "open sesame"}]});
+        let reply = node.post_with(path, &headers, body.to_string());
+        let lines = log.of(id);
+        let failed: Vec<&Value> = (lines.iter())
+            .filter(|line| line["level"] == "INFO")
+            .collect();
+        assert_eq!(failed.len(), 1, "{path}: {lines:?}");
+        let (fields, span) = (&failed[0]["fields"], &failed[0]["spans"][0]);
+        assert_eq!(fields["message"], "request failed");
+        assert_eq!(fields["status"], reply.status, "{failed:?}");
+        assert_eq!(fields["code"].as_str(), code, "{failed:?}");
+        assert_eq!(
+            (&span["route"], span["trace_id"].as_str()),
+            (&json!(route), reply.header("x-trace-id"))
+        );
+        assert!(!format!("{lines:?}").contains("sesame"), "{lines:?}");
+    }
+    let fine = node.get_with("/status", &[("x-request-id", "req_f6")]);
+    assert_eq!(fine.status, 200);
+    assert!(log.of("req_f6").iter().all(|line| line["level"] == "DEBUG"));
+}
+
+#[test]
 fn prompts_are_not_logged_unless_asked_for_and_a_trace_begins_here() {
     let log = Log::of_process();
     let node = TestNode::start(options());

@@ -10,6 +10,7 @@ pub mod embedding;
 pub mod error;
 pub mod id;
 pub mod machine;
+pub mod memory;
 pub mod model;
 pub mod ollama;
 pub mod parse;

@@ -20,6 +20,9 @@ pub struct NodeStatus {
     pub cpu: String,
     /// Resident memory of the process in bytes, where the system tells.
     pub memory_bytes: Option<u64>,
+    /// Folder of the models that are pulled, imported and removed there, if it keeps models.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub models_folder: Option<String>,
     /// Every model this node knows, loaded or not.
     pub models: Vec<ModelStatus>,
 }

@@ -405,6 +405,7 @@ fn a_nodes_status() {
         default_model: "ember".into(),
         cpu: "zen4".into(),
         memory_bytes: None,
+        models_folder: None,
         models: vec![
             ModelStatus {
                 name: "ember".into(),

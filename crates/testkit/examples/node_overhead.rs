@@ -62,6 +62,7 @@ async fn run(path: String) -> Result<(), String> {
         stall_timeout: std::time::Duration::from_secs(30),
         store: None,
         models: None,
+        memories: None,
         listener: None,
         log_prompts: false,
     };

@@ -38,6 +38,7 @@ pub fn node_options() -> NodeOptions {
         head_timeout: Duration::from_secs(30),
         stall_timeout: Duration::from_secs(30),
         store: None,
+        memories: None,
         models: None,
         listener: None,
         log_prompts: false,

@@ -13,7 +13,12 @@ pub struct Asset {
     pub etag: &'static str,
 }
 
-const FILES: [(&str, &str, &str); 3] = [
+const FILES: [(&str, &str, &str); 4] = [
+    (
+        "copy.js",
+        "text/javascript; charset=utf-8",
+        include_str!("assets/copy.js"),
+    ),
     (
         "hearth.css",
         "text/css; charset=utf-8",
@@ -48,8 +53,8 @@ pub(crate) fn address(name: &str) -> String {
     format!("/assets/{name}?{}", tag.trim_matches('"'))
 }
 
-fn tags() -> &'static [String; 3] {
-    static TAGS: OnceLock<[String; 3]> = OnceLock::new();
+fn tags() -> &'static [String; 4] {
+    static TAGS: OnceLock<[String; 4]> = OnceLock::new();
     TAGS.get_or_init(|| FILES.map(|(_, _, text)| format!("\"{:016x}\"", fnv(text.as_bytes()))))
 }
 

@@ -4,8 +4,8 @@ use maud::{Markup, html};
 
 use crate::asset::address;
 
-/// The head of a page; `script` if it has one.
-pub(crate) fn head(title: &str, description: &str, script: bool) -> Markup {
+/// The head of a page, with the assets that are its scripts.
+pub(crate) fn head(title: &str, description: &str, scripts: &[&str]) -> Markup {
     html! {
         head {
             meta charset="utf-8";
@@ -15,7 +15,7 @@ pub(crate) fn head(title: &str, description: &str, script: bool) -> Markup {
             meta name="color-scheme" content="light dark";
             link rel="icon" href=(address("hearth.svg")) type="image/svg+xml";
             link rel="stylesheet" href=(address("hearth.css"));
-            @if script { script src=(address("hearth.js")) defer {} }
+            @for script in scripts { script src=(address(script)) defer {} }
         }
     }
 }

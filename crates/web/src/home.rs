@@ -13,11 +13,12 @@ pub fn home(status: &NodeStatus) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
-            (head("Hearth", "A private AI on this machine.", true))
+            (head("Hearth", "A private AI on this machine.", &["copy.js", "hearth.js"]))
             body {
                 a.skip href="#prompt" { "Skip to the prompt" }
                 header {
                     h1 { img src=(address("hearth.svg")) alt="" width="28" height="28"; "Hearth" }
+                    a href="/models" { "Models" }
                     div.tools {
                         select #model aria-label="Model" autocomplete="off" {
                             @for model in &status.models {
@@ -123,7 +124,7 @@ fn elsewhere(status: &NodeStatus, base: &str) -> Markup {
             (snippet("curl", &curl(base)))
             (snippet("Python", &python))
             p.links {
-                a href="/models" { "models for this machine" } " · " a href="/openapi.json" { "API description" } " · " a href="/health" { "health" } " · "
+                a href="/openapi.json" { "API description" } " · " a href="/health" { "health" } " · "
                 a href="/metrics" { "metrics" } " · version " (status.version)
             }
         }

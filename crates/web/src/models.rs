@@ -16,19 +16,20 @@ pub fn models(status: &NodeStatus, report: &MachineReport) -> String {
     html! {
         (DOCTYPE)
         html lang="en" {
-            (head("Models · Hearth", "Models for this machine.", false))
+            (head("Models · Hearth", "Models for this machine.", &["copy.js"]))
             body {
                 header {
                     h1 { img src=(address("hearth.svg")) alt="" width="28" height="28"; "Models" }
                     a href="/" { "Back to the chat" }
                 }
                 main {
+                    p.hidden #said role="status" {}
                     h2 { "On this machine" }
                     (here(status))
                     h2 { "What would fit" }
                     @match &report.machine {
                         None => { p { "Not measured yet. It takes a few seconds and all cores." } }
-                        Some(machine) => { (measured(machine)) (table(&report.models)) }
+                        Some(machine) => { (measured(machine)) (table(status, &report.models)) }
                     }
                     form method="post" action="/machine" {
                         button type="submit" {
@@ -46,11 +47,15 @@ fn here(status: &NodeStatus) -> Markup {
     html! {
         div.wide {
             table {
-                thead { tr { th { "Model" } th.number { "Size" } th.number { "Context" } } }
+                thead { tr { th.name { "Model" } th.number { "Size" } th.number { "Context" } } }
                 tbody {
                     @for model in &status.models {
                         tr {
-                            td { (model.name) @if model.name == status.default_model { " (default)" } }
+                            td.name {
+                                code { (model.name) } @if model.name == status.default_model { " (default)" }
+                                // Nobody talks to a model that embeds.
+                                @if model.dimensions.is_none() { (command(status, &model.name, true)) }
+                            }
                             td.number { (size(model.size_bytes)) }
                             td.number {
                                 @match model.context { Some(context) => { (context) } None => { "–" } }
@@ -78,7 +83,29 @@ fn measured(machine: &Machine) -> Markup {
     }
 }
 
-fn table(models: &[LikelyModel]) -> Markup {
+/// The button that copies what one types to use a model, or to get it.
+fn command(status: &NodeStatus, model: &str, here: bool) -> Markup {
+    let verb = if here { "chat --model" } else { "pull" };
+    let mut text = format!("hearth {verb} {}", quoted(model));
+    // Where the commands look unless told otherwise.
+    if !status.address.ends_with(":8321") {
+        text += &format!(" --host {}", status.address);
+    }
+    html! {
+        " " button.copy type="button" data-text=(text) title=(text) aria-label={ "Copy " (text) } { "Copy" }
+    }
+}
+
+/// A name as one word of a shell, whatever somebody called the file.
+fn quoted(name: &str) -> String {
+    let is_plain = |letter: char| letter.is_ascii_alphanumeric() || "._:/-".contains(letter);
+    match name.chars().all(is_plain) {
+        true => name.to_owned(),
+        false => format!("'{}'", name.replace('\'', r"'\''")),
+    }
+}
+
+fn table(status: &NodeStatus, models: &[LikelyModel]) -> Markup {
     let fits = |model: &&LikelyModel| model.estimate.fit != Fit::No && !model.embeds;
     let most = models
         .iter()
@@ -97,7 +124,12 @@ fn table(models: &[LikelyModel]) -> Markup {
                 tbody {
                     @for model in models {
                         tr.absent[model.estimate.fit == Fit::No] {
-                            td { code { (model.name) } @if model.here { " ✓" } }
+                            td.name {
+                                code { (model.name) } @if model.here { " ✓" }
+                                @if if model.here { !model.embeds } else { model.estimate.fit != Fit::No } {
+                                    (command(status, &model.name, model.here))
+                                }
+                            }
                             td.number data-name="Memory" { (size(model.estimate.bytes)) }
                             td data-name="Fits" { (fit(model.estimate.fit)) }
                             @if model.estimate.fit == Fit::No {
@@ -117,8 +149,9 @@ fn table(models: &[LikelyModel]) -> Markup {
             }
         }
         p.hint {
-            "Estimated for 4-bit weights and one conversation. ✓ is on this machine; "
-            code { "hearth pull NAME" } " gets one, " code { "hearth bench NAME" } " measures it."
+            "Estimated for 4-bit weights and one conversation. ✓ is on this machine. Copy copies the command that "
+            "gets a model, " code { "hearth pull NAME" } ", or talks to one that is here, "
+            code { "hearth chat --model NAME" } ". " code { "hearth bench NAME" } " measures it."
         }
     }
 }

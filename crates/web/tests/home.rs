@@ -11,6 +11,7 @@ fn status(name: &str) -> NodeStatus {
         default_model: name.into(),
         cpu: "zen4".into(),
         memory_bytes: Some(100 << 20),
+        models_folder: None,
         models: vec![ModelStatus {
             name: name.into(),
             state: ModelState::Loading,

@@ -1,7 +1,7 @@
 //! The page of models: what fits is drawn, what does not is said.
 
 use hearth_protocol::machine::{Estimate, Fit, LikelyModel, Machine, MachineReport};
-use hearth_protocol::status::NodeStatus;
+use hearth_protocol::status::{ModelState, ModelStatus, NodeStatus};
 
 fn report() -> MachineReport {
     let machine = Machine {
@@ -44,6 +44,7 @@ fn status() -> NodeStatus {
         default_model: "ember".into(),
         cpu: "zen4".into(),
         memory_bytes: None,
+        models_folder: None,
         models: Vec::new(),
     }
 }
@@ -67,6 +68,45 @@ fn every_model_has_a_row_and_every_one_that_answers_here_a_bar() {
     // The fastest that answers has the longest bar.
     assert!(page.contains("width=\"100.0\"") && page.contains("width=\"25.0\""));
     assert!(!page.contains("style="), "the page's policy refuses styles");
+}
+
+#[test]
+fn a_model_has_the_command_that_gets_it_or_talks_to_it() {
+    let mut status = status();
+    let page = hearth_web::models(&status, &report());
+    let commands = |page: &str| -> Vec<String> {
+        let parts = page.split("data-text=\"").skip(1);
+        parts
+            .map(|part| part.split('"').next().unwrap_or_default().to_owned())
+            .collect()
+    };
+    let expected = [
+        "hearth pull vectors:1",
+        "hearth chat --model small:1b",
+        "hearth pull medium:8b",
+    ];
+    assert_eq!(commands(&page), expected, "none for what does not fit");
+
+    // A node that is not where the commands look, and a file that somebody named to be pasted into a shell.
+    status.address = "127.0.0.1:9000".into();
+    status.models = vec![ModelStatus {
+        name: "x; it's $(me)".into(),
+        state: ModelState::Idle,
+        progress: None,
+        eta_seconds: None,
+        error: None,
+        size_bytes: 1,
+        architecture: None,
+        parameters: None,
+        context: None,
+        dimensions: None,
+        load: None,
+    }];
+    let page = hearth_web::models(&status, &report());
+    assert_eq!(
+        commands(&page)[0],
+        r"hearth chat --model 'x; it'\''s $(me)' --host 127.0.0.1:9000"
+    );
 }
 
 #[test]

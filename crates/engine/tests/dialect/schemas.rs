@@ -1,5 +1,6 @@
 //! Tools with arguments of any shape: their grammar is compiled or refused, and what it lets through fits.
 
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread;
 
@@ -136,8 +137,13 @@ fn walk(kind: &Kind, words: &Words, form: &Form, seed: u64) -> Option<String> {
     None
 }
 
+/// Walks that did, which may be few.
+static TOO_MUCH: AtomicU32 = AtomicU32::new(0);
+
 fn is_too_much(error: &EngineError) -> bool {
-    matches!(error, EngineError::Compute { reason } if reason.contains("too many expressions"))
+    let too_much =
+        matches!(error, EngineError::Compute { reason } if reason.contains("too many expressions"));
+    too_much && TOO_MUCH.fetch_add(1, Ordering::Relaxed) < 8
 }
 
 /// Compiles the form of some tools as the engine does: strict ones as they are or not at all, others loosened.

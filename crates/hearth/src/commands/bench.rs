@@ -67,13 +67,15 @@ pub async fn run(context: &Context, args: &BenchArgs) -> Outcome {
             client.place()
         ));
     }
-    let figures = match &args.model {
-        Some(model) => {
-            let engine = Engine::new(config.engine.clone(), daemon::catalogue(config)?);
-            Some(measure(&engine, &model_name(model), args, screen).await?)
+    if let Some(model) = &args.model {
+        let engine = Engine::new(config.engine.clone(), daemon::catalogue(config)?);
+        let figures = measure(&engine, &model_name(model), args, screen).await?;
+        match screen.json {
+            true => println(&json!({"model": figures.json()}).to_string()),
+            false => figures.show(screen),
         }
-        None => None,
-    };
+        return Ok(());
+    }
     screen.progress("measuring the machine");
     let threads = config.engine.model.threads;
     let measured = tokio::task::spawn_blocking(move || machine::measure(threads, false)).await;
@@ -84,13 +86,8 @@ pub async fn run(context: &Context, args: &BenchArgs) -> Outcome {
     let (catalogue, _) = daemon::known(config, &ember::path(&config.home));
     let report = hearth_node::machine_report(Some(machine), &catalogue);
     if screen.json {
-        let model = figures.as_ref().map(Figures::json);
-        let all = json!({"model": model, "machine": report.machine, "models": report.models});
-        println(&all.to_string());
+        println(&json!({"machine": report.machine, "models": report.models}).to_string());
         return Ok(());
-    }
-    if let Some(figures) = &figures {
-        figures.show(screen);
     }
     show_machine(&report, screen);
     Ok(())
@@ -268,7 +265,6 @@ impl Figures {
         ] {
             println(&format!("  {:<12} {value}", screen.dim(name)));
         }
-        println("");
     }
 }
 

@@ -12,7 +12,7 @@ use serde_json::json;
 use self::input::{Input, Line};
 use self::transcript::Transcript;
 use super::{Context, models, runtime};
-use crate::answer::{self, Question, Speaker, model_name};
+use crate::answer::{self, Question, Speaker, meant, model_name};
 use crate::daemon::interrupted;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::flags::on_or_off;
@@ -20,6 +20,21 @@ use crate::screen::{Screen, print, println};
 
 /// Temperature of another answer to the same question, unless one was chosen.
 const OTHER: f32 = 0.8;
+
+/// The commands, for those that are written wrongly.
+const COMMANDS: [&str; 9] = [
+    "model",
+    "system",
+    "save",
+    "think",
+    "regenerate",
+    "clear",
+    "help",
+    "quit",
+    "exit",
+];
+/// From here on a word may be a slip for a command (Jaro-Winkler similarity, 0 to 1).
+const ALIKE: f64 = 0.8;
 
 const HELP: &str = "\
 /model [NAME]   show the models, or talk to another one
@@ -29,7 +44,7 @@ const HELP: &str = "\
 /regenerate     another answer to the last question
 /clear          begin anew
 /help           this
-/quit           leave; so do /bye and Ctrl-D
+/quit           leave; so do /exit, /bye and Ctrl-D
 
 A line that ends with \\ goes on in the next one, and so does everything between two \"\"\".
 Ctrl-C stops an answer.";
@@ -65,6 +80,13 @@ pub struct ChatArgs {
 pub fn run(context: &Context, args: &ChatArgs) -> Outcome {
     let runtime = runtime()?;
     let speaker = runtime.block_on(Speaker::find(&context.config))?;
+    let model = match &args.model {
+        Some(name) => {
+            let models = runtime.block_on(speaker.models())?;
+            Some(meant(&models, &model_name(name))?)
+        }
+        None => None,
+    };
     let input = Input::new(&context.config.home)?;
     let mut chat = Chat {
         screen: context.screen,
@@ -74,7 +96,7 @@ pub fn run(context: &Context, args: &ChatArgs) -> Outcome {
             system: args.system.clone(),
             messages: Vec::new(),
         },
-        model: args.model.as_deref().map(model_name),
+        model,
         temperature: args.temperature,
         max_tokens: args.max_tokens,
         think: args.think,
@@ -85,6 +107,14 @@ pub fn run(context: &Context, args: &ChatArgs) -> Outcome {
     // A reader of signals or a connection must not hold up whoever wants to leave.
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// The command that somebody probably meant.
+fn nearest(name: &str) -> Option<&'static str> {
+    let likeness = COMMANDS.map(|known| (strsim::jaro_winkler(known, name), known));
+    let best = likeness.into_iter().max_by(|a, b| a.0.total_cmp(&b.0));
+    best.filter(|(likeness, _)| *likeness > ALIKE)
+        .map(|(_, known)| known)
 }
 
 struct Chat {
@@ -198,13 +228,7 @@ impl Chat {
             "help" | "?" => self.say(HELP),
             "model" if rest.is_empty() => self.list().await?,
             "model" => {
-                let name = model_name(rest);
-                let models = self.speaker.models().await?;
-                if !name.ends_with(".gguf") && !models.iter().any(|model| model.name == name) {
-                    let known: Vec<&str> = models.iter().map(|model| model.name.as_str()).collect();
-                    return Err(Failure::usage(format!("there is no model `{name}`"))
-                        .fix(format!("use one of: {}", known.join(", "))));
-                }
+                let name = meant(&self.speaker.models().await?, &model_name(rest))?;
                 self.say(&format!("now talking to {name}"));
                 self.model = Some(name);
             }
@@ -247,9 +271,10 @@ impl Chat {
                 self.answer(Some(self.temperature.unwrap_or(OTHER))).await?;
             }
             other => {
-                return Err(
-                    Failure::usage(format!("there is no command /{other}")).fix("/help lists them")
-                );
+                let meant = nearest(other)
+                    .map_or_else(String::new, |near| format!("did you mean /{near}? "));
+                return Err(Failure::usage(format!("there is no command /{other}"))
+                    .fix(format!("{meant}/help lists them")));
             }
         }
         Ok(())

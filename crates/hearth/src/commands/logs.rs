@@ -67,7 +67,14 @@ pub async fn run(context: &Context, args: &LogsArgs) -> Outcome {
         );
     }
     let show = |entries: &[Entry]| show(entries, &context.screen);
-    if !show(&tail.last(most, &wanted)?) || !args.follow {
+    let found = tail.last(most, &wanted)?;
+    if let (Some(id), true) = (&args.request, found.is_empty()) {
+        context.screen.note(&format!(
+            "no line names {id}: at log_level info the node logs requests that fail and models that are loaded; with \
+             log_level debug it logs every request"
+        ));
+    }
+    if !show(&found) || !args.follow {
         return Ok(());
     }
     loop {

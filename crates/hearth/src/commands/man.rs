@@ -24,8 +24,15 @@ pub struct ManArgs {
     pub out: Option<PathBuf>,
 }
 
-/// Prints the page of the program, or writes all of them.
-pub fn run(args: &ManArgs, command_line: Command) -> Outcome {
+/// Prints the page of the program, or writes all of them. A terminal does not show the page's format.
+pub fn run(args: &ManArgs, command_line: Command, terminal: bool) -> Outcome {
+    if terminal && args.out.is_none() {
+        return Err(
+            Failure::usage("the manual is for a formatter, and this is a terminal").fix(
+                "read it with `hearth man | man -l -`, or keep it with `hearth man --out FOLDER`",
+            ),
+        );
+    }
     let mut command_line = command_line.disable_help_subcommand(true);
     // Gives the commands below their full names.
     command_line.build();
@@ -70,4 +77,16 @@ fn date() -> String {
         .unwrap_or_else(Timestamp::now)
         .strftime("%Y-%m-%d")
         .to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_terminal_is_told_how_to_read_it() {
+        let args = ManArgs { out: None };
+        let told = run(&args, Command::new("hearth"), true).unwrap_err();
+        assert!(told.to_string().contains("hearth man | man -l -"), "{told}");
+    }
 }

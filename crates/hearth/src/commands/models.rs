@@ -3,9 +3,12 @@
 mod show;
 mod upkeep;
 
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
 use clap::{Args, Subcommand};
 use hearth_engine::ModelSource;
-use hearth_models::{Error, Name, Reason};
+use hearth_models::{Error, ModelStore, Name, Reason, Shown};
 use hearth_protocol::status::{ModelState, ModelStatus};
 use serde_json::json;
 
@@ -14,7 +17,7 @@ use crate::answer::model_name;
 use crate::config::{Config, show_size};
 use crate::failure::{Exit, Outcome};
 use crate::screen::{print, println};
-use crate::{daemon, ember};
+use crate::{addressed, daemon, ember};
 
 pub use show::ShowArgs;
 pub use upkeep::{CopyArgs, ImportArgs, PruneArgs, RmArgs, VerifyArgs};
@@ -66,39 +69,59 @@ pub struct ListArgs {}
 pub async fn run(context: &Context, args: &ModelsArgs) -> Outcome {
     match &args.what {
         None | Some(What::List(_)) => list(context).await,
-        Some(What::Show(args)) => show::run(context, args),
-        Some(What::Rm(args)) => upkeep::rm(context, args),
-        Some(What::Copy(args)) => upkeep::copy(context, args),
-        Some(What::Import(args)) => upkeep::import(context, args),
-        Some(What::Verify(args)) => upkeep::verify(context, args),
-        Some(What::Prune(_)) => upkeep::prune(context),
+        Some(What::Show(args)) => show(context, args).await,
+        Some(What::Rm(args)) => rm(context, args).await,
+        Some(What::Copy(args)) => {
+            addressed::check(&context.config).await?;
+            upkeep::copy(context, args)
+        }
+        Some(What::Import(args)) => {
+            addressed::check(&context.config).await?;
+            upkeep::import(context, args)
+        }
+        Some(What::Verify(args)) => {
+            addressed::check(&context.config).await?;
+            upkeep::verify(context, args)
+        }
+        Some(What::Prune(_)) => {
+            addressed::check(&context.config).await?;
+            upkeep::prune(context)
+        }
     }
 }
 
 /// `hearth show`.
-pub fn show(context: &Context, args: &ShowArgs) -> Outcome {
+pub async fn show(context: &Context, args: &ShowArgs) -> Outcome {
+    addressed::check(&context.config).await?;
     show::run(context, args)
 }
 
 /// `hearth rm`.
-pub fn rm(context: &Context, args: &RmArgs) -> Outcome {
+pub async fn rm(context: &Context, args: &RmArgs) -> Outcome {
+    addressed::check(&context.config).await?;
     upkeep::rm(context, args)
 }
 
 /// Prints the models, of the running node or, if none runs, of the disk.
 pub async fn list(context: &Context) -> Outcome {
     let (config, screen) = (&context.config, &context.screen);
-    let (models, default) = match daemon::running(config).await {
-        Ok((_, status)) => (status.models, status.default_model),
-        Err(failure) if failure.exit == Exit::NoNode => on_disk(config),
+    let (models, default, folder) = match daemon::running(config).await {
+        Ok((_, status)) => (
+            status.models,
+            status.default_model,
+            status.models_folder.map(PathBuf::from),
+        ),
+        Err(failure) if failure.exit == Exit::NoNode => {
+            let (models, default) = on_disk(config);
+            (models, default, Some(config.models_dir.clone()))
+        }
         Err(failure) => return Err(failure),
     };
     if screen.json {
-        println(
-            &json!({"default": default, "folder": config.models_dir, "models": models}).to_string(),
-        );
+        println(&json!({"default": default, "folder": folder, "models": models}).to_string());
         return Ok(());
     }
+    let trained = trained(config, folder.as_deref());
     let mut rows = vec![
         ["NAME", "STATE", "SIZE", "CONTEXT"]
             .map(String::from)
@@ -114,17 +137,36 @@ pub async fn list(context: &Context) -> Outcome {
             format!("{}{mark}", model.name),
             state(model),
             show_size(model.size_bytes),
-            model
-                .context
-                .map_or_else(|| "-".into(), |context| context.to_string()),
+            match (model.context, trained.get(&model.name)) {
+                (Some(context), _) => context.to_string(),
+                (None, Some(most)) => format!("up to {most}"),
+                (None, None) => "-".into(),
+            },
         ]);
     }
     print(&screen.table(&rows));
     for error in models.iter().filter_map(|model| model.error.as_deref()) {
         screen.note(error);
     }
-    println(&screen.dim(&format!("models folder: {}", config.models_dir.display())));
+    if let Some(folder) = folder {
+        println(&screen.dim(&format!("models folder: {}", folder.display())));
+    }
     Ok(())
+}
+
+/// The contexts that models were made for, in tokens, as the store of that folder and the built-in model's file say.
+/// What cannot be read is left out.
+fn trained(config: &Config, folder: Option<&Path>) -> BTreeMap<String, u64> {
+    let stored = folder.and_then(|folder| ModelStore::new(folder).list().ok());
+    let stored = stored.unwrap_or_default().into_iter();
+    let mut contexts: BTreeMap<String, u64> = stored
+        .filter_map(|model| Some((model.name, model.facts.context?)))
+        .collect();
+    let built_in = Shown::of_file(ember::NAME, &ember::path(&config.home)).ok();
+    if let Some(context) = built_in.and_then(|shown| shown.facts.context) {
+        contexts.insert(ember::NAME.to_owned(), context);
+    }
+    contexts
 }
 
 /// Whether a name means the model inside this executable.
@@ -144,8 +186,10 @@ fn outside(config: &Config, name: &str, error: Error) -> Outcome<ModelSource> {
     let (catalogue, _) = daemon::known(config, &ember::path(&config.home));
     let source = match catalogue.resolve(Some(&model_name(name))) {
         Ok(source) => source,
-        // Of a file the store knows only that its name is none.
-        Err(unknown) if name.ends_with(".gguf") => return Err(unknown.into()),
+        // Of a file the store knows only that its name is none; of a name, only its own models.
+        Err(unknown) if name.ends_with(".gguf") || error.reason() == Reason::NotHere => {
+            return Err(unknown.into());
+        }
         Err(_) => return Err(error.into()),
     };
     if source.name == ember::NAME {

@@ -10,10 +10,11 @@ use super::Context;
 use super::models::is_built_in;
 use crate::config::{Key, show_size};
 use crate::daemon::interrupted;
-use crate::ember;
 use crate::failure::{Failure, Outcome};
+use crate::flags::said;
 use crate::network::{network, store};
 use crate::screen::{Screen, bar, println};
+use crate::{addressed, answer, ember};
 
 /// How often a line of JSON tells the progress.
 const LINE: Duration = Duration::from_secs(1);
@@ -40,17 +41,15 @@ pub struct PullArgs {
     /// Address of the hub or of a mirror [default: huggingface.co]
     #[arg(long, value_name = "URL")]
     pub hub: Option<String>,
-    /// Contact nobody
-    #[arg(long)]
-    pub offline: bool,
+    /// Whether to contact nobody
+    #[arg(long, value_name = "on|off", num_args = 0..=1, require_equals = true, default_missing_value = "on")]
+    pub offline: Option<String>,
 }
 
 impl PullArgs {
     /// As a configuration layer.
     pub fn layer(&self) -> Vec<(Key, String)> {
-        let hub = self.hub.clone().map(|hub| (Key::Hub, hub));
-        let offline = self.offline.then(|| (Key::Offline, "on".to_owned()));
-        hub.into_iter().chain(offline).collect()
+        said([(Key::Hub, &self.hub), (Key::Offline, &self.offline)])
     }
 }
 
@@ -61,6 +60,8 @@ pub async fn run(context: &Context, args: &PullArgs) -> Outcome {
         tell_built_in(&screen);
         return Ok(());
     }
+    addressed::check(&context.config).await?;
+    let again = context.again(Some(answer::place(&context.config).place()));
     let (store, network) = (store(&context.config), network(&context.config));
     let cancel = Cancel::new();
     let (own, name, from) = (cancel.clone(), args.name.clone(), args.from.clone());
@@ -82,11 +83,11 @@ pub async fn run(context: &Context, args: &PullArgs) -> Outcome {
         () = interrupted() => {
             cancel.cancel();
             return Err(Failure::new("stopped; what came so far is kept")
-                .fix(format!("run `hearth pull {}` again to go on", args.name)));
+                .fix(format!("run `hearth pull {}{again}` again to go on", args.name)));
         }
     };
     screen.clear();
-    tell_end(&pulled, &screen);
+    tell_end(&pulled, &again, &screen);
     Ok(())
 }
 
@@ -105,7 +106,7 @@ fn tell_built_in(screen: &Screen) {
     }
 }
 
-fn tell_end(pulled: &Pulled, screen: &Screen) {
+fn tell_end(pulled: &Pulled, again: &str, screen: &Screen) {
     let Pulled { model, downloaded } = pulled;
     if screen.json {
         let line = json!({
@@ -132,7 +133,9 @@ fn tell_end(pulled: &Pulled, screen: &Screen) {
     ));
     let name = &model.name;
     println(&screen.dim(&match model.facts.kind {
-        hearth_models::Kind::Chat => format!("try: hearth run --model {name} \"What is Hearth?\""),
+        hearth_models::Kind::Chat => {
+            format!("try: hearth run{again} --model {name} \"What is Hearth?\"")
+        }
         hearth_models::Kind::Embedding => {
             format!("it turns texts into vectors: POST /v1/embeddings with \"model\": \"{name}\"")
         }

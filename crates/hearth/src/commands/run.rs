@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::answer::{Question, Speaker, model_name};
+use crate::answer::{self, Question, Speaker, meant, model_name};
 use crate::failure::{Failure, Outcome};
 use crate::flags::on_or_off;
 use crate::screen::{print, println};
@@ -55,6 +55,9 @@ pub async fn run(context: &Context, args: &RunArgs) -> Outcome {
     let screen = &context.screen;
     let question = question(args)?;
     let speaker = Speaker::find(&context.config).await?;
+    if let Some(words) = mistaken(context, args, &speaker).await {
+        screen.note(&words);
+    }
     let live = !screen.json;
     let answer = speaker
         .ask(&question, screen, |text| {
@@ -84,6 +87,31 @@ pub async fn run(context: &Context, args: &RunArgs) -> Outcome {
         screen.note(&format!("(cut after {} tokens)", answer.completion_tokens));
     }
     Ok(())
+}
+
+/// What to say when the question begins with a model's name, as other programs take it.
+async fn mistaken(context: &Context, args: &RunArgs, speaker: &Speaker) -> Option<String> {
+    let (word, rest) = args.prompt.split_first().filter(|_| args.model.is_none())?;
+    let is_here = match speaker.models().await {
+        Ok(models) => meant(&models, word).is_ok(),
+        Err(_) => false,
+    };
+    if !is_here && hearth_models::catalogue::known(word).is_none() {
+        return None;
+    }
+    let again = context.again(Some(answer::place(&context.config).place()));
+    let fetch = match is_here {
+        true => String::new(),
+        false => format!("hearth pull{again} {word}, and then "),
+    };
+    let command = match rest {
+        [] => format!("hearth chat{again} --model {word}"),
+        [question] => format!("hearth run{again} --model {word} {question:?}"),
+        rest => format!("hearth run{again} --model {word} {}", rest.join(" ")),
+    };
+    Some(format!(
+        "`{word}` is a model; did you mean: {fetch}{command}"
+    ))
 }
 
 fn question(args: &RunArgs) -> Outcome<Question> {

@@ -14,7 +14,7 @@ use self::log::LastWords;
 use super::{Context, update};
 use crate::answer::{self, Answer, Question, Speaker};
 use crate::client::Client;
-use crate::config::HostPort;
+use crate::config::{HostPort, Key, Origin};
 use crate::daemon::{self, Unstarted};
 use crate::failure::{Failure, Outcome};
 use crate::flags::Tuning;
@@ -64,7 +64,7 @@ pub async fn run(context: &Context, args: &UpArgs) -> Outcome {
     }));
     let introduction = async {
         answer::load(&engine, None, &context.screen).await?;
-        introduce(context, &client, pid, "Ctrl-C").await
+        introduce(context, &client, pid, Some("Ctrl-C")).await
     };
     let introduced = tokio::select! {
         introduced = introduction => introduced,
@@ -86,13 +86,19 @@ fn ended(served: Result<Outcome, tokio::task::JoinError>) -> Outcome {
 }
 
 async fn already(context: &Context, args: &UpArgs, client: Client, pid: u32) -> Outcome {
-    let elsewhere = context.global.host.is_some() && context.config.host != *client.place();
-    if elsewhere || !args.tuning.layer().is_empty() {
-        let place = client.place();
+    let (config, place) = (&context.config, client.place());
+    let own = NodeRecord::read(&config.home).is_some_and(|record| record.pid == pid);
+    let tuned = !args.tuning.layer().is_empty();
+    // Who named a home wants the node of that one.
+    if !own && (tuned || *config.origin(Key::Home) != Origin::Default) {
+        return Err(foreign(place, pid));
+    }
+    let elsewhere = context.global.host.is_some() && config.host.reachable() != *place;
+    if own && (elsewhere || tuned) {
         return Err(Failure::new(format!(
             "a node of this home runs at {place} already, and keeps the settings it was started with"
         ))
-        .fix("stop it first: hearth stop"));
+        .fix(format!("stop it first: hearth stop{}", context.again(None))));
     }
     if !context.screen.json {
         println(&format!(
@@ -101,11 +107,28 @@ async fn already(context: &Context, args: &UpArgs, client: Client, pid: u32) -> 
         ));
     }
     answer::ready(&client, &context.screen).await?;
-    introduce(context, &client, pid, &format!("{} stop", called())).await
+    introduce(context, &client, pid, None).await
 }
 
-/// A first answer, and what to try next.
-async fn introduce(context: &Context, client: &Client, pid: u32, stop: &str) -> Outcome {
+/// A node that keeps its things elsewhere has the address.
+fn foreign(place: &HostPort, pid: u32) -> Failure {
+    let free = HostPort {
+        port: place
+            .port
+            .checked_add(1)
+            .unwrap_or(HostPort::default().port),
+        ..place.clone()
+    };
+    Failure::new(format!(
+        "a node of another home runs at {place} (pid {pid}), with the settings it was started with"
+    ))
+    .fix(format!(
+        "start another with its own --home and --host, such as --host {free}"
+    ))
+}
+
+/// A first answer, and what to try next; `stop` says how the node ends if not by `hearth stop`.
+async fn introduce(context: &Context, client: &Client, pid: u32, stop: Option<&str>) -> Outcome {
     let screen = &context.screen;
     answer::ready(client, screen).await?;
     let question = Question {
@@ -136,7 +159,12 @@ async fn introduce(context: &Context, client: &Client, pid: u32, stop: &str) -> 
             println(&format!(
                 "\n{}\n\n{}",
                 screen.dim(&answer.summary()),
-                next(client.place(), stop, screen)
+                next(
+                    client.place(),
+                    stop,
+                    &context.again(Some(client.place())),
+                    screen
+                )
             ));
             if let Some(remark) = update::remark(&context.config).await {
                 println(&format!("\n{remark}"));
@@ -172,10 +200,11 @@ fn called() -> String {
     near.display().to_string()
 }
 
-fn next(place: &HostPort, stop: &str, screen: &Screen) -> String {
+fn next(place: &HostPort, stop: Option<&str>, flags: &str, screen: &Screen) -> String {
+    let command = |name: &str| format!("{} {name}{flags}", called());
     let body = r#"{"messages":[{"role":"user","content":"Hello"}]}"#;
     let rows = [
-        ("talk", format!("{} chat", called())),
+        ("talk", command("chat")),
         ("in a browser", format!("http://{place}/")),
         (
             "any OpenAI client",
@@ -187,7 +216,7 @@ fn next(place: &HostPort, stop: &str, screen: &Screen) -> String {
                 "curl http://{place}/v1/chat/completions -H 'content-type: application/json' -d '{body}'"
             ),
         ),
-        ("stop", stop.to_owned()),
+        ("stop", stop.map_or_else(|| command("stop"), str::to_owned)),
     ];
     let lines: Vec<String> = rows
         .into_iter()
@@ -219,7 +248,10 @@ async fn detached(context: &Context, args: &UpArgs) -> Outcome {
                     "the node did not open its door within {} s",
                     DOOR_LIMIT.as_secs()
                 ))
-                .fix("see what it does: hearth logs"));
+                .fix(format!(
+                    "see what it does: hearth logs{}",
+                    context.again(None)
+                )));
             }
             _ => {
                 screen.clear();
@@ -231,18 +263,13 @@ async fn detached(context: &Context, args: &UpArgs) -> Outcome {
     };
     screen.clear();
     let place = HostPort::parse(&record.address).unwrap_or_else(|| config.host.clone());
-    let introduced = introduce(
-        context,
-        &Client::new(place),
-        record.pid,
-        &format!("{} stop", called()),
-    )
-    .await;
+    let introduced = introduce(context, &Client::new(place), record.pid, None).await;
     if introduced.is_ok() && !screen.json {
         println(&screen.dim(&format!(
-            "the node stays in the background (pid {}); log: {} logs",
+            "the node stays in the background (pid {}); log: {} logs{}",
             record.pid,
-            called()
+            called(),
+            context.again(None)
         )));
     }
     introduced

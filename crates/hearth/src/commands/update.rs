@@ -30,15 +30,15 @@ const LIMIT: u64 = 4 << 20;
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXAMPLES
-  hearth update --check
+  hearth update
   hearth update --check --json
-  hearth update --check --update-url https://example.org/hearth/releases.json
+  hearth update --update-url https://example.org/hearth/releases.json
 
 Nothing is asked unless the setting update_url names an address. With update_check = \"on\" `hearth up` asks there, too.
 The answer is a release or a list of them: {\"version\": \"0.2.0\", \"url\": \"https://example.org/hearth/0.2.0\"}")]
 pub struct UpdateArgs {
-    /// Ask once whether there is a newer version
-    #[arg(long, required = true)]
+    /// Ask once whether there is a newer version, which is all that it does
+    #[arg(long)]
     pub check: bool,
     /// Where the releases are listed
     #[arg(long, value_name = "URL")]

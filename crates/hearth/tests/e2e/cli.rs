@@ -165,7 +165,9 @@ fn a_conversation_through_a_pipe_is_kept_where_it_was_told() {
         .hearth_with_input(&["chat"], "/modle\n")
         .ends_with(2);
     assert!(
-        wrong.err.contains("there is no command /modle") && wrong.err.contains("/help"),
+        wrong.err.contains("there is no command /modle")
+            && wrong.err.contains("did you mean /model?")
+            && wrong.err.contains("/help"),
         "{}",
         wrong.err
     );
@@ -173,10 +175,21 @@ fn a_conversation_through_a_pipe_is_kept_where_it_was_told() {
         .hearth_with_input(&["chat"], "/model nobody\n")
         .ends_with(2);
     assert!(
-        wrong.err.contains("there is no model `nobody`") && wrong.err.contains("ember"),
+        wrong.err.contains("model `nobody` is not here") && wrong.err.contains("hearth list"),
         "{}",
         wrong.err
     );
+    let wrong = household
+        .hearth_with_input(&["chat"], "/model embr\n")
+        .ends_with(2);
+    assert!(wrong.err.contains("did you mean `ember`?"), "{}", wrong.err);
+    // A model that is not here is said before the first question.
+    let wrong = household.hearth(&["chat", "--model", "embr"]).ends_with(2);
+    assert!(wrong.err.contains("did you mean `ember`?"), "{}", wrong.err);
+    let help = household
+        .hearth_with_input(&["chat"], "/help\n/exit\n")
+        .ok();
+    assert!(help.contains("/exit"), "{help}");
 
     // What went wrong is told, and the conversation goes on.
     let typed = "/modle\n/think\n/think off\n/think\n/think perhaps\n/save\nwhat is hearth\n/save on.json\n";
@@ -592,4 +605,78 @@ fn models_of_ones_own_are_asked_by_file_name_or_path() {
         "{}",
         broken.err
     );
+}
+
+#[test]
+fn a_question_that_begins_with_a_models_name_is_remarked() {
+    let household = Household::new();
+    for (words, remark) in [
+        (
+            &["ember", QUESTION][..],
+            Some("`ember` is a model; did you mean: hearth run --model ember \"What is Hearth?\""),
+        ),
+        (
+            &["ember"],
+            Some("`ember` is a model; did you mean: hearth chat --model ember\n"),
+        ),
+        (
+            &["llama3.2", "hello"],
+            Some("did you mean: hearth pull llama3.2, and then hearth run --model llama3.2"),
+        ),
+        (&["what", "is", "ember"], None),
+        (&["ember is what"], None),
+        (&["--model", "ember", "ember"], None),
+    ] {
+        let ran = household
+            .hearth(&[&["run", "--max-tokens", "1"], words].concat())
+            .ends_with(0);
+        match remark {
+            Some(remark) => assert!(ran.err.contains(remark), "{words:?}: {}", ran.err),
+            None => assert!(!ran.err.contains("did you mean"), "{words:?}: {}", ran.err),
+        }
+    }
+}
+
+#[test]
+fn a_host_that_cannot_be_looked_up_is_called_that() {
+    let household = Household::new();
+    let mut command = household.command(&["status"]);
+    let output = command
+        .env("HEARTH_HOST", "nobody.invalid")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(3));
+    let err = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        err.contains("the name nobody.invalid cannot be looked up") && err.contains("HEARTH_HOST"),
+        "{err}"
+    );
+}
+
+#[test]
+fn a_bench_of_a_model_shows_that_model_alone() {
+    let household = Household::new();
+    let bench = [
+        "bench", "ember", "--prompt", "16", "--tokens", "8", "--repeat", "1",
+    ];
+    let out = household.hearth(&bench).ok();
+    assert!(
+        out.contains("first token") && !out.contains("MODEL") && !out.contains("qwen3"),
+        "{out}"
+    );
+    let json = household.hearth(&[&bench[..], &["--json"]].concat()).json();
+    assert_eq!(json["model"]["name"], "ember");
+    assert!(json["models"].is_null(), "{json}");
+}
+
+#[test]
+fn words_of_other_programs_are_understood_or_explained() {
+    let household = Household::new();
+    assert!(household.hearth(&["ls"]).ok().contains("ember"));
+    let ran = household.hearth(&["ps"]).ends_with(3);
+    assert!(ran.err.contains("no node runs"), "{}", ran.err);
+    let ran = household.hearth(&["up", "--port", "9000"]).ends_with(2);
+    assert!(ran.err.contains("--host :9000"), "{}", ran.err);
+    let help = household.hearth(&["--help"]).ok();
+    assert!(help.contains("Print the manual"), "{help}");
 }

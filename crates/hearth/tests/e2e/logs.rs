@@ -9,14 +9,19 @@ use crate::household::{Household, until};
 
 /// Asks the node something under this request id.
 fn ask(address: &str, id: &str) {
+    let answer = get(address, "/v1/models", id);
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+}
+
+fn get(address: &str, path: &str, id: &str) -> String {
     let mut stream = TcpStream::connect(address).unwrap();
     let request = format!(
-        "GET /v1/models HTTP/1.1\r\nHost: {address}\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n"
+        "GET {path} HTTP/1.1\r\nHost: {address}\r\nX-Request-Id: {id}\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    answer
 }
 
 fn entries(text: &str) -> Vec<Value> {
@@ -68,6 +73,36 @@ fn a_node_in_the_background_is_read_by_request_and_severity() {
         .ends_with(1);
     let severe = household.hearth(&["logs", "--level", "error"]).ok();
     assert!(severe.contains("model `nobody` is not here"), "{severe}");
+}
+
+#[test]
+fn a_request_that_fails_is_in_the_log_and_of_others_it_says_why_they_are_not() {
+    let household = Household::new();
+    let up = household.hearth(&["up", "--detach", "--json"]).json();
+    let address = up["address"].as_str().unwrap();
+    ask(address, "req_fine");
+    let answer = get(address, "/v1/models/nobody", "req_lost");
+    assert!(answer.starts_with("HTTP/1.1 404"), "{answer}");
+
+    let lost = household.hearth(&["logs", "--json", "--request", "req_lost"]);
+    let lost = entries(&lost.ok());
+    assert_eq!(lost.len(), 1, "{lost:?}");
+    assert_eq!(
+        (&lost[0]["status"], &lost[0]["code"]),
+        (&404.into(), &"model_not_found".into())
+    );
+    let span = &lost[0]["spans"][0];
+    assert_eq!(span["route"], "/v1/models/{*id}");
+    assert_eq!(span["trace_id"].as_str().map(str::len), Some(32));
+
+    let fine = household.hearth(&["logs", "--request", "req_fine"]);
+    assert!(
+        fine.err.contains("no line names req_fine") && fine.err.contains("log_level debug"),
+        "{}",
+        fine.err
+    );
+    assert_eq!(fine.ok(), "");
+    household.hearth(&["stop"]).ok();
 }
 
 #[test]

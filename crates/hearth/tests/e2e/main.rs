@@ -3,9 +3,11 @@
 
 mod cli;
 mod clients;
+mod elsewhere;
 mod household;
 mod logs;
 mod manual;
+mod memory;
 mod models;
 mod page;
 mod service;

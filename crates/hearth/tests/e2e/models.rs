@@ -65,6 +65,10 @@ fn a_pulled_model_answers_without_a_restart() {
     );
     let answer = ask("qwen3").ok();
     assert!(!answer.trim().is_empty());
+    let talk = household
+        .hearth_with_input(&["chat"], "/model qwen3\n")
+        .ok();
+    assert!(talk.contains("now talking to qwen3:0.6b"), "{talk}");
     let listed = household.hearth(&["list", "--json"]).json();
     let names: Vec<&str> = listed["models"]
         .as_array()
@@ -113,6 +117,17 @@ fn a_model_that_is_not_here_is_named_with_one_fix_everywhere() {
             .ends_with(2);
         assert_eq!(ran.err, asked[0].1, "{command:?}");
     }
+    for command in [
+        &["show", "embr"][..],
+        &["rm", "embr"],
+        &["models", "copy", "embr", "second"],
+        &["models", "verify", "embr"],
+    ] {
+        let ran = household.hearth(command).ends_with(2);
+        assert_eq!(ran.err, asked[2].1, "{command:?}");
+    }
+    let ran = household.hearth(&["pull", "qwne3"]).ends_with(1);
+    assert!(ran.err.contains("did you mean `qwen3`?"), "{}", ran.err);
     let ran = household.hearth(&["rm", "nonsense"]).ends_with(2);
     assert!(ran.err.contains("fix: run `hearth list`"), "{}", ran.err);
 
@@ -259,9 +274,25 @@ fn progress_is_told_in_lines_of_json_and_failures_with_their_fix() {
     assert!(message.contains("there are: Q4_K_M"), "{message}");
 
     hub.forget();
-    let ran = with_hub(&household, &hub, &["pull", NAME, "--offline"]).ends_with(1);
-    assert!(ran.err.contains("offline is on"), "{}", ran.err);
+    for arguments in [
+        &["pull", NAME, "--offline"][..],
+        &["pull", "--offline", NAME],
+        &["pull", "--offline=on", NAME],
+    ] {
+        let ran = with_hub(&household, &hub, arguments).ends_with(1);
+        assert!(ran.err.contains("offline is on"), "{}", ran.err);
+    }
     assert_eq!(hub.seen(), []);
+    let out = with_hub(
+        &household,
+        &hub,
+        &["pull", "--offline=off", "--home", "other", NAME],
+    )
+    .ok();
+    assert!(
+        out.contains("hearth run --home other --model qwen3:0.6b"),
+        "{out}"
+    );
     let ran = with_hub(&household, &hub, &["pull", "../../etc"]).ends_with(2);
     assert!(ran.err.contains("qwen3:1.7b"), "{}", ran.err);
     let ran = with_hub(&household, &hub, &["pull", NAME, "--hub", "hub"]).ends_with(2);
@@ -332,7 +363,15 @@ fn one_machine_fetches_from_another() {
     let ran = study
         .hearth(&["pull", "qwen3:8b", "--from", &from])
         .ends_with(1);
-    assert!(ran.err.contains("it has: qwen3:0.6b"), "{}", ran.err);
+    assert!(
+        ran.err
+            .contains("did you mean `qwen3:0.6b`? it has: qwen3:0.6b"),
+        "{}",
+        ran.err
+    );
+    // The address that OpenAI's clients are given is one, too.
+    let slip = study.hearth(&["pull", NAME, "--from", &format!("{from}/v1/")]);
+    assert!(slip.ok().contains("was here already"));
     let ran = study
         .hearth(&["pull", NAME, "--from", "127.0.0.1:1"])
         .ends_with(1);
@@ -368,6 +407,42 @@ fn files_are_imported_shown_copied_checked_and_pruned() {
     assert!(metadata.contains("general.architecture"), "{metadata}");
 
     household.hearth(&["models", "copy", "mine", "second"]).ok();
+    household.hearth(&["models", "copy", "mine", "second"]).ok();
+    let listed = household.hearth(&["list"]).ok();
+    assert!(listed.contains("up to "), "{listed}");
+    // A name stays with its model until its owner gives it up.
+    for arguments in [
+        &["models", "copy", "ember", "second"][..],
+        &["models", "import", "mine.gguf", "--name", "second"],
+    ] {
+        let ran = household.hearth(arguments).ends_with(2);
+        assert!(
+            ran.err.contains("`second:latest` is here already") && ran.err.contains("--force"),
+            "{arguments:?}: {}",
+            ran.err
+        );
+    }
+    // Without --name it is the file's name that counts, not that of a link to it.
+    #[cfg(unix)]
+    {
+        household.hearth(&["models", "import", "mine.gguf"]).ok();
+        std::os::unix::fs::symlink("mine.gguf", household.path().join("link.gguf")).unwrap();
+        let ran = household
+            .hearth(&["models", "import", "link.gguf"])
+            .ends_with(2);
+        assert!(ran.err.contains("`mine:latest` is here"), "{}", ran.err);
+        household.hearth(&["rm", "mine:latest"]).ok();
+    }
+    let parameters = || {
+        let shown = household.hearth(&["show", "third", "--json"]).json();
+        shown["facts"]["parameters"].as_u64().unwrap()
+    };
+    household.hearth(&["models", "copy", "mine", "third"]).ok();
+    let before = parameters();
+    let force = ["models", "copy", "ember", "third", "--force"];
+    household.hearth(&force).ok();
+    assert_ne!(parameters(), before);
+    household.hearth(&["rm", "third"]).ok();
     household.hearth(&["models", "verify"]).ok();
     let json = household.hearth(&["show", "second", "--json"]).json();
     let path = json["path"].as_str().unwrap();

@@ -70,7 +70,8 @@ fn a_conversation_by_keyboard() {
     page.press("Enter");
     page.until(&format!("{ANSWERS} === 1 && {LAST}.length > 0"));
     page.until("document.getElementById('log').getAttribute('aria-busy') === 'false'");
-    page.until("/\\d+ tokens/.test(document.querySelector('.about').textContent)");
+    let about = "document.querySelector('.about').textContent";
+    page.until(&format!("/^ember · \\d+ tokens/.test({about})"));
     assert_eq!(
         page.value("document.querySelector('.turn.user .bubble').textContent"),
         "what is hearth"
@@ -84,6 +85,8 @@ fn a_conversation_by_keyboard() {
     // The conversation survives a reload, and the arrow key brings the last message back for editing.
     page.open(&format!("http://{}/", node.address));
     page.until(&format!("{ANSWERS} === 1"));
+    // Which model gave the answer is still said.
+    page.until(&format!("{about}.startsWith('ember')"));
     page.press("ArrowUp");
     page.until("document.getElementById('prompt').value === 'what is hearth'");
     assert_eq!(page.value(ANSWERS), json!(0));
@@ -616,20 +619,45 @@ fn a_page_of_another_site_reaches_nothing_but_may_link_here() {
 #[test]
 fn the_page_of_models_measures_the_machine_and_draws_what_fits() {
     let household = Household::new();
+    let models = household.home().join("models");
+    std::fs::create_dir_all(&models).unwrap();
+    let long = "some-organisation_a-model-with-a-very-long-name-27B-Instruct-2511-Q4_K_M";
+    std::fs::copy(
+        hearth_testkit::node::ember(),
+        models.join(format!("{long}.gguf")),
+    )
+    .unwrap();
     let node = household.serve(&[]);
     let mut page = Browser::start();
+    // The way there is in sight.
+    page.open(&format!("http://{}/", node.address));
+    page.until("document.querySelector('header a[href=\"/models\"]').offsetHeight >= 44");
     page.open(&format!("http://{}/models", node.address));
     page.until("document.querySelector('main form button').textContent === 'Measure this machine'");
     assert_eq!(page.value("document.querySelectorAll('rect').length"), 0);
     page.value("document.querySelector('main form button').focus()");
     page.press("Enter");
     page.until("location.pathname === '/models' && document.querySelectorAll('rect').length > 5");
+    // What to type for a model is copied.
+    page.value(
+        "document.addEventListener('copy', () => { window.copied = document.activeElement.value; });
+         Object.defineProperty(navigator, 'clipboard', {value: undefined, configurable: true});
+         document.querySelector('.folding .copy').focus()",
+    );
+    page.press("Enter");
+    page.until("document.querySelector('.folding .copy').textContent === 'Copied'");
+    let command = format!(
+        "copied === 'hearth pull ' + document.querySelector('.folding code').textContent + ' --host {}'",
+        node.address
+    );
+    page.until(&command);
+    page.until("document.getElementById('said').textContent === 'Copied: ' + copied");
     // On a narrow screen everything in the table of models is seen without scrolling sideways, the bars included.
     page.screen(375, 800, "dark");
     page.until("document.documentElement.scrollWidth <= innerWidth");
     let seen = "(element) => { const at = element.getBoundingClientRect(); return at.width === 0 || at.left >= 0 && at.right <= innerWidth; }";
     page.until(&format!(
-        "[...document.querySelectorAll('.folding td, .folding svg')].every({seen})"
+        "[...document.querySelectorAll('td, .folding svg')].every({seen})"
     ));
     page.until("[...document.querySelectorAll('.folding svg')].every((bar) => bar.getBoundingClientRect().width > 200)");
     assert_eq!(script_errors(&page), [""; 0]);

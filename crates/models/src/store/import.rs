@@ -24,6 +24,14 @@ pub enum Take {
 }
 
 impl ModelStore {
+    /// The name that an import gives a file unless it is told another.
+    ///
+    /// # Errors
+    /// [`Reason::Invalid`]: there is no such file, or its name makes none.
+    pub fn name_of_file(path: &Path) -> Result<Name, Error> {
+        name_of_file(&real(path)?)
+    }
+
     /// Takes a GGUF file of this machine, or all parts of a split model through its first, under a name (`None`: the
     /// file's). The files are checked first. `hear` is told after each piece: bytes so far, and of all.
     ///
@@ -37,13 +45,7 @@ impl ModelStore {
         cancel: &Cancel,
         hear: &mut dyn FnMut(u64, u64),
     ) -> Result<Model, Error> {
-        let path = fs::canonicalize(path).map_err(|error| {
-            Error::new(
-                Reason::Invalid,
-                format!("cannot read {}: {error}", path.display()),
-            )
-            .fix("name a .gguf file")
-        })?;
+        let path = real(path)?;
         let name = match name {
             Some(name) => Name::parse(name)?,
             None => name_of_file(&path)?,
@@ -131,6 +133,17 @@ impl Drop for Fresh<'_> {
             self.store.forget_claim(&books, claim, &self.name);
         }
     }
+}
+
+/// The file itself, where links lead to it.
+fn real(path: &Path) -> Result<PathBuf, Error> {
+    fs::canonicalize(path).map_err(|error| {
+        Error::new(
+            Reason::Invalid,
+            format!("cannot read {}: {error}", path.display()),
+        )
+        .fix("name a .gguf file")
+    })
 }
 
 fn file_name(path: &Path) -> String {

@@ -108,6 +108,10 @@ fn names_share_files_and_the_last_one_takes_them_along() {
     let model = house.pull(REPO).unwrap().model;
     let copy = house.store.copy(&model.name, "house").unwrap();
     assert_eq!(copy.name, "house:latest");
+    // Whose name a further model would take: this very one, not one that could be meant.
+    let named = |name: &str| house.store.named(name).unwrap().map(|model| model.name);
+    assert_eq!(named("House").as_deref(), Some("house:latest"));
+    assert_eq!(named("house:small"), None);
     assert_eq!(house.store.list().unwrap().len(), 2);
     assert_eq!(names_in(&house.store.root().join("blobs")).len(), 1);
     assert_eq!(house.store.remove(&model.name).unwrap().freed, 0);

@@ -27,10 +27,7 @@ impl Refusal {
     fn of_store(error: &Error, name: &str) -> Self {
         let status = match error.reason() {
             // In the words that Ollama's clients look for.
-            Reason::NotHere => {
-                let message = format!("model '{name}' not found; {error}");
-                return Self::new(StatusCode::NOT_FOUND, message);
-            }
+            Reason::NotHere => return Self::not_found(name, &error.to_string()),
             Reason::NotFound => StatusCode::NOT_FOUND,
             Reason::Invalid | Reason::Refused => StatusCode::BAD_REQUEST,
             Reason::Denied | Reason::Offline => StatusCode::FORBIDDEN,
@@ -50,13 +47,24 @@ fn models(node: &Node) -> Result<&Models, Refusal> {
     })
 }
 
+/// A failure of the store that has to do with model `name`. Who looks for a model that is not here is told of all that
+/// are, not of the store's alone.
+fn refusal(node: &Node, error: &Error, name: &str) -> Refusal {
+    match node.engine.catalogue().resolve(Some(name)) {
+        // Else it says more, such as which of several models may be meant.
+        Err(unknown) if unknown.to_string().starts_with(error.message()) => unknown.into(),
+        _ => Refusal::of_store(error, name),
+    }
+}
+
 /// Runs what blocks.
 async fn blocking<T: Send + 'static>(
+    node: &Node,
     name: &str,
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Refusal> {
     match crate::trace::spawn_blocking(work).await {
-        Ok(done) => done.map_err(|error| Refusal::of_store(&error, name)),
+        Ok(done) => done.map_err(|error| refusal(node, &error, name)),
         Err(error) => Err(Refusal::new(
             StatusCode::INTERNAL_SERVER_ERROR,
             error.to_string(),
@@ -79,7 +87,7 @@ pub(crate) async fn delete(State(node): State<Shared>, body: Body) -> Result<Sta
     let name = request.model()?.to_owned();
     let store = models(&node)?.store.clone();
     let (sought, found) = (name.clone(), store.clone());
-    let model = match blocking(&name, move || found.find(&sought)).await {
+    let model = match blocking(&node, &name, move || found.find(&sought)).await {
         Err(refusal) if refusal.status == StatusCode::NOT_FOUND && is_elsewhere(&node, &name) => {
             let message = format!(
                 "model '{name}' was not pulled: it is part of Hearth or a file of yours, and is not removed here"
@@ -91,7 +99,7 @@ pub(crate) async fn delete(State(node): State<Shared>, body: Body) -> Result<Sta
     // Its name, not the one it was asked for by.
     let gone = model.name;
     let removing = gone.clone();
-    blocking(&name, move || store.remove(&removing)).await?;
+    blocking(&node, &name, move || store.remove(&removing)).await?;
     node.engine.keep(&gone, Some(Duration::ZERO));
     Ok(StatusCode::OK)
 }
@@ -110,17 +118,19 @@ pub(crate) async fn copy(State(node): State<Shared>, body: Body) -> Result<Statu
         destination: to,
     } = request;
     let name = from.clone();
-    blocking(&name, move || match (store.copy(&from, &to), source) {
-        (Err(error), Some(source)) if error.reason() == Reason::NotHere => store
-            .import(
-                &source.path,
-                Some(&to),
-                Take::Copy,
-                &Cancel::default(),
-                &mut |_, _| {},
-            )
-            .map(drop),
-        (copied, _) => copied.map(drop),
+    blocking(&node, &name, move || {
+        match (store.copy(&from, &to), source) {
+            (Err(error), Some(source)) if error.reason() == Reason::NotHere => store
+                .import(
+                    &source.path,
+                    Some(&to),
+                    Take::Copy,
+                    &Cancel::default(),
+                    &mut |_, _| {},
+                )
+                .map(drop),
+            (copied, _) => copied.map(drop),
+        }
     })
     .await?;
     Ok(StatusCode::OK)

@@ -21,7 +21,9 @@ use crate::state::{Node, Shared};
     ("limit" = Option<u32>, Query, description = "for Anthropic's clients: 1 to 1000; 20 if left out"),
     ("after_id" = Option<String>, Query, description = "for Anthropic's clients: the page begins after this model"),
     ("before_id" = Option<String>, Query, description = "for Anthropic's clients: the page ends before this model"),
-), responses((status = 200, body = ModelList)))]
+), responses(
+    (status = 200, body = ModelList, description = "for Anthropic's clients: `data`, `has_more`, `first_id`, `last_id`"),
+    (status = 400, description = "for Anthropic's clients: a parameter is wrong", body = hearth_protocol::anthropic::ErrorResponse)))]
 pub(crate) async fn list(
     State(node): State<Shared>,
     Extension(id): Extension<RequestId>,

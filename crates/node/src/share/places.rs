@@ -3,13 +3,13 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Files read at once.
-const MOST: usize = 64;
-/// Of these, by one address.
-const MOST_OF_ONE: usize = 16;
+const MOST: usize = 96;
+/// Of these, by one address. One pull reads six; several machines may stand behind one address.
+const MOST_OF_ONE: usize = 48;
 
 /// Who holds how many places. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -48,6 +48,7 @@ impl fmt::Display for Full {
 impl Places {
     /// A place for this peer.
     pub fn take(&self, peer: IpAddr) -> Result<Place, Full> {
+        let peer = network(peer);
         let mut held = self.held();
         if held.values().sum::<usize>() >= MOST {
             return Err(Full::All);
@@ -81,6 +82,14 @@ impl Drop for Place {
     }
 }
 
+/// What counts as one address: a machine has many of IPv6, all of one network of 64 bits.
+fn network(peer: IpAddr) -> IpAddr {
+    match peer.to_canonical() {
+        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() >> 64 << 64).into(),
+        address => address,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -92,11 +101,11 @@ mod tests {
         let places = Places::default();
         let peer = |number: u8| IpAddr::from([192, 0, 2, number]);
         let mut taken: Vec<Place> = Vec::new();
-        for number in 1..=4 {
+        for number in 1..=2 {
             for _ in 0..MOST_OF_ONE {
                 taken.push(places.take(peer(number)).unwrap());
             }
-            let full = if number < 4 { Full::One } else { Full::All };
+            let full = if number < 2 { Full::One } else { Full::All };
             assert_eq!(places.take(peer(number)).unwrap_err(), full);
         }
         assert_eq!(places.take(peer(5)).unwrap_err(), Full::All);
@@ -104,5 +113,13 @@ mod tests {
         taken.push(places.take(peer(5)).unwrap());
         drop(taken);
         assert!(places.held().is_empty());
+    }
+
+    #[test]
+    fn the_many_addresses_of_one_machine_are_one() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("2001:db8::1:2:3:4"), of("2001:db8::"));
+        assert_ne!(of("2001:db8:0:1::1"), of("2001:db8::1"));
+        assert_eq!(of("::ffff:192.0.2.1"), of("192.0.2.1"));
     }
 }

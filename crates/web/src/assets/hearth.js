@@ -7,7 +7,7 @@ const log = $("log"), form = $("form"), box = $("prompt"), stopButton = $("stop"
 const KEPT = ["system", "temperature", "max-tokens", "schema"];
 const TRIES = 5, LONGEST_WAIT = 60;
 const ENDS = { stopped: "stopped", cut: "cut off before its end" };
-// Messages { role, content, end }; `end` is a key of ENDS where an answer is not whole.
+// Messages { role, content, model, end }; `model` gave the answer, and `end` is a key of ENDS where it is not whole.
 let talk = read("hearth.talk", []);
 if (!Array.isArray(talk)) talk = [];
 let running = null;
@@ -94,15 +94,17 @@ function about(turn, text, ...buttons) {
   }
   turn.append(line);
 }
+function line(...parts) { return parts.filter(Boolean).join(" · "); }
 function show() {
   log.querySelectorAll(".turn").forEach((turn) => turn.remove());
   $("welcome").hidden = talk.length > 0;
   for (const message of talk) {
     const turn = addTurn(message.role, message.content);
     if (message.reasoning) reasoning(turn, message.reasoning, false);
+    if (message.role === "assistant") about(turn, line(message.model, ENDS[message.end]));
   }
   const last = talk.at(-1);
-  if (last) offerAgain(log.lastElementChild, last.role === "assistant" ? ENDS[last.end] ?? "" : "not answered");
+  if (last) offerAgain(log.lastElementChild, last.role === "assistant" ? line(last.model, ENDS[last.end]) : "not answered");
   if (last) toEnd(); else log.scrollTop = 0;
 }
 // What the model thought before it answered: open while it comes, then folded away.
@@ -166,12 +168,13 @@ async function ask(again = false) {
   const controller = new AbortController(), signal = controller.signal;
   setRunning(controller);
   toEnd();
-  let text = "", thought = "", usage = null, finish = null, first = 0, end = "", wrong = "";
+  let text = "", thought = "", model = "", usage = null, finish = null, first = 0, end = "", wrong = "";
   const begun = performance.now();
   try {
     const response = await reach(request, turn, signal);
     for await (const event of events(response)) {
       if (event.error) throw new Error(event.error.message);
+      model = event.model ?? model;
       usage = event.usage ?? usage;
       finish = event.choices?.[0]?.finish_reason ?? finish;
       const delta = event.choices?.[0]?.delta;
@@ -196,12 +199,12 @@ async function ask(again = false) {
   const follow = atEnd();
   let last = turn, words;
   if (text) {
-    const message = { role: "assistant", content: text };
+    const message = { role: "assistant", content: text, model };
     if (thought) message.reasoning = thought;
     if (end) message.end = end;
     talk.push(message);
     keep("hearth.talk", talk);
-    words = ENDS[end] ?? figures(usage, finish, (performance.now() - (first || begun)) / 1000);
+    words = line(model, ENDS[end] ?? figures(usage, finish, (performance.now() - (first || begun)) / 1000));
     about(turn, words);
   } else {
     turn.remove();
@@ -223,7 +226,7 @@ function figures(usage, finish, seconds) {
   const count = usage?.completion_tokens ?? 0;
   if (count > 1 && seconds > 0) parts.push(`${count} tokens`, speed((count - 1) / seconds));
   if (finish === "length") parts.push("ended by the limit of tokens");
-  return parts.join(" · ");
+  return line(...parts);
 }
 
 // Sends the request. While the model loads, waits as long as the node says; when the node is busy, a few times.
@@ -347,31 +350,6 @@ for (const id of KEPT) {
   $(id).addEventListener("change", () => keep("hearth." + id, $(id).value));
 }
 $("schema").addEventListener("change", () => { try { readSchema(); } catch { /* said below the field */ } });
-
-// --- copying
-
-// Browsers give `navigator.clipboard` to https and localhost alone.
-async function copy(text) {
-  try { await navigator.clipboard.writeText(text); return true; } catch { /* the old way */ }
-  const focused = document.activeElement;
-  const area = make("textarea", "hidden");
-  area.value = text;
-  area.readOnly = true;
-  document.body.append(area);
-  area.select();
-  const done = document.execCommand("copy");
-  area.remove();
-  focused?.focus();
-  return done;
-}
-document.querySelectorAll(".copy").forEach((button) => button.addEventListener("click", async () => {
-  const code = button.closest("figure").querySelector("code");
-  const done = await copy(code.textContent);
-  if (!done) getSelection().selectAllChildren(code);
-  button.textContent = done ? "Copied" : "Selected";
-  say(done ? "Copied" : "Selected; copy it with the keyboard");
-  setTimeout(() => { button.textContent = "Copy"; }, 1500);
-}));
 
 // --- theme
 

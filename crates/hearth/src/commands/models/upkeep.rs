@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use hearth_engine::ModelSource;
-use hearth_models::{Cancel, Checked, Digest, Take};
+use hearth_models::{Cancel, Checked, Digest, Model, ModelStore, Take};
 use serde_json::json;
 
 use super::{is_built_in, outside};
@@ -35,6 +35,7 @@ pub struct RmArgs {
 #[command(after_help = "\
 EXAMPLES
   hearth models copy qwen3:1.7b house
+  hearth models copy qwen3:4b house --force      takes the name from another model
 
 Both names share the files: the second takes no room.")]
 pub struct CopyArgs {
@@ -44,6 +45,9 @@ pub struct CopyArgs {
     /// Its second name
     #[arg(value_name = "NAME")]
     pub to: String,
+    /// Take the name even from another model, which goes if it has no other
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Flags of `hearth models import`.
@@ -65,6 +69,9 @@ pub struct ImportArgs {
     /// Share the bytes with the file instead of copying them
     #[arg(long)]
     pub link: bool,
+    /// Take the name even from another model, which goes if it has no other
+    #[arg(long)]
+    pub force: bool,
 }
 
 /// Flags of `hearth models verify`.
@@ -139,10 +146,33 @@ fn check_name(name: &str) -> Outcome {
     }
 }
 
+/// Leaves another model its name, unless its owner gives it up.
+fn check_taken(store: &ModelStore, name: &str, force: bool, same: Option<&Model>) -> Outcome {
+    let Some(other) = store.named(name)?.filter(|_| !force) else {
+        return Ok(());
+    };
+    if same.is_some_and(|same| same.digest() == other.digest()) {
+        return Ok(());
+    }
+    Err(Failure::usage(format!(
+        "`{}` is here already: {}, {}, since {}",
+        other.name,
+        other.facts.quantisation,
+        show_size(other.size()),
+        other.pulled
+    ))
+    .fix(format!(
+        "choose another name, remove it first (hearth rm {}), or replace it with --force",
+        other.name
+    )))
+}
+
 /// Gives a model a second name. One that is not the store's is taken into it.
 pub fn copy(context: &Context, args: &CopyArgs) -> Outcome {
     check_name(&args.to)?;
     let store = store(&context.config);
+    let same = store.find(&args.from).ok();
+    check_taken(&store, &args.to, args.force, same.as_ref())?;
     let model = match store.copy(&args.from, &args.to) {
         Ok(model) => model,
         Err(error) => {
@@ -163,9 +193,11 @@ pub fn import(context: &Context, args: &ImportArgs) -> Outcome {
     let screen = &context.screen;
     let take = if args.link { Take::Link } else { Take::Copy };
     let name = args.name.as_deref();
-    let stem = args.file.file_stem().map(|stem| stem.to_string_lossy());
-    check_name(name.or(stem.as_deref()).unwrap_or_default())
-        .map_err(|failure| failure.fix("choose another one with --name"))?;
+    let called = match name {
+        Some(name) => name.to_owned(),
+        None => ModelStore::name_of_file(&args.file)?.to_string(),
+    };
+    check_name(&called).map_err(|failure| failure.fix("choose another one with --name"))?;
     let mut hear = |done: u64, total: u64| {
         screen.progress(&format!(
             "reading {} {}",
@@ -173,7 +205,9 @@ pub fn import(context: &Context, args: &ImportArgs) -> Outcome {
             shared(done, total)
         ));
     };
-    let imported = store(&context.config).import(&args.file, name, take, &Cancel::new(), &mut hear);
+    let store = store(&context.config);
+    check_taken(&store, &called, args.force, None)?;
+    let imported = store.import(&args.file, name, take, &Cancel::new(), &mut hear);
     screen.clear();
     let model = imported?;
     match screen.json {
@@ -247,7 +281,7 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Outcome {
         .collect();
     Err(
         Failure::new(format!("damaged: {}", again.join(", "))).fix(format!(
-            "run {}; a model that was imported: import its file again",
+            "run {}; a model that was imported: import its file again with --force",
             what.join(", ")
         )),
     )

@@ -1,0 +1,121 @@
+//! `hearth memory`: the same with a node and without one, and what is typed wrong.
+
+use serde_json::{Value, json};
+
+use crate::household::Household;
+
+fn ids(found: &Value) -> Vec<&str> {
+    let memories = found["memories"].as_array().unwrap();
+    memories
+        .iter()
+        .map(|memory| memory["id"].as_str().unwrap())
+        .collect()
+}
+
+#[test]
+fn what_one_remembers_without_a_node_the_node_finds_and_the_other_way_round() {
+    let household = Household::new();
+    let add = |text: &str| {
+        let added = household.hearth(&[
+            "memory", "add", text, "-p", "shop", "--tag", "net", "--json",
+        ]);
+        added.json()
+    };
+    let alone = add("The staging server listens on 8443");
+    assert_eq!(alone["outcome"], "stored");
+    assert_eq!(alone["memory"]["project"], "shop");
+    let id = alone["memory"]["id"].as_str().unwrap().to_owned();
+    let node = household.serve(&[]);
+    let search =
+        json!({"query": "which port does staging listen on", "project": "shop", "limit": 3});
+    let url = format!("http://{}/memory/search", node.address);
+    let mut answer = ureq::post(&url).send(&search.to_string()).unwrap();
+    let found: Value = serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    assert_eq!(ids(&found), [id.as_str()]);
+    assert!(
+        found["words_only"].as_str().unwrap().contains("encoder"),
+        "{found}"
+    );
+    let served = add("Production listens on 443");
+    let found = household
+        .hearth(&["memory", "search", "production", "--json", "--explain"])
+        .json();
+    assert_eq!(found["memories"][0]["id"], served["memory"]["id"]);
+    assert!(found["memories"][0]["why"]["words"].as_f64().unwrap() > 0.0);
+    let again = add("the staging server listens on 8443.");
+    assert_eq!(
+        (&again["outcome"], &again["memory"]["id"]),
+        (&json!("merged"), &json!(id))
+    );
+    let edited = household.hearth(&[
+        "memory",
+        "edit",
+        &id,
+        "--text",
+        "Staging listens on 9443",
+        "--json",
+    ]);
+    let edited = edited.json();
+    assert_eq!(edited["supersedes"], json!([id]));
+    let new = edited["id"].as_str().unwrap();
+    household.hearth(&["memory", "pin", new]).ok();
+    let shown = household.hearth(&["memory", "show", new]).ok();
+    for part in [
+        "Staging listens on 9443",
+        "shop",
+        "#net",
+        "pinned",
+        &format!("supersedes {id}"),
+    ] {
+        assert!(shown.contains(part), "{part}: {shown}");
+    }
+    let listed = household
+        .hearth(&["memory", "list", "-n", "1", "--json"])
+        .json();
+    assert_eq!(
+        (ids(&listed), listed["next"].as_str()),
+        (vec![new], Some(new))
+    );
+    let stats = household.hearth(&["memory", "stats"]).ok();
+    assert!(
+        stats.contains("2 memories") && stats.contains("1 superseded"),
+        "{stats}"
+    );
+    drop(node);
+    household.hearth(&["memory", "forget", new, &id]).ok();
+    let left = household.hearth(&["memory", "list", "--json"]).json();
+    assert_eq!(left["count"], 1);
+    let doctor = household.hearth(&["memory", "doctor"]).ok();
+    assert!(doctor.contains("nothing is wrong"), "{doctor}");
+}
+
+#[test]
+fn wrong_words_are_told_with_or_without_a_node() {
+    let household = Household::new();
+    for round in 0..2 {
+        let _node = (round == 1).then(|| household.serve(&[]));
+        for (args, told) in [
+            (&["memory", "add", "  "][..], "text: it is empty"),
+            (
+                &["memory", "add", "x", "--confidence", "2"],
+                "confidence: it must be 0 to 1",
+            ),
+            (
+                &["memory", "search", "x", "-n", "1000"],
+                "limit: it must be 1 to 100",
+            ),
+            (
+                &["memory", "show", "mem-none"],
+                "there is no memory mem-none",
+            ),
+            (&["memory", "forget", "a/b c"], "there is no memory a/b c"),
+            (
+                &["memory", "add", "x", "--supersedes", "mem-0"],
+                "there is no memory mem-0",
+            ),
+        ] {
+            let ran = household.hearth(args).ends_with(2);
+            assert!(ran.err.contains(told), "{args:?}: {}", ran.err);
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! Why something cannot be remembered or found.
+
+use hearth_store::sqlite;
+
+/// Why something cannot be remembered or found.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A field is wrong.
+    #[error("{field}: {message}")]
+    Invalid {
+        /// The field.
+        field: &'static str,
+        /// What is wrong and what to do.
+        message: String,
+    },
+    /// There is no such memory.
+    #[error("there is no memory {0}; `hearth memory search` finds ids")]
+    Unknown(String),
+    /// The memory has been superseded already.
+    #[error("memory {old} was superseded by {new}; change that one")]
+    Superseded {
+        /// The old one.
+        old: String,
+        /// The one in its place.
+        new: String,
+    },
+    /// The encoder failed.
+    #[error("the encoder failed: {0}")]
+    Encoder(String),
+    /// The database failed.
+    #[error("the memory's database failed: {0}")]
+    Database(#[from] sqlite::Error),
+}
+
+impl Error {
+    pub(crate) fn invalid(field: &'static str, message: impl Into<String>) -> Self {
+        Self::Invalid {
+            field,
+            message: message.into(),
+        }
+    }
+}

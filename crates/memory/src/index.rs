@@ -1,0 +1,334 @@
+//! What a search scans: the int8 vectors, and beside them what decides whether a memory takes part.
+//!
+//! Made from the database and brought up to date by the changes that it counts, whoever made them.
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use hearth_encoder::Scan;
+use hearth_store::sqlite::{self, Transaction};
+use sha2::{Digest, Sha256};
+
+use crate::retrieval::Hot;
+use crate::sqlite::{Indexed, Reach, State, changed, gone, slots, state, vectors_from};
+use crate::vectors::{Stamp, Vectors};
+
+/// See the module's documentation.
+pub(crate) struct Index {
+    state: State,
+    vectors: Vectors,
+    /// By slot.
+    entries: Vec<Option<Entry>>,
+    projects: HashMap<String, u32>,
+    slots: HashMap<i64, usize>,
+    scan: Scan,
+}
+
+/// What decides whether a memory takes part.
+#[derive(Debug, Clone, Copy)]
+struct Entry {
+    row: i64,
+    project: u32,
+    confidence: f32,
+    pinned: bool,
+    superseded: bool,
+    touched: i64,
+}
+
+/// A memory that the scan found.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Candidate {
+    pub row: i64,
+    pub cold: bool,
+}
+
+/// Makes a vector of length one int8, every vector at the same scale, so that their dot products compare. Elements of
+/// such a vector are about `1/sqrt(n)`; what is six times as large is rare, and cut off.
+pub(crate) fn quantise(vector: &[f32]) -> Vec<i8> {
+    let scale = 127.0 * (vector.len() as f32).sqrt() / 6.0;
+    vector
+        .iter()
+        .map(|value| (value * scale).round().clamp(-127.0, 127.0) as i8)
+        .collect()
+}
+
+fn stamp(state: &State) -> Stamp {
+    Stamp {
+        dimensions: state.dimensions,
+        generation: state.generation,
+        encoder: Sha256::digest(state.encoder.as_deref().unwrap_or_default()).into(),
+    }
+}
+
+impl Index {
+    /// The index of a database, with the vectors of the file where they fit. Says what was wrong with the file.
+    pub fn load(
+        tx: &Transaction<'_>,
+        file: Option<&Path>,
+    ) -> sqlite::Result<(Self, Option<String>)> {
+        let state = state(tx)?;
+        let (vectors, trouble) = Vectors::open(file, stamp(&state));
+        let mut index = Self {
+            state: State { seq: -1, ..state },
+            vectors,
+            entries: Vec::new(),
+            projects: HashMap::new(),
+            slots: HashMap::new(),
+            scan: Scan::new(),
+        };
+        index.follow(tx)?;
+        Ok((index, trouble))
+    }
+
+    /// Whether nothing changed since.
+    pub fn is_current(&self, tx: &Transaction<'_>) -> sqlite::Result<bool> {
+        Ok(state(tx)? == self.state)
+    }
+
+    /// Brings it up to date; `false` if it must be loaded anew, because the vectors were numbered anew.
+    pub fn refresh(&mut self, tx: &Transaction<'_>) -> sqlite::Result<bool> {
+        let now = state(tx)?;
+        if now.generation != self.state.generation {
+            return Ok(false);
+        }
+        if now.seq != self.state.seq {
+            self.follow(tx)?;
+        }
+        Ok(true)
+    }
+
+    fn follow(&mut self, tx: &Transaction<'_>) -> sqlite::Result<()> {
+        let now = state(tx)?;
+        self.entries.resize(now.next_slot, None);
+        for indexed in changed(tx, self.state.seq)? {
+            self.put(indexed);
+        }
+        for slot in gone(tx, self.state.seq)? {
+            if let Some(entry) = self.entries.get_mut(slot).and_then(Option::take) {
+                self.slots.remove(&entry.row);
+            }
+            self.vectors.erase(slot);
+        }
+        // A file with more rows than there are numbers is of a database that was put back.
+        if self.vectors.rows() > now.next_slot {
+            self.vectors.truncate(now.next_slot);
+        }
+        let zeros = vec![0; self.state.dimensions as usize];
+        let vectors = &mut self.vectors;
+        vectors_from(tx, vectors.rows(), |slot, vector| {
+            while vectors.rows() < slot {
+                vectors.push(&zeros);
+            }
+            let mut row = quantise(vector);
+            row.resize(zeros.len(), 0);
+            vectors.push(&row);
+        })?;
+        while vectors.rows() < now.next_slot && !zeros.is_empty() {
+            vectors.push(&zeros);
+        }
+        self.state = now;
+        Ok(())
+    }
+
+    fn put(&mut self, indexed: Indexed) {
+        let next = self.projects.len() as u32;
+        let project = *self.projects.entry(indexed.project).or_insert(next);
+        self.slots.insert(indexed.row, indexed.slot);
+        if let Some(entry) = self.entries.get_mut(indexed.slot) {
+            *entry = Some(Entry {
+                row: indexed.row,
+                project,
+                confidence: indexed.confidence,
+                pinned: indexed.pinned,
+                superseded: indexed.superseded,
+                touched: indexed.touched,
+            });
+        }
+    }
+
+    /// The encoder whose vectors these are.
+    pub fn encoder(&self) -> Option<&str> {
+        self.state.encoder.as_deref()
+    }
+
+    /// Notes that a memory was read, before the database knows.
+    pub fn touch(&mut self, row: i64, time: i64) {
+        let slot = self.slots.get(&row);
+        if let Some(Some(entry)) = slot.and_then(|slot| self.entries.get_mut(*slot)) {
+            entry.touched = entry.touched.max(time);
+        }
+    }
+
+    /// Whether a memory has grown cold; one without a vector has not.
+    pub fn is_cold(&self, row: i64, hot: &Hot) -> bool {
+        let slot = self.slots.get(&row);
+        let entry = slot.and_then(|slot| self.entries.get(*slot)?.as_ref());
+        entry.is_some_and(|entry| !hot.is_hot(entry.pinned, entry.touched))
+    }
+
+    /// How many memories can be found, and how many of them are cold.
+    pub fn tiers(&self, hot: &Hot) -> (u64, u64) {
+        let live = self
+            .entries
+            .iter()
+            .flatten()
+            .filter(|entry| !entry.superseded);
+        live.fold((0, 0), |(all, cold), entry| {
+            let is_cold = !hot.is_hot(entry.pinned, entry.touched);
+            (all + 1, cold + u64::from(is_cold))
+        })
+    }
+
+    /// The rows whose vectors are nearest to `query` within reach, the nearest first: hot ones, and cold ones too if
+    /// there are not enough of them.
+    pub fn nearest(
+        &self,
+        tx: &Transaction<'_>,
+        query: &[f32],
+        reach: &Reach,
+        hot: &Hot,
+        most: usize,
+    ) -> sqlite::Result<Vec<Candidate>> {
+        if query.len() != self.state.dimensions as usize || self.entries.is_empty() {
+            return Ok(Vec::new());
+        }
+        // What is kept with an entry is looked at here; kinds and tags the database knows.
+        let within = match reach.kind.is_some() || !reach.tags.is_empty() {
+            true => {
+                let mut bits = vec![0u64; self.entries.len().div_ceil(64)];
+                for slot in slots(tx, reach)? {
+                    if let Some(word) = bits.get_mut(slot / 64) {
+                        *word |= 1 << (slot % 64);
+                    }
+                }
+                Some(bits)
+            }
+            false => None,
+        };
+        let project = match &reach.project {
+            // A project without memories: those of every project remain.
+            Some(project) => Some(self.projects.get(project).copied().unwrap_or(u32::MAX)),
+            None => None,
+        };
+        let every = self.projects.get("").copied().unwrap_or(u32::MAX);
+        let select = |cold: bool| -> (Vec<u64>, usize) {
+            let mut count = 0;
+            let bits = self.entries.chunks(64).enumerate().map(|(at, entries)| {
+                let mut bits = 0u64;
+                for (bit, entry) in entries.iter().enumerate() {
+                    let Some(entry) = entry else { continue };
+                    let takes_part = !entry.superseded
+                        && entry.confidence >= reach.min_confidence
+                        && project.is_none_or(|project| {
+                            entry.project == project || entry.project == every
+                        })
+                        && (cold || hot.is_hot(entry.pinned, entry.touched));
+                    bits |= u64::from(takes_part) << bit;
+                }
+                bits &= within.as_ref().map_or(u64::MAX, |within| within[at]);
+                count += bits.count_ones() as usize;
+                bits
+            });
+            (bits.collect(), count)
+        };
+        let (mut selected, count) = select(false);
+        if count < most {
+            selected = select(true).0;
+        }
+        Ok(self.best(&quantise(query), &selected, most, hot))
+    }
+
+    fn best(&self, query: &[i8], selected: &[u64], most: usize, hot: &Hot) -> Vec<Candidate> {
+        let mut found = Vec::new();
+        let mut first = 0;
+        for part in self.vectors.parts() {
+            let rows = part.len() / query.len();
+            let hits = match first % 64 {
+                0 => self.scan.top_of(
+                    part,
+                    query,
+                    most,
+                    &selected[(first / 64).min(selected.len())..],
+                ),
+                _ => {
+                    let shifted = shifted(selected, first);
+                    self.scan.top_of(part, query, most, &shifted)
+                }
+            };
+            found.extend(hits.into_iter().map(|hit| (hit.score, first + hit.row)));
+            first += rows;
+        }
+        found.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        found.truncate(most);
+        let entries = found
+            .into_iter()
+            .filter_map(|(_, slot)| self.entries.get(slot)?.as_ref());
+        entries
+            .map(|entry| Candidate {
+                row: entry.row,
+                cold: !hot.is_hot(entry.pinned, entry.touched),
+            })
+            .collect()
+    }
+
+    /// Vectors that a search of everything compares.
+    pub fn scanned(&self, hot: &Hot) -> u64 {
+        let (all, cold) = self.tiers(hot);
+        all - cold
+    }
+
+    /// Slots without a memory.
+    pub fn gaps(&self) -> usize {
+        self.entries.iter().filter(|entry| entry.is_none()).count()
+    }
+
+    /// Slots there are.
+    pub fn slots(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// The vectors.
+    pub fn vectors(&self) -> &Vectors {
+        &self.vectors
+    }
+
+    /// Brings the file of vectors up to date.
+    ///
+    /// # Errors
+    /// What the system said; nothing is lost.
+    pub fn flush(&mut self) -> std::io::Result<()> {
+        match self.state.dimensions {
+            0 => Ok(()),
+            _ => self.vectors.flush(),
+        }
+    }
+}
+
+/// Bits from `first` on.
+fn shifted(bits: &[u64], first: usize) -> Vec<u64> {
+    let (word, bit) = (first / 64, first % 64);
+    let rest = bits.get(word..).unwrap_or_default();
+    let next = rest.iter().skip(1).chain([&0]);
+    let joined = rest.iter().zip(next);
+    joined
+        .map(|(low, high)| low >> bit | high << (64 - bit))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn shifted_bits_are_those_from_there_on(bits in prop::collection::vec(any::<u64>(), 0..5), first in 0..300usize) {
+            prop_assume!(first % 64 != 0);
+            let bit = |bits: &[u64], at: usize| bits.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1);
+            let moved = shifted(&bits, first);
+            for at in 0..400 {
+                prop_assert_eq!(bit(&moved, at), bit(&bits, first + at));
+            }
+        }
+    }
+}

@@ -1,0 +1,779 @@
+//! What a person's tools may count on: gate, search, lineage, tiers, several processes, files that break.
+
+mod meanings;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use hearth_memory::{Embed, Error, Memories, Place, TABLES, import};
+use hearth_protocol::memory::{Change, Imported, Memory, NewMemory, Outcome, Search};
+use hearth_store::Store;
+use jiff::{SignedDuration, Timestamp};
+use meanings::Meanings;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+/// A store in a folder.
+struct Home {
+    folder: TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn vectors(&self) -> PathBuf {
+        self.folder.path().join("memory.vectors")
+    }
+
+    fn store(&self) -> Store {
+        Store::open(&self.folder.path().join("db"), &[TABLES]).unwrap()
+    }
+
+    fn open(&self, encoder: Option<Arc<dyn Embed>>) -> Memories {
+        let place = Place {
+            vectors: Some(self.vectors()),
+            encoder,
+            words_only: None,
+        };
+        Memories::open(self.store(), place).unwrap()
+    }
+
+    fn meaning(&self) -> Memories {
+        self.open(Some(Meanings::new(96)))
+    }
+}
+
+fn now() -> Timestamp {
+    "2026-11-21T12:00:00Z".parse().unwrap()
+}
+
+fn days(days: i64) -> SignedDuration {
+    SignedDuration::from_hours(24 * days)
+}
+
+fn new(text: &str) -> NewMemory {
+    NewMemory {
+        text: text.into(),
+        ..NewMemory::default()
+    }
+}
+
+fn of(project: &str, text: &str) -> NewMemory {
+    NewMemory {
+        project: Some(project.into()),
+        ..new(text)
+    }
+}
+
+fn add(memories: &Memories, text: &str) -> Memory {
+    let written = memories.add(&new(text), now()).unwrap();
+    assert_ne!(written.outcome, Outcome::Recalled, "{text}");
+    written.memory
+}
+
+fn query(text: &str) -> Search {
+    Search {
+        query: text.into(),
+        ..Search::default()
+    }
+}
+
+fn texts(memories: &Memories, search: &Search) -> Vec<String> {
+    let found = memories.search(search, now()).unwrap();
+    assert_eq!(found.count, found.memories.len());
+    found
+        .memories
+        .into_iter()
+        .map(|hit| hit.memory.text)
+        .collect()
+}
+
+fn first(memories: &Memories, text: &str) -> Option<String> {
+    texts(memories, &query(text)).into_iter().next()
+}
+
+#[test]
+fn what_was_written_is_found_by_meaning_and_by_words_and_says_why() {
+    let home = Home::new();
+    let memories = home.meaning();
+    add(&memories, "The automobile is in the garage");
+    add(&memories, "Tests run with nextest");
+    assert_eq!(
+        first(&memories, "where is my car").unwrap(),
+        "The automobile is in the garage"
+    );
+    assert_eq!(
+        first(&memories, "nextest").unwrap(),
+        "Tests run with nextest"
+    );
+    let search = Search {
+        explain: true,
+        limit: Some(1),
+        ..query("which vehicle")
+    };
+    let found = memories.search(&search, now()).unwrap();
+    let why = found.memories[0].why.unwrap();
+    assert!(
+        why.similarity.unwrap() > 0.2 && why.words.is_none(),
+        "{why:?}"
+    );
+    assert_eq!(found.words_only, None);
+}
+
+#[test]
+fn without_an_encoder_words_find_and_the_answer_says_so() {
+    let home = Home::new();
+    let memories = home.open(None);
+    add(&memories, "The automobile is in the garage");
+    assert_eq!(
+        first(&memories, "garages").unwrap(),
+        "The automobile is in the garage"
+    );
+    assert_eq!(first(&memories, "car"), None);
+    let found = memories.search(&query("garage"), now()).unwrap();
+    assert!(found.words_only.unwrap().contains("words alone"));
+    let stats = memories.stats(now()).unwrap();
+    assert_eq!(
+        (stats.memories, stats.unencoded, stats.encoder),
+        (1, 1, None)
+    );
+}
+
+#[test]
+fn an_encoder_that_comes_later_or_another_one_makes_the_vectors_anew() {
+    let home = Home::new();
+    add(&home.open(None), "The automobile is in the garage");
+    for dimensions in [96, 64, 96] {
+        let memories = home.open(Some(Meanings::new(dimensions)));
+        assert_eq!(memories.stats(now()).unwrap().unencoded, 1);
+        // Until then words find it.
+        assert!(first(&memories, "garage").is_some());
+        let mut told = Vec::new();
+        memories
+            .upkeep(&mut |done, left| {
+                told.push((done, left));
+                true
+            })
+            .unwrap();
+        assert_eq!(told, [(1, 0)]);
+        assert!(first(&memories, "car").is_some(), "{dimensions}");
+    }
+}
+
+#[test]
+fn the_same_text_is_merged_and_nearly_the_same_is_linked() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let one = memories
+        .add(
+            &NewMemory {
+                tags: vec!["net".into()],
+                confidence: Some(0.5),
+                ..new("The port of the server is 8321.")
+            },
+            now(),
+        )
+        .unwrap();
+    assert_eq!(one.outcome, Outcome::Stored);
+    let again = memories
+        .add(
+            &NewMemory {
+                tags: vec!["hearth".into()],
+                pinned: true,
+                ..new("the  port of the server is 8321")
+            },
+            now(),
+        )
+        .unwrap();
+    assert_eq!(
+        (again.outcome, &again.memory.id),
+        (Outcome::Merged, &one.memory.id)
+    );
+    assert_eq!(again.memory.tags, ["hearth", "net"]);
+    assert!(again.memory.pinned && again.memory.confidence == 1.0);
+    // Another number is another fact, whatever the vectors say.
+    let near = memories
+        .add(&new("The socket of the server is 8321"), now())
+        .unwrap();
+    assert_eq!(near.outcome, Outcome::Linked);
+    assert_eq!(near.memory.related, [one.memory.id.as_str()]);
+    let one = memories.get(&one.memory.id, now()).unwrap();
+    assert_eq!(one.related, [near.memory.id.as_str()]);
+}
+
+#[test]
+fn recalled_text_is_not_stored_again() {
+    let home = Home::new();
+    for memories in [home.meaning(), home.open(None)] {
+        let long =
+            "We keep everything in one SQLite file because it is easy to back up and to move";
+        add(&memories, long);
+        let cited = "it is easy to back up and to move";
+        let quoted = format!("> - [mem-0123] {long}.\n> - [mem-4567] {cited}");
+        // Nobody was told it yet: two people may think the same.
+        assert_ne!(
+            memories
+                .add(
+                    &of("other", "everything in one SQLite file because it is easy"),
+                    now()
+                )
+                .unwrap()
+                .outcome,
+            Outcome::Recalled
+        );
+        memories.search(&query("sqlite file"), now()).unwrap();
+        for text in [cited, quoted.as_str()] {
+            let written = memories.add(&new(text), now()).unwrap();
+            assert_eq!(
+                (written.outcome, written.memory.text.as_str()),
+                (Outcome::Recalled, long)
+            );
+        }
+        // With something new in it, it is new.
+        let more = format!("{quoted}\n> - and PostgreSQL for teams");
+        assert_ne!(
+            memories.add(&new(&more), now()).unwrap().outcome,
+            Outcome::Recalled
+        );
+        // Start over for the other kind.
+        while let Some(memory) = memories
+            .list(&Search::default(), None)
+            .unwrap()
+            .memories
+            .pop()
+        {
+            memories.forget(&memory.id).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_update_supersedes_and_keeps_the_old_one() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let old = memories
+        .add(&of("hearth", "The port is 8080"), now())
+        .unwrap()
+        .memory;
+    let change = Change {
+        text: Some("The port is 8321".into()),
+        ..Change::default()
+    };
+    let newer = memories.change(&old.id, &change, now()).unwrap();
+    assert_eq!(
+        (newer.project.as_deref(), newer.supersedes.as_slice()),
+        (Some("hearth"), [old.id.clone()].as_slice())
+    );
+    assert_eq!(texts(&memories, &query("port")), ["The port is 8321"]);
+    let kept = memories.get(&old.id, now()).unwrap();
+    assert_eq!(
+        (kept.text.as_str(), kept.superseded_by.as_ref()),
+        ("The port is 8080", Some(&newer.id))
+    );
+    let error = memories.change(&old.id, &change, now()).unwrap_err();
+    assert!(error.to_string().contains(&newer.id), "{error}");
+    // What was so once may be so again.
+    let back = memories
+        .add(
+            &NewMemory {
+                supersedes: Some(newer.id.clone()),
+                ..of("hearth", "The port is 8080")
+            },
+            now(),
+        )
+        .unwrap();
+    assert_eq!(back.memory.supersedes, [newer.id, old.id]);
+    assert_eq!(texts(&memories, &query("port")), ["The port is 8080"]);
+    // How it is written may change too.
+    let change = Change {
+        text: Some("the port is 8080!".into()),
+        ..Change::default()
+    };
+    memories.change(&back.memory.id, &change, now()).unwrap();
+    assert_eq!(texts(&memories, &query("port")), ["the port is 8080!"]);
+    let unknown = NewMemory {
+        supersedes: Some("mem-none".into()),
+        ..new("x")
+    };
+    assert!(matches!(
+        memories.add(&unknown, now()),
+        Err(Error::Unknown(_))
+    ));
+}
+
+#[test]
+fn a_search_keeps_to_project_kind_tags_and_confidence() {
+    let home = Home::new();
+    for memories in [home.meaning(), home.open(None)] {
+        memories.add(&of("a", "database of a"), now()).unwrap();
+        memories.add(&of("b", "database of b"), now()).unwrap();
+        memories.add(&new("database of all"), now()).unwrap();
+        let sure = NewMemory {
+            kind: Some("Decision".into()),
+            tags: vec!["Disk".into()],
+            confidence: Some(0.9),
+            ..of("a", "database decided")
+        };
+        memories.add(&sure, now()).unwrap();
+        let unsure = NewMemory {
+            confidence: Some(0.2),
+            ..of("a", "database perhaps")
+        };
+        memories.add(&unsure, now()).unwrap();
+        let found = |search: Search| {
+            let mut all = texts(&memories, &search);
+            all.sort();
+            all
+        };
+        let a = Search {
+            project: Some("a".into()),
+            ..query("database")
+        };
+        assert_eq!(
+            found(a.clone()),
+            [
+                "database decided",
+                "database of a",
+                "database of all",
+                "database perhaps"
+            ]
+        );
+        assert_eq!(found(query("database")).len(), 5);
+        let sure = Search {
+            min_confidence: Some(0.9),
+            ..a.clone()
+        };
+        assert_eq!(
+            found(sure),
+            ["database decided", "database of a", "database of all"]
+        );
+        let tagged = Search {
+            tags: vec!["disk".into()],
+            ..query("database")
+        };
+        assert_eq!(found(tagged), ["database decided"]);
+        let kind = Search {
+            kind: Some("decision".into()),
+            ..query("database")
+        };
+        assert_eq!(found(kind), ["database decided"]);
+        let none = Search {
+            project: Some("c".into()),
+            ..query("database")
+        };
+        assert_eq!(found(none), ["database of all"]);
+        for (field, wrong) in [
+            (
+                "limit",
+                Search {
+                    limit: Some(0),
+                    ..a.clone()
+                },
+            ),
+            (
+                "limit",
+                Search {
+                    limit: Some(101),
+                    ..a.clone()
+                },
+            ),
+            (
+                "min_confidence",
+                Search {
+                    min_confidence: Some(2.0),
+                    ..a.clone()
+                },
+            ),
+            ("query", query("  ")),
+            (
+                "kind",
+                Search {
+                    kind: Some(String::new()),
+                    ..a.clone()
+                },
+            ),
+        ] {
+            let error = memories.search(&wrong, now()).unwrap_err().to_string();
+            assert!(error.starts_with(field), "{error}");
+        }
+    }
+}
+
+#[test]
+fn what_is_forgotten_is_gone_from_every_file() {
+    let home = Home::new();
+    let memories = home.meaning();
+    add(&memories, "Rosebud was the sledge");
+    let secret = add(&memories, "Xylophone is the passphrase");
+    memories.upkeep(&mut |_, _| true).unwrap();
+    memories.forget(&secret.id).unwrap();
+    assert!(matches!(
+        memories.get(&secret.id, now()),
+        Err(Error::Unknown(_))
+    ));
+    assert_eq!(texts(&memories, &query("xylophone passphrase")).len(), 1);
+    memories.upkeep(&mut |_, _| true).unwrap();
+    drop(memories);
+    let holds = |word: &str| {
+        let files = std::fs::read_dir(home.folder.path()).unwrap();
+        files.flatten().any(|file| {
+            let bytes = std::fs::read(file.path()).unwrap();
+            let word = word.as_bytes();
+            bytes
+                .windows(word.len())
+                .any(|part| part.eq_ignore_ascii_case(word))
+        })
+    };
+    assert!(holds("rosebud"));
+    assert!(!holds("xylophon") && !holds("passphras"));
+    let bytes = std::fs::read(home.vectors()).unwrap();
+    assert!(
+        bytes[64 + 96..64 + 2 * 96].iter().all(|byte| *byte == 0),
+        "the vector is still there"
+    );
+}
+
+#[test]
+fn memories_grow_cold_and_come_back_when_they_are_found() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let old = now() - days(400);
+    memories
+        .add(&new("The automobile was bought in spring"), old)
+        .unwrap();
+    let store = home.store();
+    // Many others, as quickly as the tables allow.
+    store
+        .write(|tx| -> Result<(), hearth_store::sqlite::Error> {
+            for n in 0..5_100 {
+                tx.execute(
+                    "INSERT INTO memory (id, text, kind, project, tags, confidence, pinned, written, fingerprint, seq)
+                     VALUES ('mem-' || ?1, 'filler ' || ?1, 'note', '', '', 1, 0, ?2, CAST(?1 AS BLOB), 1)",
+                    (n, now().as_millisecond()),
+                )?;
+            }
+            Ok(())
+        })
+        .unwrap();
+    memories.upkeep(&mut |_, _| true).unwrap();
+    assert_eq!(memories.stats(now()).unwrap().cold, 1);
+    let asks = Search {
+        explain: true,
+        ..query("vehicle")
+    };
+    let found = memories.search(&asks, now()).unwrap();
+    assert!(
+        !found
+            .memories
+            .iter()
+            .any(|hit| hit.memory.text.contains("automobile"))
+    );
+    // A word of it still finds it, and then it is hot.
+    let found = memories
+        .search(
+            &Search {
+                query: "spring".into(),
+                ..asks.clone()
+            },
+            now(),
+        )
+        .unwrap();
+    assert!(found.memories[0].why.unwrap().cold);
+    assert_eq!(memories.stats(now()).unwrap().cold, 0);
+    let found = memories.search(&asks, now()).unwrap();
+    assert!(found.memories[0].memory.text.contains("automobile"));
+}
+
+#[test]
+fn two_processes_see_each_others_memories_at_once() {
+    let home = Home::new();
+    let (one, two) = (home.meaning(), home.meaning());
+    for round in 0..20 {
+        let text = format!("round {round} of the database");
+        let memory = add(&one, &text);
+        assert!(texts(&two, &query(&format!("round {round}"))).contains(&text));
+        if round % 3 == 0 {
+            two.forget(&memory.id).unwrap();
+            assert!(!texts(&one, &query(&text)).contains(&text));
+        }
+        if round % 5 == 0 {
+            one.upkeep(&mut |_, _| true).unwrap();
+            two.upkeep(&mut |_, _| true).unwrap();
+        }
+    }
+    drop((one, two));
+    let fresh = home.meaning();
+    assert_eq!(fresh.stats(now()).unwrap().memories, 13);
+    assert_eq!(
+        fresh
+            .list(
+                &Search {
+                    limit: Some(100),
+                    ..Search::default()
+                },
+                None
+            )
+            .unwrap()
+            .count,
+        13
+    );
+}
+
+#[test]
+fn a_file_of_vectors_that_is_broken_or_gone_is_made_again() {
+    let home = Home::new();
+    for n in 0..50 {
+        add(&home.meaning(), &format!("fact {n} of the automobile"));
+    }
+    let good = std::fs::read(home.vectors()).unwrap();
+    let breaks: [(&str, &dyn Fn(&Path)); 5] = [
+        ("gone", &|path| std::fs::remove_file(path).unwrap()),
+        ("empty", &|path| std::fs::write(path, b"").unwrap()),
+        ("cut short", &|path| {
+            std::fs::write(path, &good[..good.len() - 1]).unwrap()
+        }),
+        ("a bit flipped", &|path| {
+            let mut bad = good.clone();
+            bad[200] ^= 4;
+            std::fs::write(path, bad).unwrap();
+        }),
+        ("something else", &|path| {
+            std::fs::write(path, b"hello").unwrap()
+        }),
+    ];
+    for (what, damage) in breaks {
+        damage(&home.vectors());
+        let memories = home.meaning();
+        assert!(first(&memories, "vehicle").is_some(), "{what}");
+        drop(memories);
+        assert_eq!(std::fs::read(home.vectors()).unwrap(), good, "{what}");
+    }
+}
+
+#[test]
+fn pages_follow_each_other_and_end() {
+    let home = Home::new();
+    let memories = home.meaning();
+    for n in 0..25 {
+        add(&memories, &format!("note number {n}"));
+    }
+    let mut after: Option<String> = None;
+    let mut seen = Vec::new();
+    loop {
+        let page = memories.list(&Search::default(), after.as_deref()).unwrap();
+        seen.extend(page.memories.into_iter().map(|memory| memory.text));
+        after = page.next;
+        if after.is_none() {
+            break;
+        }
+    }
+    let expected: Vec<String> = (0..25).rev().map(|n| format!("note number {n}")).collect();
+    assert_eq!(seen, expected);
+    assert!(memories.list(&Search::default(), Some("mem-x")).is_err());
+}
+
+#[test]
+fn the_same_question_is_encoded_once() {
+    let home = Home::new();
+    let encoder = Meanings::new(96);
+    let memories = home.open(Some(Arc::clone(&encoder) as Arc<dyn Embed>));
+    add(&memories, "The automobile is in the garage");
+    for _ in 0..3 {
+        memories.search(&query("where is the car"), now()).unwrap();
+    }
+    assert_eq!(encoder.asked.load(Ordering::Relaxed), 1);
+}
+
+#[test]
+fn reading_is_noted_and_survives() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let memory = add(&memories, "The automobile is in the garage");
+    for _ in 0..3 {
+        memories.search(&query("car"), now()).unwrap();
+    }
+    drop(memories);
+    let read = home.meaning().get(&memory.id, now()).unwrap();
+    assert_eq!((read.reads, read.read), (3, Some(now())));
+}
+
+#[test]
+fn the_doctor_finds_what_is_broken_and_mends_it() {
+    let home = Home::new();
+    let memories = home.meaning();
+    for n in 0..20 {
+        add(&memories, &format!("fact {n} of the automobile"));
+    }
+    memories.upkeep(&mut |_, _| true).unwrap();
+    assert!(memories.examine(true).unwrap().findings.is_empty());
+    let store = home.store();
+    let break_it: [(&str, &dyn Fn()); 4] = [
+        ("lists of words", &|| {
+            let sql = "INSERT INTO memory_words (memory_words) VALUES ('delete-all')";
+            store.write(|tx| tx.execute(sql, [])).unwrap();
+        }),
+        ("file of vectors", &|| {
+            let bytes = std::fs::read(home.vectors()).unwrap();
+            let path = home.folder.path().join("new");
+            std::fs::write(&path, &bytes[..bytes.len() - 10]).unwrap();
+            std::fs::rename(path, home.vectors()).unwrap();
+        }),
+        ("damaged", &|| {
+            let sql = "UPDATE memory_vector SET vector = x'00' WHERE row % 2 = 0";
+            store.write(|tx| tx.execute(sql, [])).unwrap();
+        }),
+        ("no vector", &|| {
+            store
+                .write(|tx| tx.execute("DELETE FROM memory_vector WHERE row = 3", []))
+                .unwrap();
+        }),
+    ];
+    for (what, break_it) in break_it {
+        break_it();
+        let told = memories.examine(false).unwrap().findings;
+        assert!(
+            told.iter()
+                .any(|finding| finding.problem.contains(what) && !finding.mended),
+            "{what}: {told:?}"
+        );
+        let mended = memories.examine(true).unwrap().findings;
+        assert!(
+            mended.iter().all(|finding| finding.mended),
+            "{what}: {mended:?}"
+        );
+        assert_eq!(memories.examine(false).unwrap().findings, [], "{what}");
+        assert_eq!(
+            texts(
+                &memories,
+                &Search {
+                    limit: Some(50),
+                    ..query("vehicle")
+                }
+            )
+            .len(),
+            20,
+            "{what}"
+        );
+        assert_eq!(
+            texts(&memories, &query("fact 7"))[0],
+            "fact 7 of the automobile",
+            "{what}"
+        );
+    }
+}
+
+fn import(memories: &Memories, path: &str, text: &str) -> Imported {
+    let contents = import::read(path, text.as_bytes()).unwrap();
+    let digest = Sha256::digest(text.as_bytes()).into();
+    let usual = NewMemory {
+        project: Some("shop".into()),
+        ..NewMemory::default()
+    };
+    memories
+        .import(path, &digest, contents, &usual, now())
+        .unwrap()
+}
+
+#[test]
+fn an_import_takes_what_changed_and_withdraws_what_is_gone() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let first = "# Rules\n\n- Use the database\n- Buy nothing\n";
+    assert_eq!(
+        import(&memories, "shop/CLAUDE.md", first),
+        Imported {
+            stored: 2,
+            ..Imported::default()
+        }
+    );
+    assert_eq!(
+        import(&memories, "shop/CLAUDE.md", first),
+        Imported {
+            unchanged: 1,
+            ..Imported::default()
+        }
+    );
+    let second = "# Rules\n\n- Use the database\n- Purchase everything\n";
+    assert_eq!(
+        import(&memories, "shop/CLAUDE.md", second),
+        Imported {
+            stored: 1,
+            merged: 1,
+            withdrawn: 1,
+            unchanged: 0
+        }
+    );
+    let found = texts(
+        &memories,
+        &Search {
+            project: Some("shop".into()),
+            ..query("shopping")
+        },
+    );
+    assert_eq!(found[0], "Rules: Purchase everything");
+    assert!(!found.contains(&"Rules: Buy nothing".to_owned()));
+    assert_eq!(memories.stats(now()).unwrap().unencoded, 0);
+}
+
+#[test]
+fn an_export_makes_the_same_store_again() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let old = memories
+        .add(&of("shop", "The port is 8080"), now())
+        .unwrap()
+        .memory;
+    memories
+        .change(
+            &old.id,
+            &Change {
+                text: Some("The port is 8321".into()),
+                ..Change::default()
+            },
+            now(),
+        )
+        .unwrap();
+    add(&memories, "The socket is 8321");
+    let pinned = NewMemory {
+        pinned: true,
+        tags: vec!["a".into(), "b".into()],
+        confidence: Some(0.3),
+        source: Some("a file".into()),
+        kind: Some("fact".into()),
+        ..new("We buy on Fridays")
+    };
+    memories.add(&pinned, now()).unwrap();
+    memories.search(&query("port"), now()).unwrap();
+    let all = |memories: &Memories| {
+        let mut lines = String::new();
+        memories
+            .export(&mut |memory| {
+                lines += &serde_json::to_string(memory).unwrap();
+                lines.push('\n');
+                true
+            })
+            .unwrap();
+        lines
+    };
+    let exported = all(&memories);
+    assert_eq!(exported.lines().count(), 4);
+    let other = Home::new();
+    let again = other.meaning();
+    assert_eq!(import(&again, "e.jsonl", &exported).stored, 4);
+    assert_eq!(all(&again), exported);
+    again.upkeep(&mut |_, _| true).unwrap();
+    assert_eq!(texts(&again, &query("purchase"))[0], "We buy on Fridays");
+    // Once more brings nothing.
+    assert_eq!(
+        import(&again, "f.jsonl", &exported),
+        Imported {
+            merged: 4,
+            ..Imported::default()
+        }
+    );
+}

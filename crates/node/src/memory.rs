@@ -1,0 +1,249 @@
+//! `/memory`: what a person's tools remember, as a resource. Errors are problem documents.
+
+use axum::Json;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use hearth_memory::{Error, Memories};
+use hearth_protocol::error::Problem;
+use hearth_protocol::memory::{
+    Change, Examined, Found, Listed, Memory, NewMemory, Outcome, Search, Stats, Written,
+};
+use hearth_protocol::parse;
+use jiff::Timestamp;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::body::received;
+use crate::failure::{Failure, problem};
+use crate::state::{Node, Shared};
+
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/memory", get(list).post(add))
+        .route("/memory/search", post(search))
+        .route("/memory/stats", get(stats))
+        .route("/memory/examine", post(examine))
+        .route("/memory/{id}", get(one).patch(change).delete(forget))
+}
+
+fn refused(failure: &Failure) -> Response {
+    problem(
+        failure.status,
+        "bad_request",
+        failure.status.canonical_reason().unwrap_or("Bad Request"),
+        &*failure.error.message,
+    )
+}
+
+fn failed(error: &Error) -> Response {
+    let (status, kind, title) = match error {
+        Error::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_field", "Bad Request"),
+        Error::Unknown(_) => (StatusCode::NOT_FOUND, "no_memory", "Not Found"),
+        Error::Superseded { .. } => (StatusCode::CONFLICT, "superseded", "Conflict"),
+        Error::Encoder(_) | Error::Database(_) => (
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "memory_failed",
+            "Internal Server Error",
+        ),
+    };
+    problem(status, kind, title, error.to_string())
+}
+
+/// Reads a body.
+async fn body<T: DeserializeOwned>(node: &Node, body: Body) -> Result<T, Box<Response>> {
+    let bytes = received(node, body).await;
+    let bytes = bytes.map_err(|failure| Box::new(refused(&failure)))?;
+    parse::body(&bytes).map_err(|error| Box::new(refused(&Failure::from(error))))
+}
+
+/// Runs `work` where it may block, and answers with what it returns. It goes on when nobody waits any more.
+async fn answer<T: Serialize + Send + 'static>(
+    node: &Node,
+    status: impl FnOnce(&T) -> StatusCode,
+    work: impl FnOnce(&Memories) -> Result<T, Error> + Send + 'static,
+) -> Response {
+    let memories = node.memories.clone();
+    match crate::trace::spawn_blocking(move || work(&memories)).await {
+        Ok(Ok(value)) => (status(&value), Json(value)).into_response(),
+        Ok(Err(error)) => failed(&error),
+        Err(error) => problem(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "memory_failed",
+            "Internal Server Error",
+            error.to_string(),
+        ),
+    }
+}
+
+fn ok<T>(_: &T) -> StatusCode {
+    StatusCode::OK
+}
+
+/// Remembers a text. What is there already is merged, what nearly is is linked, and recalled text is not stored again.
+#[utoipa::path(post, path = "/memory", tag = "memory", request_body = NewMemory, responses(
+    (status = 201, description = "it is a new memory", body = Written),
+    (status = 200, description = "it was there already (`outcome` says how)", body = Written),
+    (status = 400, description = "a field is wrong", body = Problem),
+    (status = 404, description = "`supersedes` names no memory", body = Problem),
+    (status = 409, description = "`supersedes` names one that was superseded", body = Problem),
+    (status = 413, description = "the body is too large", body = Problem)))]
+pub(crate) async fn add(State(node): State<Shared>, raw: Body) -> Response {
+    let new: NewMemory = match body(&node, raw).await {
+        Ok(new) => new,
+        Err(refusal) => return *refusal,
+    };
+    let status = |written: &Written| match written.outcome {
+        Outcome::Stored | Outcome::Linked => StatusCode::CREATED,
+        Outcome::Merged | Outcome::Recalled => StatusCode::OK,
+    };
+    answer(&node, status, move |memories| {
+        memories.add(&new, Timestamp::now())
+    })
+    .await
+}
+
+/// Finds memories by meaning and by words.
+#[utoipa::path(post, path = "/memory/search", tag = "memory", request_body = Search, responses(
+    (status = 200, description = "the best first", body = Found),
+    (status = 400, description = "a field is wrong", body = Problem),
+    (status = 413, description = "the body is too large", body = Problem)))]
+pub(crate) async fn search(State(node): State<Shared>, raw: Body) -> Response {
+    let search: Search = match body(&node, raw).await {
+        Ok(search) => search,
+        Err(refusal) => return *refusal,
+    };
+    answer(&node, ok, move |memories| {
+        memories.search(&search, Timestamp::now())
+    })
+    .await
+}
+
+/// Which memories are listed.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Listing {
+    /// Only this project's and those of every project.
+    project: Option<String>,
+    /// Only this kind.
+    kind: Option<String>,
+    /// Only those with this tag.
+    tag: Option<String>,
+    /// Only those as sure as this, 0 to 1.
+    min_confidence: Option<f32>,
+    /// 1 to 100; 10 if absent.
+    limit: Option<usize>,
+    /// What the page before gave as `next`.
+    after: Option<String>,
+}
+
+/// Memories that can be found, newest first.
+#[utoipa::path(get, path = "/memory", tag = "memory", params(Listing), responses(
+    (status = 200, description = "a page", body = Listed),
+    (status = 400, description = "a parameter is wrong", body = Problem)))]
+pub(crate) async fn list(
+    State(node): State<Shared>,
+    listing: Result<Query<Listing>, QueryRejection>,
+) -> Response {
+    let listing = match listing {
+        Ok(Query(listing)) => listing,
+        Err(error) => {
+            let detail = error.body_text();
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "invalid_field",
+                "Bad Request",
+                detail,
+            );
+        }
+    };
+    let search = Search {
+        project: listing.project,
+        kind: listing.kind,
+        tags: listing.tag.into_iter().collect(),
+        min_confidence: listing.min_confidence,
+        limit: listing.limit,
+        ..Search::default()
+    };
+    let after = listing.after;
+    answer(&node, ok, move |memories| {
+        memories.list(&search, after.as_deref())
+    })
+    .await
+}
+
+/// One memory, with its lineage. It counts as read.
+#[utoipa::path(get, path = "/memory/{id}", tag = "memory", params(("id" = String, Path)), responses(
+    (status = 200, body = Memory),
+    (status = 404, description = "there is no such memory", body = Problem)))]
+pub(crate) async fn one(State(node): State<Shared>, Path(id): Path<String>) -> Response {
+    answer(&node, ok, move |memories| {
+        memories.get(&id, Timestamp::now())
+    })
+    .await
+}
+
+/// Changes a memory. A new text becomes a new memory in the old one's place.
+#[utoipa::path(patch, path = "/memory/{id}", tag = "memory", params(("id" = String, Path)), request_body = Change,
+    responses(
+        (status = 200, description = "the memory as it is now", body = Memory),
+        (status = 400, description = "a field is wrong", body = Problem),
+        (status = 404, description = "there is no such memory", body = Problem),
+        (status = 409, description = "another took its place", body = Problem),
+        (status = 413, description = "the body is too large", body = Problem)))]
+pub(crate) async fn change(
+    State(node): State<Shared>,
+    Path(id): Path<String>,
+    raw: Body,
+) -> Response {
+    let change: Change = match body(&node, raw).await {
+        Ok(change) => change,
+        Err(refusal) => return *refusal,
+    };
+    answer(&node, ok, move |memories| {
+        memories.change(&id, &change, Timestamp::now())
+    })
+    .await
+}
+
+/// Forgets a memory for good; gives what it was.
+#[utoipa::path(delete, path = "/memory/{id}", tag = "memory", params(("id" = String, Path)), responses(
+    (status = 200, description = "what was forgotten", body = Memory),
+    (status = 404, description = "there is no such memory", body = Problem)))]
+pub(crate) async fn forget(State(node): State<Shared>, Path(id): Path<String>) -> Response {
+    answer(&node, ok, move |memories| memories.forget(&id)).await
+}
+
+/// How the store of memories stands.
+#[utoipa::path(get, path = "/memory/stats", tag = "memory", responses((status = 200, body = Stats)))]
+pub(crate) async fn stats(State(node): State<Shared>) -> Response {
+    answer(&node, ok, |memories| memories.stats(Timestamp::now())).await
+}
+
+/// The body of `POST /memory/examine`.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Examination {
+    /// Whether what is wrong is mended.
+    #[serde(default)]
+    fix: bool,
+}
+
+/// Looks for damage in the store of memories, and mends it if asked.
+#[utoipa::path(post, path = "/memory/examine", tag = "memory", request_body = Examination, responses(
+    (status = 200, description = "what is wrong", body = Examined),
+    (status = 400, description = "a field is wrong", body = Problem),
+    (status = 413, description = "the body is too large", body = Problem)))]
+pub(crate) async fn examine(State(node): State<Shared>, raw: Body) -> Response {
+    let asked: Examination = match body(&node, raw).await {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
+    };
+    answer(&node, ok, move |memories| memories.examine(asked.fix)).await
+}
