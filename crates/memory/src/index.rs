@@ -205,11 +205,10 @@ impl Index {
             }
             false => None,
         };
-        let project = match &reach.project {
-            // A project without memories: those of every project remain.
-            Some(project) => Some(self.projects.get(project).copied().unwrap_or(u32::MAX)),
-            None => None,
-        };
+        let project = reach
+            .project
+            .as_ref()
+            .map(|project| self.projects.get(project).copied().unwrap_or(u32::MAX));
         let every = self.projects.get("").copied().unwrap_or(u32::MAX);
         let select = |cold: bool| -> (Vec<u64>, usize) {
             let mut count = 0;
@@ -317,6 +316,8 @@ fn shifted(bits: &[u64], first: usize) -> Vec<u64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use proptest::prelude::*;
 

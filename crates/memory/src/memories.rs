@@ -132,7 +132,7 @@ impl Memories {
     pub fn open(store: Store, place: Place) -> Result<Self, Error> {
         if let Some(encoder) = &place.encoder {
             let id = encoder.id();
-            let state = store.read(|tx| sqlite::state(tx))?;
+            let state = store.read(sqlite::state)?;
             if state.encoder.as_ref() != Some(&id) {
                 store.write(|tx| sqlite::begin_vectors(tx, &id, encoder.dimensions() as u32))?;
             }
@@ -674,7 +674,7 @@ impl Memories {
             (index.gaps(), index.slots())
         };
         if gaps >= GAPS && gaps * 4 >= slots {
-            self.inner.store.write(|tx| sqlite::renumber(tx))?;
+            self.inner.store.write(sqlite::renumber)?;
             self.refresh()?;
         }
         Ok(())
@@ -906,7 +906,7 @@ impl Memories {
             .inner
             .store
             .write(|tx| doctor::examine(tx, dimensions))?;
-        if let Err(error) = self.inner.store.write(|tx| doctor::check_words(tx)) {
+        if let Err(error) = self.inner.store.write(doctor::check_words) {
             found.push(doctor::words(&error));
         }
         let (_, trouble) = self
@@ -920,7 +920,7 @@ impl Memories {
         let mut mended = Vec::new();
         let needed = |remedy| found.iter().any(|diagnosis| diagnosis.remedy == remedy);
         if needed(Remedy::Words) {
-            self.inner.store.write(|tx| doctor::rebuild_words(tx))?;
+            self.inner.store.write(doctor::rebuild_words)?;
             mended.push(Remedy::Words);
         }
         if let Some(dimensions) = dimensions.filter(|_| needed(Remedy::Encode)) {
@@ -950,7 +950,7 @@ impl Memories {
     /// If the database fails.
     pub fn stats(&self, now: Timestamp) -> Result<Stats, Error> {
         self.refresh()?;
-        let counts = self.inner.store.read(|tx| sqlite::counts(tx))?;
+        let counts = self.inner.store.read(sqlite::counts)?;
         let index = self
             .inner
             .index

@@ -134,6 +134,8 @@ pub(crate) fn fuse(found: &[Signals], meaning: f32) -> Vec<(f32, Why)> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use proptest::prelude::*;
 

@@ -304,6 +304,8 @@ fn read(path: &Path, stamp: &Stamp) -> Result<Option<(Mmap, Extent)>, String> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     const STAMP: Stamp = Stamp {

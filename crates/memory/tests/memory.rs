@@ -1,5 +1,7 @@
 //! What a person's tools may count on: gate, search, lineage, tiers, several processes, files that break.
 
+#![allow(clippy::unwrap_used, clippy::type_complexity)]
+
 mod meanings;
 
 use std::path::{Path, PathBuf};
