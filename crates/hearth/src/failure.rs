@@ -62,7 +62,14 @@ impl Failure {
 
     /// A failure whose text ends in what to do next: `WHAT; FIX`.
     pub fn with_advice(text: &str) -> Self {
-        match text.split_once("; ") {
+        // A model's name may hold anything.
+        let named = "` is not here";
+        let end = match text.find(named) {
+            Some(at) => Some(at + named.len()),
+            None => text.find("; "),
+        };
+        let parts = end.and_then(|end| Some((&text[..end], text[end..].strip_prefix("; ")?)));
+        match parts {
             Some((message, fix)) => Self::new(message).fix(fix),
             None => Self::new(text),
         }

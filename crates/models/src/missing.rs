@@ -3,6 +3,8 @@
 use crate::catalogue;
 use crate::name::Name;
 
+/// Longest name that is compared; the time grows with the square of its length.
+const LONGEST: usize = 300;
 /// From here on two names are alike enough (Jaro-Winkler similarity, 0 to 1) that one may be a slip for the other.
 const ALIKE: f64 = 0.87;
 
@@ -50,6 +52,9 @@ fn other_tags<'a>(name: &str, here: &[&'a str]) -> Vec<&'a str> {
 
 /// The name here that is most like the one that was asked for: another tag of the same model, or a slip of the pen.
 pub(crate) fn closest<'a>(name: &str, here: &[&'a str]) -> Option<&'a str> {
+    if name.len() > LONGEST {
+        return None;
+    }
     let asked = Name::parse(name).ok();
     let likeness = |other: &str| {
         let parsed = Name::parse(other).ok();

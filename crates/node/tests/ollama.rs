@@ -708,6 +708,12 @@ fn models_are_pulled_copied_and_deleted() {
             "a b",
         ),
         ("/api/copy", json!({"source": "mine"}), 400, "destination"),
+        (
+            "/api/copy",
+            json!({"source": "mine", "destination": "ember"}),
+            400,
+            "part of Hearth",
+        ),
     ] {
         let (found, message) = error(&post(path, body.clone()));
         assert_eq!(found, status, "{body}: {message}");

@@ -113,6 +113,15 @@ pub(crate) async fn copy(State(node): State<Shared>, body: Body) -> Result<Statu
     let request: CopyRequest = read(&node, body).await?;
     let store = models(&node)?.store.clone();
     let source = node.engine.catalogue().resolve(Some(&request.source)).ok();
+    let (own, wanted) = (store.clone(), request.destination.clone());
+    let named = blocking(&node, &request.destination, move || own.named(&wanted)).await?;
+    if named.is_none() && is_elsewhere(&node, &request.destination) {
+        let message = format!(
+            "the name '{}' belongs to a model that is part of Hearth or a file of yours; choose another",
+            request.destination
+        );
+        return Err(Refusal::new(StatusCode::BAD_REQUEST, message));
+    }
     let CopyRequest {
         source: from,
         destination: to,

@@ -234,7 +234,15 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Outcome {
     screen.clear();
     let checked = match (checked, &args.model) {
         (Ok(mut checked), None) => {
-            checked.push(built_in(&context.config)?);
+            // What was found of the others is not lost by it.
+            match built_in(&context.config) {
+                Ok(ember) => checked.push(ember),
+                Err(failure) => screen.note(&format!(
+                    "{} was not checked: {}",
+                    ember::NAME,
+                    failure.message
+                )),
+            }
             checked
         }
         (Err(error), Some(name)) => {
