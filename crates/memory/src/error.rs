@@ -2,6 +2,8 @@
 
 use hearth_store::sqlite;
 
+use crate::import::Unreadable;
+
 /// Why something cannot be remembered or found.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -23,6 +25,14 @@ pub enum Error {
         old: String,
         /// The one in its place.
         new: String,
+    },
+    /// A file cannot be imported.
+    #[error("{path}: {why}")]
+    Unreadable {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        why: Unreadable,
     },
     /// The encoder failed.
     #[error("the encoder failed: {0}")]

@@ -15,10 +15,11 @@ use hearth_store::Store;
 use hearth_store::sqlite::Transaction;
 use jiff::Timestamp;
 use lru::LruCache;
+use sha2::{Digest, Sha256};
 
 use crate::doctor::{self, Remedy};
 use crate::gate::{self, Checked, Likeness};
-use crate::import::Contents;
+use crate::import::{self, Contents};
 use crate::index::Index;
 use crate::retrieval::{self, Hot, Signals};
 use crate::sqlite::{self, Reach, Stored};
@@ -718,35 +719,38 @@ impl Memories {
         }
     }
 
-    /// Imports what was read from a file. A file that is as it was the last time is passed over; of one that changed,
+    /// Imports a file (see [`crate::import`]). One that is as it was the last time is passed over; of one that changed,
     /// memories that it no longer holds are withdrawn. `usual` gives what the file does not say: project, tags,
     /// confidence. Texts are encoded together, and not compared for near likeness.
     ///
     /// # Errors
-    /// If a memory is wrong (`text` of which one), or the database or the encoder fails; what came before stays.
+    /// If the file cannot be read, a memory in it is wrong, or the database or the encoder fails; what came before stays.
     pub fn import(
         &self,
-        source: &str,
-        digest: &[u8; 32],
-        contents: Contents,
+        path: &str,
+        bytes: &[u8],
         usual: &NewMemory,
         now: Timestamp,
     ) -> Result<Imported, Error> {
-        let known = self.inner.store.read(|tx| sqlite::file(tx, source))?;
-        if known.as_ref() == Some(digest) {
+        let digest: [u8; 32] = Sha256::digest(bytes).into();
+        let known = self.inner.store.read(|tx| sqlite::file(tx, path))?;
+        if known == Some(digest) {
             return Ok(Imported {
                 unchanged: 1,
                 ..Imported::default()
             });
         }
-        let mut imported = match contents {
-            Contents::New(new) => self.import_new(source, new, usual, now)?,
+        let contents = import::read(path, bytes).map_err(|why| Error::Unreadable {
+            path: path.to_owned(),
+            why,
+        })?;
+        let imported = match contents {
+            Contents::New(new) => self.import_new(path, new, usual, now)?,
             Contents::Memories(memories) => self.restore(&memories)?,
         };
-        imported.unchanged = 0;
         self.inner
             .store
-            .write(|tx| sqlite::note_file(tx, source, digest))?;
+            .write(|tx| sqlite::note_file(tx, path, &digest))?;
         self.refresh()?;
         self.flush_now_and_then();
         Ok(imported)

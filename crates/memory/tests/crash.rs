@@ -8,7 +8,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use hearth_memory::{Memories, Place, TABLES, import};
+use hearth_memory::{Memories, Place, TABLES};
 use hearth_protocol::memory::{NewMemory, Search};
 use hearth_store::{Store, sqlite};
 use jiff::Timestamp;
@@ -60,13 +60,12 @@ fn writer() {
                 .iter()
                 .map(|note| format!("{{\"text\": {note:?}}}"))
                 .collect();
-            let contents = import::read("a.jsonl", lines.join("\n").as_bytes()).unwrap();
             let usual = NewMemory::default();
+            let path = format!("{path}.jsonl");
             memories
                 .import(
                     &path,
-                    &[number as u8; 32],
-                    contents,
+                    lines.join("\n").as_bytes(),
                     &usual,
                     Timestamp::UNIX_EPOCH,
                 )

@@ -43,7 +43,9 @@ fn refused(failure: &Failure) -> Response {
 
 fn failed(error: &Error) -> Response {
     let (status, kind, title) = match error {
-        Error::Invalid { .. } => (StatusCode::BAD_REQUEST, "invalid_field", "Bad Request"),
+        Error::Invalid { .. } | Error::Unreadable { .. } => {
+            (StatusCode::BAD_REQUEST, "invalid_field", "Bad Request")
+        }
         Error::Unknown(_) => (StatusCode::NOT_FOUND, "no_memory", "Not Found"),
         Error::Superseded { .. } => (StatusCode::CONFLICT, "superseded", "Conflict"),
         Error::Encoder(_) | Error::Database(_) => (

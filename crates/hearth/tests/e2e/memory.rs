@@ -119,3 +119,55 @@ fn wrong_words_are_told_with_or_without_a_node() {
         }
     }
 }
+
+#[test]
+fn files_are_imported_once_and_an_export_makes_the_same_store() {
+    let household = Household::new();
+    let folder = household.path().join("shop");
+    std::fs::create_dir_all(folder.join("docs/adr")).unwrap();
+    std::fs::create_dir_all(folder.join(".git")).unwrap();
+    std::fs::write(
+        folder.join("CLAUDE.md"),
+        "# Rules\n\n- Run the tests\n- Never push to main\n",
+    )
+    .unwrap();
+    std::fs::write(
+        folder.join("docs/adr/1.md"),
+        "# 1. Use SQLite\n\n## Decision\n\nOne file.\n",
+    )
+    .unwrap();
+    std::fs::write(folder.join(".git/x.md"), "hidden\n").unwrap();
+    std::fs::write(folder.join("broken.jsonl"), "{\n").unwrap();
+    let import = || {
+        household
+            .hearth(&["memory", "import", "shop", "-p", "shop", "--json"])
+            .json()
+    };
+    assert_eq!(
+        import(),
+        json!({"stored": 3, "merged": 0, "withdrawn": 0, "unchanged": 0})
+    );
+    let _node = household.serve(&[]);
+    assert_eq!(
+        import(),
+        json!({"stored": 0, "merged": 0, "withdrawn": 0, "unchanged": 2})
+    );
+    let found = household
+        .hearth(&["memory", "search", "tests", "--json"])
+        .json();
+    assert_eq!(found["memories"][0]["text"], "Rules: Run the tests");
+    let broken = household
+        .hearth(&["memory", "import", "shop/broken.jsonl"])
+        .ends_with(2);
+    assert!(
+        broken.err.contains("broken.jsonl: line 1"),
+        "{}",
+        broken.err
+    );
+    let lines = household.hearth(&["memory", "export"]).ok();
+    assert_eq!(lines.lines().count(), 3);
+    let other = Household::new();
+    std::fs::write(other.path().join("e.jsonl"), &lines).unwrap();
+    other.hearth(&["memory", "import", "e.jsonl"]).ok();
+    assert_eq!(other.hearth(&["memory", "export"]).ok(), lines);
+}
