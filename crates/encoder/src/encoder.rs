@@ -200,18 +200,9 @@ impl Encoder {
     /// # Errors
     /// If the tokenizer fails, or damaged weights give no numbers.
     pub fn encode(&self, text: &str, role: Role) -> Result<Embedding, Error> {
-        let tokens = self.split(text, role)?;
-        let mut space = self.model.take();
-        let mut vectors = Vec::with_capacity(1);
-        let result = self.forward(&[&tokens.numbers], &mut space, &mut vectors);
-        self.model.give_back(space);
-        result?;
-        let vector = vectors.pop().ok_or(Error::NotFinite)?;
-        Ok(Embedding {
-            vector,
-            tokens: tokens.numbers.len(),
-            truncated: tokens.truncated,
-        })
+        let mut held = Held::new(&self.model);
+        let mut one = self.encode_piece(&[text], role, held.space())?;
+        one.pop().ok_or(Error::NotFinite)
     }
 
     /// Encodes many texts, and gives their embeddings in the same order. Each is what [`Encoder::encode`] gives.
@@ -235,10 +226,7 @@ impl Encoder {
         let results = parallel::run(
             pieces.len(),
             threads,
-            || Held {
-                model: &self.model,
-                space: Some(self.model.take()),
-            },
+            || Held::new(&self.model),
             |held, at| {
                 let texts = pieces[at];
                 let embeddings = self.encode_piece(texts, role, held.space())?;
@@ -323,13 +311,20 @@ impl Loaded {
     }
 }
 
-/// A thread's memory during a batch.
+/// A thread's memory during a pass.
 struct Held<'a> {
     model: &'a Loaded,
     space: Option<Space>,
 }
 
-impl Held<'_> {
+impl<'a> Held<'a> {
+    fn new(model: &'a Loaded) -> Self {
+        Self {
+            model,
+            space: Some(model.take()),
+        }
+    }
+
     fn space(&mut self) -> &mut Space {
         self.space.get_or_insert_default()
     }

@@ -270,12 +270,6 @@ impl Index {
             .collect()
     }
 
-    /// Vectors that a search of everything compares.
-    pub fn scanned(&self, hot: &Hot) -> u64 {
-        let (all, cold) = self.tiers(hot);
-        all - cold
-    }
-
     /// Slots without a memory.
     pub fn gaps(&self) -> usize {
         self.entries.iter().filter(|entry| entry.is_none()).count()

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hearth_encoder::{Batch, Encoder, Role};
 use hearth_protocol::id;
@@ -17,13 +17,13 @@ use jiff::Timestamp;
 use lru::LruCache;
 use sha2::{Digest, Sha256};
 
+use crate::Error;
 use crate::doctor::{self, Remedy};
 use crate::gate::{self, Checked, Likeness};
 use crate::import::{self, Contents};
 use crate::index::Index;
 use crate::retrieval::{self, Hot, Signals};
 use crate::sqlite::{self, Reach, Stored};
-use crate::{Error, gate::likeness};
 
 /// Memories that a search gives when nobody says how many.
 const USUAL_LIMIT: usize = 10;
@@ -151,6 +151,17 @@ impl Memories {
         })
     }
 
+    fn index(&self) -> RwLockReadGuard<'_, Index> {
+        // What a panic left half done is made again from the database.
+        let index = &self.inner.index;
+        index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn index_mut(&self) -> RwLockWriteGuard<'_, Index> {
+        let index = &self.inner.index;
+        index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Why meaning is not searched, if it is not.
     pub fn words_only(&self) -> Option<String> {
         match self.inner.place.encoder {
@@ -204,13 +215,9 @@ impl Memories {
                 // Before it comes: a text is there once among those that can be found.
                 sqlite::supersede(tx, old, old, now)?;
             }
-            let random = rand::random::<u128>();
-            let row = sqlite::insert(tx, &id::with_prefix("mem", random), &new, &fingerprint, now)?;
+            let row = insert(tx, &new, &fingerprint, vector.as_deref(), now)?;
             if let Some(old) = old_row {
                 sqlite::supersede(tx, old, row, now)?;
-            }
-            if let Some(vector) = &vector {
-                sqlite::insert_vector(tx, row, vector)?;
             }
             let mut linked = false;
             for other in &alike {
@@ -257,7 +264,7 @@ impl Memories {
                     let Some(stored) = sqlite::by_row(tx, row)? else {
                         continue;
                     };
-                    let alike = likeness(piece, &stored.memory.text, Some(0.0));
+                    let alike = gate::likeness(piece, &stored.memory.text, Some(0.0));
                     if alike == Likeness::Part && was_told(&stored) {
                         return Ok(Some(stored));
                     }
@@ -296,11 +303,7 @@ impl Memories {
             project: new.project.clone(),
             ..Reach::default()
         };
-        let index = self
-            .inner
-            .index
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let index = self.index();
         let hot = Hot::at(now.as_millisecond(), 0);
         self.inner.store.read(|tx| {
             let mut rows = BTreeSet::new();
@@ -321,7 +324,7 @@ impl Memories {
                     Some(vector) => sqlite::vector(tx, row)?.map(|other| dot(vector, &other)),
                     None => None,
                 };
-                if likeness(&new.text, &stored.memory.text, similarity) != Likeness::Other {
+                if gate::likeness(&new.text, &stored.memory.text, similarity) != Likeness::Other {
                     alike.insert(row);
                 }
             }
@@ -410,14 +413,8 @@ impl Memories {
         })?;
         lock(&self.inner.reads).remove(&stored.row);
         self.refresh()?;
-        let mut index = self
-            .inner
-            .index
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = index.flush() {
-            tracing::warn!("the file of vectors could not be written: {error}");
-        }
+        let mut index = self.index_mut();
+        flush(&mut index);
         Ok(stored.memory)
     }
 
@@ -430,30 +427,11 @@ impl Memories {
         if query.is_empty() {
             return Err(Error::invalid("query", "it is empty; say what to look for"));
         }
-        let limit = search.limit.unwrap_or(USUAL_LIMIT);
-        if !(1..=MOST_FOUND).contains(&limit) {
-            return Err(Error::invalid(
-                "limit",
-                format!("it must be 1 to {MOST_FOUND}, not {limit}"),
-            ));
-        }
-        let reach = Reach {
-            project: gate::project(search.project.as_deref())?,
-            min_confidence: gate::confidence(
-                "min_confidence",
-                search.min_confidence.unwrap_or(0.0),
-            )?,
-            kind: search.kind.as_deref().map(gate::kind).transpose()?,
-            tags: gate::tags(&search.tags)?,
-        };
+        let (limit, reach) = wanted(search)?;
         self.refresh()?;
         let vector = self.query_vector(query)?;
         let most = (limit * CANDIDATES).max(LEAST_CANDIDATES);
-        let index = self
-            .inner
-            .index
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let index = self.index();
         let hot = Hot::at(now.as_millisecond(), index.slots());
         let mut hits = self.inner.store.read(|tx| -> Result<_, Error> {
             let mut found: HashMap<i64, Signals> = HashMap::new();
@@ -532,22 +510,7 @@ impl Memories {
     /// # Errors
     /// If `after` or a field is wrong, or the database fails.
     pub fn list(&self, search: &Search, after: Option<&str>) -> Result<Listed, Error> {
-        let limit = search.limit.unwrap_or(USUAL_LIMIT);
-        if !(1..=MOST_FOUND).contains(&limit) {
-            return Err(Error::invalid(
-                "limit",
-                format!("it must be 1 to {MOST_FOUND}, not {limit}"),
-            ));
-        }
-        let reach = Reach {
-            project: gate::project(search.project.as_deref())?,
-            min_confidence: gate::confidence(
-                "min_confidence",
-                search.min_confidence.unwrap_or(0.0),
-            )?,
-            kind: search.kind.as_deref().map(gate::kind).transpose()?,
-            tags: gate::tags(&search.tags)?,
-        };
+        let (limit, reach) = wanted(search)?;
         self.inner.store.read(|tx| {
             let before = match after {
                 None => None,
@@ -585,11 +548,7 @@ impl Memories {
             read.1 += 1;
         }
         drop(reads);
-        let mut index = self
-            .inner
-            .index
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut index = self.index_mut();
         for row in rows {
             index.touch(*row, now.as_millisecond());
         }
@@ -635,14 +594,8 @@ impl Memories {
             }
         }
         self.close_gaps()?;
-        let mut index = self
-            .inner
-            .index
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = index.flush() {
-            tracing::warn!("the file of vectors could not be written: {error}");
-        }
+        let mut index = self.index_mut();
+        flush(&mut index);
         Ok(())
     }
 
@@ -667,11 +620,7 @@ impl Memories {
 
     fn close_gaps(&self) -> Result<(), Error> {
         let (gaps, slots) = {
-            let index = self
-                .inner
-                .index
-                .read()
-                .unwrap_or_else(PoisonError::into_inner);
+            let index = self.index();
             (index.gaps(), index.slots())
         };
         if gaps >= GAPS && gaps * 4 >= slots {
@@ -684,20 +633,12 @@ impl Memories {
     /// Brings the index up to date with the database, whoever wrote there.
     fn refresh(&self) -> Result<(), Error> {
         // Searches look beside each other as long as nothing changes.
-        let index = self
-            .inner
-            .index
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let index = self.index();
         if self.inner.store.read(|tx| index.is_current(tx))? {
             return Ok(());
         }
         drop(index);
-        let mut index = self
-            .inner
-            .index
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut index = self.index_mut();
         let is_current = self.inner.store.read(|tx| index.refresh(tx))?;
         if !is_current {
             *index = load(&self.inner.store, &self.inner.place)?;
@@ -706,16 +647,9 @@ impl Memories {
     }
 
     fn flush_now_and_then(&self) {
-        let mut index = self
-            .inner
-            .index
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
-        if index.vectors().unwritten() >= UNWRITTEN
-            && let Err(error) = index.flush()
-        {
-            // They are in the database and in memory.
-            tracing::warn!("the file of vectors could not be written: {error}");
+        let mut index = self.index_mut();
+        if index.vectors().unwritten() >= UNWRITTEN {
+            flush(&mut index);
         }
     }
 
@@ -768,8 +702,9 @@ impl Memories {
             new.project = new.project.or_else(|| usual.project.clone());
             new.tags.extend(usual.tags.iter().cloned());
             new.confidence = new.confidence.or(usual.confidence);
+            let new = gate::check(&new)?;
             let fingerprint = gate::fingerprint(&new.text);
-            checked.push((gate::check(&new)?, fingerprint, written.unwrap_or(now)));
+            checked.push((new, fingerprint, written.unwrap_or(now)));
         }
         let held: HashSet<[u8; 32]> = checked
             .iter()
@@ -806,17 +741,7 @@ impl Memories {
                         imported.merged += 1;
                         continue;
                     }
-                    let random = rand::random::<u128>();
-                    let row = sqlite::insert(
-                        tx,
-                        &id::with_prefix("mem", random),
-                        new,
-                        fingerprint,
-                        *written,
-                    )?;
-                    if let Some(vector) = vector {
-                        sqlite::insert_vector(tx, row, &vector)?;
-                    }
+                    insert(tx, new, fingerprint, vector.as_deref(), *written)?;
                     imported.stored += 1;
                 }
                 Ok(())
@@ -935,11 +860,7 @@ impl Memories {
             mended.push(Remedy::Encode);
         }
         if needed(Remedy::Vectors) {
-            let mut index = self
-                .inner
-                .index
-                .write()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut index = self.index_mut();
             *index = load(&self.inner.store, &self.inner.place)?;
             if index.flush().is_ok() {
                 mended.push(Remedy::Vectors);
@@ -955,13 +876,9 @@ impl Memories {
     pub fn stats(&self, now: Timestamp) -> Result<Stats, Error> {
         self.refresh()?;
         let counts = self.inner.store.read(sqlite::counts)?;
-        let index = self
-            .inner
-            .index
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
+        let index = self.index();
         let hot = Hot::at(now.as_millisecond(), index.slots());
-        let (_, cold) = index.tiers(&hot);
+        let (encoded, cold) = index.tiers(&hot);
         Ok(Stats {
             memories: counts.live,
             cold,
@@ -976,7 +893,7 @@ impl Memories {
             unencoded: counts.unencoded,
             database_bytes: counts.bytes,
             vector_bytes: index.vectors().file_bytes(),
-            scanned: index.scanned(&hot),
+            scanned: encoded - cold,
         })
     }
 }
@@ -989,11 +906,49 @@ impl Drop for Inner {
         {
             tracing::warn!("when memories were last read could not be noted: {error}");
         }
-        let index = self.index.get_mut().unwrap_or_else(PoisonError::into_inner);
-        if let Err(error) = index.flush() {
-            tracing::warn!("the file of vectors could not be written: {error}");
-        }
+        flush(self.index.get_mut().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// Writes the file of vectors. What could not be written is in the database and in memory, until the next time.
+fn flush(index: &mut Index) {
+    if let Err(error) = index.flush() {
+        tracing::warn!("the file of vectors could not be written: {error}");
+    }
+}
+
+/// How many memories a search or a list gives, and of which.
+fn wanted(search: &Search) -> Result<(usize, Reach), Error> {
+    let limit = search.limit.unwrap_or(USUAL_LIMIT);
+    if !(1..=MOST_FOUND).contains(&limit) {
+        return Err(Error::invalid(
+            "limit",
+            format!("it must be 1 to {MOST_FOUND}, not {limit}"),
+        ));
+    }
+    let reach = Reach {
+        project: gate::project(search.project.as_deref())?,
+        min_confidence: gate::confidence("min_confidence", search.min_confidence.unwrap_or(0.0))?,
+        kind: search.kind.as_deref().map(gate::kind).transpose()?,
+        tags: gate::tags(&search.tags)?,
+    };
+    Ok((limit, reach))
+}
+
+/// Stores a new memory with its vector, if there is one; its row.
+fn insert(
+    tx: &Transaction<'_>,
+    new: &Checked,
+    fingerprint: &[u8; 32],
+    vector: Option<&[f32]>,
+    now: Timestamp,
+) -> Result<i64, Error> {
+    let id = id::with_prefix("mem", rand::random());
+    let row = sqlite::insert(tx, &id, new, fingerprint, now)?;
+    if let Some(vector) = vector {
+        sqlite::insert_vector(tx, row, vector)?;
+    }
+    Ok(row)
 }
 
 fn load(store: &Store, place: &Place) -> Result<Index, Error> {
