@@ -70,6 +70,12 @@ struct Loaded {
     spaces: Mutex<Vec<Space>>,
 }
 
+impl std::fmt::Debug for Encoder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Encoder({})", self.id())
+    }
+}
+
 impl Encoder {
     /// Opens a model's folder in the layout of sentence-transformers: `config.json`, `model.safetensors` (F32, F16 or
     /// BF16) and `tokenizer.json` (or `vocab.txt`); where they are there, `modules.json`, `1_Pooling/config.json`,

@@ -56,6 +56,14 @@ pub enum Error {
         /// Those there are.
         known: String,
     },
+    /// There is no folder of that name.
+    #[error("there is no encoder `{name}` in {}", folder.display())]
+    Unknown {
+        /// The name asked for.
+        name: String,
+        /// Where encoders lie.
+        folder: PathBuf,
+    },
     /// A batch was cancelled by its own progress function.
     #[error("cancelled")]
     Cancelled,

@@ -9,12 +9,14 @@
 //!
 //! - `folder`, `weights`, `tokens`: what lies in the folder, checked; nothing in it is trusted.
 //! - `linear`, `lanes`: what int8 layers and rows of floats are; `kernel` computes with them.
-//! - `float`, `forward`: the pass itself. `encoder`: one text, or many on several threads.
+//! - `float`, `forward`: the pass itself. `encoder`: one text, or many on several threads. `encoders`: those of a
+//!   home, by name.
 //! - `scan`, `query`: the scan. `reference`: the same pass in plain 32-bit floats, for tests and benchmarks.
 //!
 //! It does no networking, knows no async, reads no environment, and never writes a file.
 
 mod encoder;
+mod encoders;
 mod error;
 mod float;
 mod folder;
@@ -31,6 +33,7 @@ mod tokens;
 mod weights;
 
 pub use encoder::{Batch, Embedding, Encoder, Role};
+pub use encoders::Encoders;
 pub use error::Error;
 pub use folder::{Pooling, Prompts};
 pub use kernel::Kernel;

@@ -148,7 +148,8 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
         .ok_or_else(|| Failure::usage(format!("the address {} is not known", config.host)))?;
     let engine = Engine::new(config.engine.clone(), catalogue);
     let store = memories::store(config)?;
-    let memories = memories::open(config, store.clone())?;
+    let encoders = memories::encoders(config);
+    let memories = memories::open(config, store.clone(), encoders)?;
     let traces = Traces::start(config)?.map(Arc::new);
     let options = NodeOptions {
         version: VERSION,

@@ -1,9 +1,8 @@
 //! The memories of a home: where their files lie, and which encoder finds them by meaning.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use hearth_encoder::Encoder;
+use hearth_encoder::{self as encoder, Encoders};
 use hearth_memory::{Embed, Memories, Place};
 use hearth_store::Store;
 
@@ -28,38 +27,31 @@ pub fn store(config: &Config) -> Outcome<Store> {
         .map_err(|error| Failure::new(error.to_string()))
 }
 
-/// The memories in a home's database.
+/// The encoders of a home.
+pub fn encoders(config: &Config) -> Arc<Encoders> {
+    Arc::new(Encoders::new(config.home.join(ENCODERS)))
+}
+
+/// The memories in a home's database. The encoder is opened when it is first needed; as long as there is none, words
+/// find alone.
 ///
 /// # Errors
-/// If the database cannot be read. An encoder that cannot be used is no error: words find alone then.
-pub fn open(config: &Config, store: Store) -> Outcome<Memories> {
-    let (encoder, words_only) = match encoder(config) {
-        Ok(encoder) => (Some(encoder), None),
-        Err(reason) => (None, Some(reason)),
+/// If the database cannot be read.
+pub fn open(config: &Config, store: Store, encoders: Arc<Encoders>) -> Outcome<Memories> {
+    let encoder = move || match encoders.get(USUAL) {
+        Ok(encoder) => Ok(encoder as Arc<dyn Embed>),
+        Err(encoder::Error::Unknown { .. }) => Err(
+            "there is no encoder, so memories are found by their words alone; `hearth pull minilm` fetches one"
+                .to_owned(),
+        ),
+        Err(error) => Err(format!(
+            "the encoder in {} cannot be used, so memories are found by their words alone: {error}",
+            encoders.folder().join(USUAL).display()
+        )),
     };
     let place = Place {
         vectors: Some(config.home.join(VECTORS)),
-        encoder,
-        words_only,
+        encoder: Some(Arc::new(encoder)),
     };
     Memories::open(store, place).map_err(|error| Failure::new(error.to_string()))
-}
-
-/// The encoder of a home, or why there is none.
-fn encoder(config: &Config) -> Result<Arc<dyn Embed>, String> {
-    let folder: PathBuf = config.home.join(ENCODERS).join(USUAL);
-    if !folder.is_dir() {
-        return Err(format!(
-            "there is no encoder, so memories are found by their words alone; put all-MiniLM-L6-v2 (its config.json, \
-             model.safetensors and tokenizer.json) into {}",
-            folder.display()
-        ));
-    }
-    match Encoder::open(&folder) {
-        Ok(encoder) => Ok(Arc::new(encoder)),
-        Err(error) => Err(format!(
-            "the encoder in {} cannot be used, so memories are found by their words alone: {error}",
-            folder.display()
-        )),
-    }
 }

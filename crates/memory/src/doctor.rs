@@ -89,11 +89,7 @@ pub(crate) fn examine(
                 Remedy::Encode,
             ));
         }
-        let without: i64 = tx.query_row(
-            "SELECT count(*) FROM memory WHERE superseded IS NULL AND row NOT IN (SELECT row FROM memory_vector)",
-            [],
-            |row| row.get(0),
-        )?;
+        let without = crate::sqlite::unencoded_count(tx)?;
         if without > 0 {
             found.push(Diagnosis::new(
                 format!("{without} memories have no vector yet, and are found by words alone"),

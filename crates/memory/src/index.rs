@@ -4,6 +4,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use hearth_encoder::Scan;
 use hearth_store::sqlite::{self, Transaction};
@@ -19,6 +20,8 @@ pub(crate) struct Index {
     vectors: Vectors,
     /// By slot.
     entries: Vec<Option<Entry>>,
+    /// By slot, when each was last written or read, in milliseconds since 1970.
+    touched: Vec<AtomicI64>,
     projects: HashMap<String, u32>,
     slots: HashMap<i64, usize>,
     scan: Scan,
@@ -32,7 +35,6 @@ struct Entry {
     confidence: f32,
     pinned: bool,
     superseded: bool,
-    touched: i64,
 }
 
 /// A memory that the scan found.
@@ -72,6 +74,7 @@ impl Index {
             state: State { seq: -1, ..state },
             vectors,
             entries: Vec::new(),
+            touched: Vec::new(),
             projects: HashMap::new(),
             slots: HashMap::new(),
             scan: Scan::new(),
@@ -100,6 +103,7 @@ impl Index {
     fn follow(&mut self, tx: &Transaction<'_>) -> sqlite::Result<()> {
         let now = state(tx)?;
         self.entries.resize(now.next_slot, None);
+        self.touched.resize_with(now.next_slot, AtomicI64::default);
         for indexed in changed(tx, self.state.seq)? {
             self.put(indexed);
         }
@@ -141,8 +145,10 @@ impl Index {
                 confidence: indexed.confidence,
                 pinned: indexed.pinned,
                 superseded: indexed.superseded,
-                touched: indexed.touched,
             });
+        }
+        if let Some(touched) = self.touched.get(indexed.slot) {
+            touched.fetch_max(indexed.touched, Ordering::Relaxed);
         }
     }
 
@@ -152,29 +158,38 @@ impl Index {
     }
 
     /// Notes that a memory was read, before the database knows.
-    pub fn touch(&mut self, row: i64, time: i64) {
+    pub fn touch(&self, row: i64, time: i64) {
         let slot = self.slots.get(&row);
-        if let Some(Some(entry)) = slot.and_then(|slot| self.entries.get_mut(*slot)) {
-            entry.touched = entry.touched.max(time);
+        if let Some(touched) = slot.and_then(|slot| self.touched.get(*slot)) {
+            touched.fetch_max(time, Ordering::Relaxed);
         }
+    }
+
+    fn is_hot(&self, slot: usize, entry: &Entry, hot: &Hot) -> bool {
+        let touched = self.touched.get(slot);
+        hot.is_hot(
+            entry.pinned,
+            touched.map_or(0, |touched| touched.load(Ordering::Relaxed)),
+        )
     }
 
     /// Whether a memory has grown cold; one without a vector has not.
     pub fn is_cold(&self, row: i64, hot: &Hot) -> bool {
-        let slot = self.slots.get(&row);
-        let entry = slot.and_then(|slot| self.entries.get(*slot)?.as_ref());
-        entry.is_some_and(|entry| !hot.is_hot(entry.pinned, entry.touched))
+        let Some(slot) = self.slots.get(&row) else {
+            return false;
+        };
+        let entry = self.entries.get(*slot).and_then(Option::as_ref);
+        entry.is_some_and(|entry| !self.is_hot(*slot, entry, hot))
     }
 
     /// How many memories can be found, and how many of them are cold.
     pub fn tiers(&self, hot: &Hot) -> (u64, u64) {
-        let live = self
-            .entries
-            .iter()
-            .flatten()
-            .filter(|entry| !entry.superseded);
-        live.fold((0, 0), |(all, cold), entry| {
-            let is_cold = !hot.is_hot(entry.pinned, entry.touched);
+        let all = self.entries.iter().enumerate();
+        let live = all
+            .filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
+            .filter(|(_, entry)| !entry.superseded);
+        live.fold((0, 0), |(all, cold), (slot, entry)| {
+            let is_cold = !self.is_hot(slot, entry, hot);
             (all + 1, cold + u64::from(is_cold))
         })
     }
@@ -221,7 +236,7 @@ impl Index {
                         && project.is_none_or(|project| {
                             entry.project == project || entry.project == every
                         })
-                        && (cold || hot.is_hot(entry.pinned, entry.touched));
+                        && (cold || self.is_hot(at * 64 + bit, entry, hot));
                     bits |= u64::from(takes_part) << bit;
                 }
                 bits &= within.as_ref().map_or(u64::MAX, |within| within[at]);
@@ -261,11 +276,11 @@ impl Index {
         found.truncate(most);
         let entries = found
             .into_iter()
-            .filter_map(|(_, slot)| self.entries.get(slot)?.as_ref());
+            .filter_map(|(_, slot)| Some((slot, self.entries.get(slot)?.as_ref()?)));
         entries
-            .map(|entry| Candidate {
+            .map(|(slot, entry)| Candidate {
                 row: entry.row,
-                cold: !hot.is_hot(entry.pinned, entry.touched),
+                cold: !self.is_hot(slot, entry, hot),
             })
             .collect()
     }

@@ -11,6 +11,7 @@
 //! What this crate refuses: HTTP, clocks (the time is given), and knowing where its files should lie.
 
 mod doctor;
+mod embed;
 mod error;
 mod gate;
 pub mod import;
@@ -20,6 +21,7 @@ mod retrieval;
 mod sqlite;
 mod vectors;
 
+pub use embed::{Embed, Source};
 pub use error::Error;
-pub use memories::{Embed, Memories, Place};
+pub use memories::{Memories, Place};
 pub use sqlite::TABLES;

@@ -10,8 +10,6 @@ use hearth_store::Migration;
 use hearth_store::sqlite::{self, OptionalExtension, Row, Transaction, params, params_from_iter};
 use jiff::Timestamp;
 
-use crate::gate::Checked;
-
 /// The tables; a database that holds memories has them.
 pub const TABLES: Migration = Migration {
     name: "memories",
@@ -209,42 +207,45 @@ fn next_seq(tx: &Tx<'_>) -> Result<i64> {
         .query_row([], |row| row.get(0))
 }
 
-/// Stores a new memory; its row.
-pub(crate) fn insert(
-    tx: &Tx<'_>,
-    id: &str,
-    new: &Checked,
-    fingerprint: &[u8; 32],
-    now: Timestamp,
-) -> Result<i64> {
+/// Stores a memory, but for its lineage; its row, or `None` if it is there already, by its id or by what it says.
+pub(crate) fn insert(tx: &Tx<'_>, memory: &Memory, fingerprint: &[u8; 32]) -> Result<Option<i64>> {
     let seq = next_seq(tx)?;
-    tx.prepare_cached(
-        "INSERT INTO memory (id, text, kind, project, tags, confidence, pinned, source, written, fingerprint, seq)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
-    )?
-    .execute(params![
-        id,
-        new.text,
-        new.kind,
-        new.project.as_deref().unwrap_or_default(),
-        new.tags.join("\n"),
-        f64::from(new.confidence),
-        new.pinned,
-        new.source,
-        now.as_millisecond(),
-        fingerprint,
-        seq,
-    ])?;
-    Ok(tx.last_insert_rowid())
+    let inserted = tx
+        .prepare_cached(
+            "INSERT OR IGNORE INTO memory (id, text, kind, project, tags, confidence, pinned, source, written, read,
+                 reads, superseded, fingerprint, seq)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
+        )?
+        .execute(params![
+            memory.id,
+            memory.text,
+            memory.kind,
+            memory.project.as_deref().unwrap_or_default(),
+            memory.tags.join("\n"),
+            f64::from(memory.confidence),
+            memory.pinned,
+            memory.source,
+            memory.written.as_millisecond(),
+            memory.read.map(|time| time.as_millisecond()),
+            memory.reads.min(i64::MAX as u64) as i64,
+            memory.superseded.map(|time| time.as_millisecond()),
+            fingerprint,
+            seq,
+        ])?;
+    Ok((inserted > 0).then(|| tx.last_insert_rowid()))
 }
 
-/// Gives a memory a vector; its slot.
-pub(crate) fn insert_vector(tx: &Tx<'_>, row: i64, vector: &[f32]) -> Result<()> {
-    let slot: i64 = tx
+/// Gives a memory a vector. Another process may have begun vectors of another encoder: then it gets none.
+pub(crate) fn insert_vector(tx: &Tx<'_>, row: i64, encoder: &str, vector: &[f32]) -> Result<()> {
+    let slot: Option<i64> = tx
         .prepare_cached(
-            "UPDATE memory_index SET next_slot = next_slot + 1 RETURNING next_slot - 1",
+            "UPDATE memory_index SET next_slot = next_slot + 1 WHERE encoder = ?1 RETURNING next_slot - 1",
         )?
-        .query_row([], |row| row.get(0))?;
+        .query_row([encoder], |row| row.get(0))
+        .optional()?;
+    let Some(slot) = slot else {
+        return Ok(());
+    };
     let bytes: Vec<u8> = vector
         .iter()
         .flat_map(|value| value.to_le_bytes())
@@ -522,6 +523,14 @@ pub(crate) fn unencoded(tx: &Tx<'_>, most: usize) -> Result<Vec<(i64, String)>> 
     .collect()
 }
 
+/// How many of them there are.
+pub(crate) fn unencoded_count(tx: &Tx<'_>) -> Result<u64> {
+    tx.prepare_cached(
+        "SELECT count(*) FROM memory WHERE superseded IS NULL AND row NOT IN (SELECT row FROM memory_vector)",
+    )?
+    .query_row([], |row| Ok(row.get::<_, i64>(0)?.max(0) as u64))
+}
+
 /// Counts for people.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
@@ -549,9 +558,7 @@ pub(crate) fn counts(tx: &Tx<'_>) -> Result<Counts> {
         live: number("SELECT count(*) FROM memory WHERE superseded IS NULL")?,
         pinned: number("SELECT count(*) FROM memory WHERE superseded IS NULL AND pinned")?,
         superseded: number("SELECT count(*) FROM memory WHERE superseded IS NOT NULL")?,
-        unencoded: number(
-            "SELECT count(*) FROM memory WHERE superseded IS NULL AND row NOT IN (SELECT row FROM memory_vector)",
-        )?,
+        unencoded: unencoded_count(tx)?,
         projects,
         bytes: number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?,
     })
@@ -564,35 +571,6 @@ pub(crate) fn from_row(tx: &Tx<'_>, row: i64, most: usize) -> Result<Vec<Stored>
     ))?
     .query_map([row, most as i64], stored)?
     .collect()
-}
-
-/// Stores a memory of an export as it was, but for its lineage; its row, or `None` if it is there already, by its id or
-/// by what it says.
-pub(crate) fn restore(tx: &Tx<'_>, memory: &Memory, fingerprint: &[u8; 32]) -> Result<Option<i64>> {
-    let seq = next_seq(tx)?;
-    let inserted = tx
-        .prepare_cached(
-            "INSERT OR IGNORE INTO memory (id, text, kind, project, tags, confidence, pinned, source, written, read,
-                 reads, superseded, fingerprint, seq)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14)",
-        )?
-        .execute(params![
-            memory.id,
-            memory.text,
-            memory.kind,
-            memory.project.as_deref().unwrap_or_default(),
-            memory.tags.join("\n"),
-            f64::from(memory.confidence),
-            memory.pinned,
-            memory.source,
-            memory.written.as_millisecond(),
-            memory.read.map(|time| time.as_millisecond()),
-            memory.reads.min(i64::MAX as u64) as i64,
-            memory.superseded.map(|time| time.as_millisecond()),
-            fingerprint,
-            seq,
-        ])?;
-    Ok((inserted > 0).then(|| tx.last_insert_rowid()))
 }
 
 /// Notes which memory took the place of another; nothing if either is not there.
@@ -609,6 +587,20 @@ pub(crate) fn file(tx: &Tx<'_>, source: &str) -> Result<Option<[u8; 32]>> {
     tx.prepare_cached("SELECT digest FROM memory_file WHERE source = ?1")?
         .query_row([source], |row| row.get(0))
         .optional()
+}
+
+/// Files that were imported.
+pub(crate) fn files(tx: &Tx<'_>) -> Result<Vec<String>> {
+    tx.prepare_cached("SELECT source FROM memory_file ORDER BY source")?
+        .query_map([], |row| row.get(0))?
+        .collect()
+}
+
+/// Forgets that a file was imported.
+pub(crate) fn forget_file(tx: &Tx<'_>, source: &str) -> Result<()> {
+    tx.prepare_cached("DELETE FROM memory_file WHERE source = ?1")?
+        .execute([source])?;
+    Ok(())
 }
 
 /// Notes what was in a file.

@@ -25,8 +25,7 @@ fn open(folder: &Path) -> Memories {
     let store = Store::open(&folder.join("db"), &[TABLES]).unwrap();
     let place = Place {
         vectors: Some(folder.join("memory.vectors")),
-        encoder: Some(Meanings::new(32)),
-        words_only: None,
+        encoder: Some(Meanings::new(32).source()),
     };
     Memories::open(store, place).unwrap()
 }
@@ -122,8 +121,7 @@ fn a_full_disk_is_an_error_and_loses_nothing() {
     let store = Store::open(&folder.path().join("db"), &[TABLES]).unwrap();
     let place = Place {
         vectors: Some(folder.path().join("memory.vectors")),
-        encoder: Some(Meanings::new(32)),
-        words_only: None,
+        encoder: Some(Meanings::new(32).source()),
     };
     let memories = Memories::open(store.clone(), place).unwrap();
     let add = |number: usize| {

@@ -6,9 +6,9 @@ mod meanings;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use hearth_memory::{Embed, Error, Memories, Place, TABLES};
+use hearth_memory::{Embed, Error, Memories, Place, Source, TABLES};
 use hearth_protocol::memory::{Change, Imported, Memory, NewMemory, Outcome, Search};
 use hearth_store::Store;
 use jiff::{SignedDuration, Timestamp};
@@ -38,8 +38,7 @@ impl Home {
     fn open(&self, encoder: Option<Arc<dyn Embed>>) -> Memories {
         let place = Place {
             vectors: Some(self.vectors()),
-            encoder,
-            words_only: None,
+            encoder: encoder.map(|encoder| -> Source { Arc::new(move || Ok(encoder.clone())) }),
         };
         Memories::open(self.store(), place).unwrap()
     }
@@ -164,6 +163,58 @@ fn an_encoder_that_comes_later_or_another_one_makes_the_vectors_anew() {
         assert_eq!(told, [(1, 0)]);
         assert!(first(&memories, "car").is_some(), "{dimensions}");
     }
+}
+
+#[test]
+fn an_encoder_is_opened_when_it_is_first_needed_and_looked_for_until_it_is_there() {
+    let home = Home::new();
+    let there = Arc::new(AtomicBool::new(false));
+    let opened = Arc::new(AtomicUsize::new(0));
+    let source: Source = {
+        let (there, opened) = (Arc::clone(&there), Arc::clone(&opened));
+        Arc::new(move || match there.load(Ordering::SeqCst) {
+            true => {
+                opened.fetch_add(1, Ordering::SeqCst);
+                Ok(Meanings::new(96))
+            }
+            false => Err("fetch one".into()),
+        })
+    };
+    let place = Place {
+        vectors: Some(home.vectors()),
+        encoder: Some(source),
+    };
+    let memories = Memories::open(home.store(), place).unwrap();
+    add(&memories, "The automobile is in the garage");
+    let found = memories.search(&query("car"), now()).unwrap();
+    assert_eq!(
+        (found.count, found.words_only.as_deref()),
+        (0, Some("fetch one"))
+    );
+    there.store(true, Ordering::SeqCst);
+    memories.upkeep(&mut |_, _| true).unwrap();
+    assert!(first(&memories, "car").is_some());
+    add(&memories, "The vehicle needs new tyres");
+    assert_eq!(memories.stats(now()).unwrap().unencoded, 0);
+    assert_eq!(opened.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn two_processes_with_two_encoders_do_not_mix_their_vectors() {
+    let home = Home::new();
+    let one = home.open(Some(Meanings::new(96)));
+    add(&one, "The automobile is in the garage");
+    assert!(first(&one, "car").is_some());
+    let other = home.open(Some(Meanings::new(64)));
+    other.upkeep(&mut |_, _| true).unwrap();
+    assert!(first(&other, "car").is_some());
+    // Vectors are the other's now: this one finds by words, and what it remembers waits for the other's upkeep.
+    assert_eq!(first(&one, "car"), None);
+    add(&one, "Purchase of a boat");
+    assert!(first(&one, "boats").is_some());
+    assert_eq!(other.stats(now()).unwrap().unencoded, 1);
+    other.upkeep(&mut |_, _| true).unwrap();
+    assert_eq!(first(&other, "buy").unwrap(), "Purchase of a boat");
 }
 
 #[test]
@@ -717,6 +768,33 @@ fn an_import_takes_what_changed_and_withdraws_what_is_gone() {
     assert_eq!(found[0], "Rules: Purchase everything");
     assert!(!found.contains(&"Rules: Buy nothing".to_owned()));
     assert_eq!(memories.stats(now()).unwrap().unencoded, 0);
+}
+
+#[test]
+fn the_same_file_may_be_of_several_projects_and_what_is_gone_is_withdrawn() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let text = "# Notes\n\nThe automobile is in the garage.\n";
+    let of_project = |project: &str| NewMemory {
+        project: Some(project.into()),
+        ..NewMemory::default()
+    };
+    for project in ["shop", "farm"] {
+        let usual = of_project(project);
+        let imported = memories.import("/n/a.md", text.as_bytes(), &usual, now());
+        assert_eq!(imported.unwrap().stored, 1, "{project}");
+    }
+    let found = memories.search(&query("car"), now()).unwrap();
+    assert_eq!(found.count, 2);
+    assert_eq!(memories.files().unwrap(), ["/n/a.md"]);
+    assert_eq!(memories.withdraw("/n/a.md", now()).unwrap(), 2);
+    assert_eq!(first(&memories, "car"), None);
+    assert!(memories.files().unwrap().is_empty());
+    assert_eq!(memories.stats(now()).unwrap().superseded, 2);
+    // It comes back.
+    let imported = memories.import("/n/a.md", text.as_bytes(), &of_project("shop"), now());
+    assert_eq!(imported.unwrap().stored, 1);
+    assert!(first(&memories, "car").is_some());
 }
 
 #[test]

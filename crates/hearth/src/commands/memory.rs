@@ -3,15 +3,14 @@
 //! A running node does the work, so that what it serves and what is typed here agree at once. Without one the home's
 //! own database is opened, which gives the same answers.
 
+mod import;
+
 use std::io::{Read, Write};
-use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use hearth_memory::import::is_known;
 use hearth_memory::{Error, Memories};
 use hearth_protocol::memory::{
-    Change, Examined, Found, Imported, Listed, Memory, NewMemory, Outcome as Became, Search, Stats,
-    Written,
+    Change, Examined, Found, Listed, Memory, NewMemory, Outcome as Became, Search, Stats, Written,
 };
 use hyper::Method;
 use jiff::Timestamp;
@@ -59,7 +58,7 @@ enum MemoryCommand {
     /// Pin a memory: it counts more, and never grows cold
     Pin(PinArgs),
     /// Read Markdown, CLAUDE.md, decision records, JSON lines, or an export of ChatGPT or Claude
-    Import(ImportArgs),
+    Import(import::ImportArgs),
     /// Write all memories as JSON lines; importing them makes the same store again
     Export(ExportArgs),
     /// Show how many there are, of which projects, and how they are found
@@ -224,30 +223,6 @@ struct PinArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXAMPLES
-  hearth memory import notes/ --project shop
-  hearth memory import CLAUDE.md docs/adr --project shop
-  hearth memory import conversations.json --tag chatgpt
-  hearth memory import memories.jsonl              what `export` wrote
-
-A file that is as it was the last time is passed over. Of one that changed, what it no longer holds is withdrawn.")]
-struct ImportArgs {
-    /// Files and folders
-    #[arg(value_name = "PATH", required = true)]
-    paths: Vec<PathBuf>,
-    /// Whose the memories are; without one they belong to every project
-    #[arg(long, short, value_name = "NAME")]
-    project: Option<String>,
-    /// A word to find them by; may be given again
-    #[arg(long = "tag", short, value_name = "TAG")]
-    tags: Vec<String>,
-    /// How sure they are, 0 to 1 [default: 1]
-    #[arg(long, value_name = "SHARE")]
-    confidence: Option<f32>,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-EXAMPLES
   hearth memory export > memories.jsonl
   hearth memory export | jq -r .text")]
 struct ExportArgs {}
@@ -278,7 +253,7 @@ struct DoctorArgs {
 pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
     let screen = &context.screen;
     match &args.command {
-        MemoryCommand::Import(args) => return import(context, args).await,
+        MemoryCommand::Import(args) => return import::run(context, args).await,
         MemoryCommand::Export(_) => return export(context).await,
         _ => {}
     }
@@ -365,94 +340,13 @@ pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
 /// The home's own memories; a node that runs sees at once what is done here.
 async fn own(context: &Context) -> Outcome<Memories> {
     addressed::check(&context.config).await?;
-    memories::open(&context.config, memories::store(&context.config)?)
+    open(context)
 }
 
-async fn import(context: &Context, args: &ImportArgs) -> Outcome {
-    let screen = &context.screen;
-    let memories = own(context).await?;
-    let usual = NewMemory {
-        project: args.project.clone(),
-        tags: args.tags.clone(),
-        confidence: args.confidence,
-        ..NewMemory::default()
-    };
-    let mut files = Vec::new();
-    for path in &args.paths {
-        let path = std::path::absolute(path)
-            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())))?;
-        match path.is_dir() {
-            true => below(&path, &mut files)?,
-            false => files.push((path, true)),
-        }
-    }
-    let mut all = Imported::default();
-    for (at, (path, named)) in files.iter().enumerate() {
-        screen.progress(&format!(
-            "file {} of {}: {}",
-            at + 1,
-            files.len(),
-            path.display()
-        ));
-        let read = std::fs::read(path)
-            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())));
-        let source = path.to_string_lossy();
-        let imported = match read {
-            Ok(bytes) => memories
-                .import(&source, &bytes, &usual, Timestamp::now())
-                .map_err(refused),
-            Err(failure) => Err(failure),
-        };
-        match imported {
-            Ok(imported) => {
-                all.stored += imported.stored;
-                all.merged += imported.merged;
-                all.withdrawn += imported.withdrawn;
-                all.unchanged += imported.unchanged;
-            }
-            // Of a folder the others are still read.
-            Err(failure) if !named => screen.note(&format!("passed over: {}", failure.message)),
-            Err(failure) => return Err(failure),
-        }
-    }
-    let mut encoding = |done: u64, left: u64| {
-        screen.progress(&format!("encoding: {done} done, {left} left"));
-        true
-    };
-    memories.upkeep(&mut encoding).map_err(refused)?;
-    screen.clear();
-    show(screen, &all, || {
-        format!(
-            "{} new, {} there already, {} withdrawn; {} files as they were\n",
-            all.stored, all.merged, all.withdrawn, all.unchanged
-        )
-    });
-    Ok(())
-}
-
-/// The files below a folder that can be read, in order; not those of hidden folders.
-fn below(folder: &Path, files: &mut Vec<(PathBuf, bool)>) -> Outcome {
-    let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", folder.display()));
-    let entries = std::fs::read_dir(folder).map_err(failed)?;
-    let mut paths: Vec<PathBuf> = entries
-        .map(|entry| entry.map(|entry| entry.path()))
-        .collect::<Result<_, _>>()
-        .map_err(failed)?;
-    paths.sort();
-    for path in paths {
-        let name = path
-            .file_name()
-            .unwrap_or_default()
-            .to_string_lossy()
-            .into_owned();
-        // A link may lead in a circle.
-        if path.is_dir() && !path.is_symlink() && !name.starts_with('.') {
-            below(&path, files)?;
-        } else if path.is_file() && is_known(&name) {
-            files.push((path, false));
-        }
-    }
-    Ok(())
+/// Opens them.
+fn open(context: &Context) -> Outcome<Memories> {
+    let config = &context.config;
+    memories::open(config, memories::store(config)?, memories::encoders(config))
 }
 
 async fn export(context: &Context) -> Outcome {
@@ -508,10 +402,7 @@ impl Door {
             Err(error) if answer::is_host_said(&context.config) => {
                 Err(error.failure(client.place()))
             }
-            Err(ClientError::Unreachable(_)) => {
-                let store = memories::store(&context.config)?;
-                memories::open(&context.config, store).map(Self::Here)
-            }
+            Err(ClientError::Unreachable(_)) => open(context).map(Self::Here),
             Err(error) => Err(error.failure(client.place())),
         }
     }

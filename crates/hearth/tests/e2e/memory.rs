@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::household::Household;
+use crate::household::{Household, until};
 
 fn ids(found: &Value) -> Vec<&str> {
     let memories = found["memories"].as_array().unwrap();
@@ -170,4 +170,41 @@ fn files_are_imported_once_and_an_export_makes_the_same_store() {
     std::fs::write(other.path().join("e.jsonl"), &lines).unwrap();
     other.hearth(&["memory", "import", "e.jsonl"]).ok();
     assert_eq!(other.hearth(&["memory", "export"]).ok(), lines);
+}
+
+#[test]
+fn a_watched_folder_is_imported_again_as_it_changes() {
+    let household = Household::new();
+    let folder = household.path().join("notes");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("a.md"), "The kettle is blue\n").unwrap();
+    let mut watching = household
+        .command(&["memory", "import", "notes", "--watch"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .unwrap();
+    let found = |word: &str| {
+        let found = household
+            .hearth(&["memory", "search", word, "--json"])
+            .json();
+        found["count"].as_u64().unwrap()
+    };
+    let is = |word: &'static str, count: u64| {
+        until(word, || (found(word) == count).then_some(()));
+    };
+    is("kettle", 1);
+    std::fs::create_dir(folder.join("deep")).unwrap();
+    std::fs::write(folder.join("deep/b.md"), "The lamp is red\n").unwrap();
+    is("lamp", 1);
+    // As editors do: another file in its place.
+    std::fs::write(folder.join("new"), "The teapot is green\n").unwrap();
+    std::fs::rename(folder.join("new"), folder.join("a.md")).unwrap();
+    is("teapot", 1);
+    is("kettle", 0);
+    std::fs::remove_file(folder.join("deep/b.md")).unwrap();
+    is("lamp", 0);
+    assert!(watching.try_wait().unwrap().is_none());
+    watching.kill().unwrap();
+    watching.wait().unwrap();
 }

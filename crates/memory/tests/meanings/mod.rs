@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use hearth_memory::Embed;
+use hearth_memory::{Embed, Source};
 
 /// An encoder that knows which words mean the same, and nothing else: each meaning is a direction.
 pub struct Meanings {
@@ -28,6 +28,11 @@ impl Meanings {
             dimensions,
             asked: AtomicUsize::new(0),
         })
+    }
+
+    /// Gives it whenever it is asked for.
+    pub fn source(self: Arc<Self>) -> Source {
+        Arc::new(move || Ok(self.clone()))
     }
 
     fn vector(&self, text: &str) -> Vec<f32> {

@@ -1,0 +1,331 @@
+//! Remembering: what passes the gate is stored; what is changed supersedes; what is forgotten is gone.
+
+use std::collections::BTreeSet;
+
+use hearth_protocol::id;
+use hearth_protocol::memory::{Change, MOST_TAGS, Memory, NewMemory, Outcome, Written};
+use hearth_store::sqlite::Transaction;
+use jiff::Timestamp;
+
+use super::{Memories, dot, flush, lock, whole};
+use crate::Error;
+use crate::gate::{self, Checked, Likeness};
+use crate::retrieval::{self, Hot};
+use crate::sqlite::{self, Reach, Stored};
+
+/// Memories that a new one is compared with.
+const NEIGHBOURS: usize = 8;
+
+impl Memories {
+    /// Remembers a text, if it passes the write gate. When this returns, the memory is on the disk, and the next search
+    /// finds it.
+    ///
+    /// # Errors
+    /// If a field is wrong, what it supersedes is not there, or the database or the encoder fails.
+    pub fn add(&self, new: &NewMemory, now: Timestamp) -> Result<Written, Error> {
+        self.store_checked(gate::check(new)?, now)
+    }
+
+    fn store_checked(&self, new: Checked, now: Timestamp) -> Result<Written, Error> {
+        let _one = lock(&self.inner.writing);
+        let fingerprint = gate::fingerprint(&new.text);
+        if new.supersedes.is_none()
+            && let Some(recalled) = self.recalled(&new)?
+        {
+            return Ok(Written {
+                outcome: Outcome::Recalled,
+                memory: recalled,
+            });
+        }
+        let vector = match self.meaning()?.encoder() {
+            Some(encoder) => {
+                let vectors = encoder.passages(&[&new.text]).map_err(Error::Encoder)?;
+                vectors
+                    .into_iter()
+                    .next()
+                    .map(|vector| (encoder.id(), vector))
+            }
+            None => None,
+        };
+        let vector = vector
+            .as_ref()
+            .map(|(id, vector)| (id.as_str(), vector.as_slice()));
+        let alike = self.alike(&new, vector, now)?;
+        let written = self.inner.store.write(|tx| {
+            let old = match &new.supersedes {
+                Some(id) => Some(current(tx, id)?),
+                None => None,
+            };
+            let old_row = old.as_ref().map(|old| old.row);
+            let there = sqlite::same(tx, &fingerprint, new.project.as_deref())?;
+            // Its own old text, in other clothes: what changes is how it is written, so it is a new one.
+            if let Some(there) = there.filter(|there| Some(there.row) != old_row) {
+                return merge(tx, there, &new, old_row, now);
+            }
+            if let Some(old) = old_row {
+                // Before it comes: a text is there once among those that can be found.
+                sqlite::supersede(tx, old, old, now)?;
+            }
+            let row = insert(tx, &new, &fingerprint, vector, now)?;
+            if let Some(old) = old_row {
+                sqlite::supersede(tx, old, row, now)?;
+            }
+            let mut linked = false;
+            for other in &alike {
+                if Some(*other) != old_row && sqlite::by_row(tx, *other)?.is_some() {
+                    sqlite::link(tx, row, *other)?;
+                    linked = true;
+                }
+            }
+            let outcome = if linked {
+                Outcome::Linked
+            } else {
+                Outcome::Stored
+            };
+            Ok(Written {
+                outcome,
+                memory: whole(tx, row)?,
+            })
+        })?;
+        self.refresh()?;
+        self.flush_now_and_then();
+        Ok(written)
+    }
+
+    /// The memory that a text only repeats, as one repeats what one was told: every piece of it is one that was
+    /// recalled, or a part of one.
+    fn recalled(&self, new: &Checked) -> Result<Option<Memory>, Error> {
+        let told = lock(&self.inner.reads);
+        let reach = Reach {
+            project: new.project.clone(),
+            ..Reach::default()
+        };
+        self.inner.store.read(|tx| {
+            let was_told =
+                |stored: &Stored| stored.memory.reads > 0 || told.contains_key(&stored.row);
+            let find = |piece: &str| -> Result<Option<Stored>, Error> {
+                let same = sqlite::same(tx, &gate::fingerprint(piece), new.project.as_deref())?;
+                if let Some(same) = same.filter(|same| was_told(same)) {
+                    return Ok(Some(same));
+                }
+                let Some(words) = retrieval::words(piece) else {
+                    return Ok(None);
+                };
+                for (row, _) in sqlite::by_words(tx, &words, &reach, NEIGHBOURS)? {
+                    let Some(stored) = sqlite::by_row(tx, row)? else {
+                        continue;
+                    };
+                    let alike = gate::likeness(piece, &stored.memory.text, Some(0.0));
+                    if alike == Likeness::Part && was_told(&stored) {
+                        return Ok(Some(stored));
+                    }
+                }
+                Ok(None)
+            };
+            // As it stands, it is the same memory again, which is merged.
+            if sqlite::same(tx, &gate::fingerprint(&new.text), new.project.as_deref())?.is_some() {
+                return Ok(None);
+            }
+            let mut first = find(&new.text)?;
+            if first.is_none() {
+                for piece in gate::citations(&new.text) {
+                    match find(&piece)? {
+                        Some(found) => first = first.or(Some(found)),
+                        None => return Ok(None),
+                    }
+                }
+            }
+            match first {
+                Some(found) => Ok(Some(whole(tx, found.row)?)),
+                None => Ok(None),
+            }
+        })
+    }
+
+    /// Rows of memories that say nearly the same.
+    fn alike(
+        &self,
+        new: &Checked,
+        vector: Option<(&str, &[f32])>,
+        now: Timestamp,
+    ) -> Result<BTreeSet<i64>, Error> {
+        self.refresh()?;
+        let reach = Reach {
+            project: new.project.clone(),
+            ..Reach::default()
+        };
+        let index = self.index();
+        let vector = vector.filter(|(encoder, _)| index.encoder() == Some(encoder));
+        let hot = Hot::at(now.as_millisecond(), 0);
+        self.inner.store.read(|tx| {
+            let mut rows = BTreeSet::new();
+            if let Some((_, vector)) = vector {
+                let near = index.nearest(tx, vector, &reach, &hot, NEIGHBOURS)?;
+                rows.extend(near.into_iter().map(|candidate| candidate.row));
+            }
+            if let Some(words) = retrieval::words(&new.text) {
+                let found = sqlite::by_words(tx, &words, &reach, NEIGHBOURS)?;
+                rows.extend(found.into_iter().map(|(row, _)| row));
+            }
+            let mut alike = BTreeSet::new();
+            for row in rows {
+                let Some(stored) = sqlite::by_row(tx, row)? else {
+                    continue;
+                };
+                let similarity = match vector {
+                    Some((_, vector)) => sqlite::vector(tx, row)?.map(|other| dot(vector, &other)),
+                    None => None,
+                };
+                if gate::likeness(&new.text, &stored.memory.text, similarity) != Likeness::Other {
+                    alike.insert(row);
+                }
+            }
+            Ok(alike)
+        })
+    }
+
+    /// Changes a memory. A new text becomes a new memory in the old one's place.
+    ///
+    /// # Errors
+    /// If a field is wrong, there is no such memory, it was superseded, or the database or the encoder fails.
+    pub fn change(&self, id: &str, change: &Change, now: Timestamp) -> Result<Memory, Error> {
+        let mut change = change.clone();
+        if let Some(kind) = &mut change.kind {
+            *kind = gate::kind(kind)?;
+        }
+        if let Some(tags) = &mut change.tags {
+            *tags = gate::tags(tags)?;
+        }
+        if let Some(confidence) = change.confidence {
+            gate::confidence("confidence", confidence)?;
+        }
+        let text = change.text.as_deref().map(gate::text).transpose()?;
+        let old = self.inner.store.read(|tx| current(tx, id))?;
+        if let Some(text) = text.filter(|text| *text != old.memory.text) {
+            let Memory {
+                kind,
+                project,
+                tags,
+                confidence,
+                pinned,
+                source,
+                ..
+            } = old.memory;
+            let written = self.store_checked(
+                Checked {
+                    text,
+                    kind: change.kind.unwrap_or(kind),
+                    project,
+                    tags: change.tags.unwrap_or(tags),
+                    confidence: change.confidence.unwrap_or(confidence),
+                    pinned: change.pinned.unwrap_or(pinned),
+                    source,
+                    supersedes: Some(id.to_owned()),
+                },
+                now,
+            )?;
+            return Ok(written.memory);
+        }
+        let memory = self.inner.store.write(|tx| {
+            sqlite::change(tx, old.row, &change)?;
+            whole(tx, old.row)
+        })?;
+        self.refresh()?;
+        Ok(memory)
+    }
+
+    /// Forgets a memory for good: its text, its words and its vector leave the files.
+    ///
+    /// # Errors
+    /// If there is none, or the database fails.
+    pub fn forget(&self, id: &str) -> Result<Memory, Error> {
+        let _one = lock(&self.inner.writing);
+        let stored = self.inner.store.write(|tx| {
+            let Some(stored) = sqlite::by_id(tx, id)? else {
+                return Err(Error::Unknown(id.to_owned()));
+            };
+            sqlite::delete(tx, stored.row)?;
+            Ok(stored)
+        })?;
+        lock(&self.inner.reads).remove(&stored.row);
+        self.refresh()?;
+        let mut index = self.index_mut();
+        flush(&mut index);
+        Ok(stored.memory)
+    }
+}
+
+/// Stores a new memory with its vector and its encoder, if there is one; its row.
+pub(super) fn insert(
+    tx: &Transaction<'_>,
+    new: &Checked,
+    fingerprint: &[u8; 32],
+    vector: Option<(&str, &[f32])>,
+    now: Timestamp,
+) -> Result<i64, Error> {
+    let memory = Memory {
+        id: id::with_prefix("mem", rand::random()),
+        text: new.text.clone(),
+        kind: new.kind.clone(),
+        project: new.project.clone(),
+        tags: new.tags.clone(),
+        confidence: new.confidence,
+        pinned: new.pinned,
+        source: new.source.clone(),
+        written: now,
+        read: None,
+        reads: 0,
+        superseded: None,
+        superseded_by: None,
+        supersedes: Vec::new(),
+        related: Vec::new(),
+    };
+    let row = sqlite::insert(tx, &memory, fingerprint)?
+        .ok_or_else(|| Error::invalid("text", "another memory came to say the same"))?;
+    if let Some((encoder, vector)) = vector {
+        sqlite::insert_vector(tx, row, encoder, vector)?;
+    }
+    Ok(row)
+}
+
+/// The memory with this id, if no other took its place.
+fn current(tx: &Transaction<'_>, id: &str) -> Result<Stored, Error> {
+    let stored = sqlite::by_id(tx, id)?.ok_or_else(|| Error::Unknown(id.to_owned()))?;
+    match (&stored.memory.superseded, &stored.memory.superseded_by) {
+        (None, _) => Ok(stored),
+        (Some(_), new) => Err(Error::Superseded {
+            old: id.to_owned(),
+            new: new
+                .clone()
+                .unwrap_or_else(|| "one that was forgotten".into()),
+        }),
+    }
+}
+
+/// Gives a memory that is there what a new one of the same text brings.
+pub(super) fn merge(
+    tx: &Transaction<'_>,
+    there: Stored,
+    new: &Checked,
+    supersedes: Option<i64>,
+    now: Timestamp,
+) -> Result<Written, Error> {
+    let mut tags = [there.memory.tags.as_slice(), &new.tags].concat();
+    tags.sort_unstable();
+    tags.dedup();
+    tags.truncate(MOST_TAGS);
+    let change = Change {
+        tags: Some(tags),
+        confidence: Some(there.memory.confidence.max(new.confidence)),
+        pinned: Some(there.memory.pinned || new.pinned),
+        ..Change::default()
+    };
+    sqlite::change(tx, there.row, &change)?;
+    if let Some(old) = supersedes {
+        sqlite::supersede(tx, old, there.row, now)?;
+    }
+    Ok(Written {
+        outcome: Outcome::Merged,
+        memory: whole(tx, there.row)?,
+    })
+}
