@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 mod client;
-mod report;
+pub mod report;
 
 use client::{Answer, Server, free_port};
 use report::{Better, Report, Row};

@@ -4,6 +4,7 @@
 //! seconds on a machine that has only Rust, because it is what installs the rest.
 
 mod bench_alloc;
+mod bench_memory;
 mod bench_serve;
 pub mod cargo;
 mod checks;
@@ -50,6 +51,7 @@ Measures, and writes the results to bench/results/.
 usage: cargo xtask bench NAME [options]
 
   serve        the node beside llama-server; `cargo xtask bench serve --help` lists its options
+  memory       the encoder, the scan, the search and the quality of retrieval, beside others
   alloc        mimalloc beside the system's allocator at 5,000 requests/s
 
 EXAMPLES
@@ -80,6 +82,7 @@ pub fn run(args: &[String]) -> Result<(), String> {
         }
         "bench" => match rest.split_first() {
             Some((name, rest)) if name == "serve" => bench_serve::run(rest),
+            Some((name, rest)) if name == "memory" => bench_memory::run(rest),
             Some((name, rest)) if name == "alloc" => bench_alloc::run(rest),
             _ if help => say(BENCH),
             _ => Err(BENCH.into()),

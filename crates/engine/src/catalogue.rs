@@ -33,6 +33,9 @@ impl ModelSource {
 /// What to do about a name that nothing here has, given the names that are here.
 type Advice = dyn Fn(&str, &[&str]) -> String + Send + Sync;
 
+/// The name of what turns texts into vectors without this engine, if a name means such a thing.
+type Encoder = dyn Fn(&str) -> Option<String> + Send + Sync;
+
 /// Lists models that are kept elsewhere.
 type Further = dyn Fn() -> Vec<ModelSource> + Send + Sync;
 
@@ -45,6 +48,7 @@ pub struct Catalogue {
     further: Vec<Arc<Further>>,
     default: Option<String>,
     advice: Option<Arc<Advice>>,
+    encoder: Option<Arc<Encoder>>,
     /// What was in the folder when it last changed.
     found: Arc<Mutex<Option<Found>>>,
 }
@@ -91,6 +95,16 @@ impl Catalogue {
         advice: impl Fn(&str, &[&str]) -> String + Send + Sync + 'static,
     ) -> Self {
         self.advice = Some(Arc::new(advice));
+        self
+    }
+
+    /// Knows names of encoders, which this engine does not run: whoever asks one of them for text is told what it is.
+    #[must_use]
+    pub fn with_encoders(
+        mut self,
+        encoder: impl Fn(&str) -> Option<String> + Send + Sync + 'static,
+    ) -> Self {
+        self.encoder = Some(Arc::new(encoder));
         self
     }
 
@@ -193,6 +207,9 @@ impl Catalogue {
                     path: real,
                 },
             });
+        }
+        if let Some(name) = self.encoder.as_ref().and_then(|meant| meant(wanted)) {
+            return Err(EngineError::OnlyEmbeds { name });
         }
         let names: Vec<&str> = models.iter().map(|source| source.name.as_str()).collect();
         let known = names.join(", ");

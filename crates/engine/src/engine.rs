@@ -184,6 +184,11 @@ impl Engine {
         }
     }
 
+    /// Whether a request for vectors that names no model finds one.
+    pub fn has_embedder(&self) -> bool {
+        self.inner.embedder(None).is_ok()
+    }
+
     /// Loads a model and waits until it is ready, however long it takes.
     pub async fn load(&self, model: Option<&str>) -> Result<(), EngineError> {
         let source = self.inner.catalogue.resolve(model)?;

@@ -39,7 +39,8 @@ pub async fn check(config: &Config) -> Outcome {
     }
 }
 
-fn is_same(a: &Path, b: &Path) -> bool {
+/// Whether two paths are one folder.
+pub fn is_same(a: &Path, b: &Path) -> bool {
     a == b || same_file::is_same_file(a, b).unwrap_or(false)
 }
 

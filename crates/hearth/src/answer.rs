@@ -7,18 +7,24 @@ use hearth_engine::{
     Catalogue, Chat, Constraint, Engine, EngineError, Event, FinishReason, Prompt, Reasoning,
     Request, Sampling,
 };
+use hearth_node::RecallError;
+use hearth_protocol::recall::{Citation, Recall, Recalled};
 use hearth_protocol::status::{ModelState, ModelStatus};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::client::{Client, ClientError};
 use crate::config::{Config, Key, Origin};
 use crate::daemon;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{Exit, Failure, Outcome};
+use crate::memories;
 use crate::record::NodeRecord;
 use crate::screen::Screen;
 
 /// How often a loading model is looked at again.
 const LOOK: Duration = Duration::from_millis(100);
+/// Most characters of a memory's text in the line that names it.
+const CITED: usize = 80;
 
 /// What to ask.
 #[derive(Debug, Clone, Default)]
@@ -37,6 +43,8 @@ pub struct Question {
     pub seed: Option<u64>,
     /// Whether a model that can reason does; `None` is as the model has it.
     pub think: Option<bool>,
+    /// Which memories go with it.
+    pub memory: Option<Recall>,
 }
 
 /// A complete answer.
@@ -58,12 +66,14 @@ pub struct Answer {
     pub tokens_per_second: Option<f64>,
     /// From sending the question to the first text.
     pub first_text: Option<Duration>,
+    /// The memories that went with the question, if it asked for some.
+    pub memory: Option<Recalled>,
 }
 
 impl Answer {
     /// For `--json`.
     pub fn json(&self) -> Value {
-        json!({
+        let mut value = json!({
             "model": self.model,
             "reasoning": (!self.reasoning.is_empty()).then_some(&self.reasoning),
             "text": self.text,
@@ -71,7 +81,29 @@ impl Answer {
             "usage": {"prompt_tokens": self.prompt_tokens, "completion_tokens": self.completion_tokens},
             "tokens_per_second": self.tokens_per_second.map(|speed| (speed * 10.0).round() / 10.0),
             "first_text_ms": self.first_text.map(|time| (time.as_secs_f64() * 1e4).round() / 10.0),
-        })
+        });
+        if let Some(memory) = &self.memory {
+            value["memory"] = json!(memory);
+        }
+        value
+    }
+
+    /// A line for each memory that went with the question, or one that says why there is none.
+    pub fn citations(&self) -> Vec<String> {
+        let Some(memory) = &self.memory else {
+            return Vec::new();
+        };
+        let mut lines: Vec<String> = memory.used.iter().map(cited).collect();
+        if lines.is_empty() {
+            lines.push("no memory fits the question".into());
+        }
+        if memory.left_out > 0 {
+            lines.push(format!(
+                "{} more had no room in the prompt",
+                memory.left_out
+            ));
+        }
+        lines
     }
 
     /// One line about how it went.
@@ -89,6 +121,20 @@ impl Answer {
             self.model, self.completion_tokens
         )
     }
+}
+
+/// A memory on one line.
+fn cited(citation: &Citation) -> String {
+    let first = citation.text.lines().next().unwrap_or_default();
+    let mut text: String = first.chars().take(CITED).collect();
+    if text.len() < citation.text.len() {
+        text.push('…');
+    }
+    let project = citation
+        .project
+        .as_ref()
+        .map_or_else(String::new, |project| format!(", {project}"));
+    format!("{}  {text} ({}{project})", citation.id, citation.kind)
 }
 
 /// Measures an answer as it comes.
@@ -141,8 +187,8 @@ impl Watch {
 pub enum Speaker {
     /// A node over HTTP.
     Node(Client),
-    /// An engine in this process.
-    Here(Engine),
+    /// An engine in this process, with the configuration of its home.
+    Here(Engine, Box<Config>),
 }
 
 /// Whether a flag or `HEARTH_HOST` names one node.
@@ -178,10 +224,10 @@ impl Speaker {
             Err(error) if matches!(config.origin(Key::Host), Origin::Flag(_)) => {
                 Err(error.failure(client.place()))
             }
-            Err(_) => Ok(Self::Here(Engine::new(
-                config.engine.clone(),
-                daemon::catalogue(config)?,
-            ))),
+            Err(_) => Ok(Self::Here(
+                Engine::new(config.engine.clone(), daemon::catalogue(config)?),
+                Box::new(config.clone()),
+            )),
         }
     }
 
@@ -192,7 +238,7 @@ impl Speaker {
                 Ok(status) => Ok(status.models),
                 Err(error) => Err(error.failure(client.place())),
             },
-            Self::Here(engine) => Ok(engine.status()),
+            Self::Here(engine, _) => Ok(engine.status()),
         }
     }
 
@@ -204,7 +250,7 @@ impl Speaker {
                 .await
                 .ok()
                 .map(|status| status.default_model),
-            Self::Here(engine) => engine.catalogue().default_name().map(str::to_owned),
+            Self::Here(engine, _) => engine.catalogue().default_name().map(str::to_owned),
         }
     }
 
@@ -217,9 +263,36 @@ impl Speaker {
     ) -> Outcome<Answer> {
         match self {
             Self::Node(client) => ask_node(client, question, screen, on_text).await,
-            Self::Here(engine) => ask_engine(engine, question, screen, on_text).await,
+            Self::Here(engine, config) => {
+                let mut question = question.clone();
+                let recalled = recalled(config, &mut question)?;
+                let answer = ask_engine(engine, &question, screen, on_text).await?;
+                Ok(Answer {
+                    memory: recalled,
+                    ..answer
+                })
+            }
         }
     }
+}
+
+/// Puts the memories that a question asks for before it, as a node does.
+fn recalled(config: &Config, question: &mut Question) -> Outcome<Option<Recalled>> {
+    let Some(wanted) = &question.memory else {
+        return Ok(None);
+    };
+    let store = memories::store(config)?;
+    let memories = memories::open(config, store, memories::encoders(config))?;
+    let recalled = hearth_node::recall(&memories, wanted, &mut question.messages, Timestamp::now());
+    recalled.map(Some).map_err(|error| Failure {
+        exit: match error {
+            RecallError::NoQuestion | RecallError::Memory(hearth_memory::Error::Invalid { .. }) => {
+                Exit::Usage
+            }
+            RecallError::Memory(_) => Exit::Failed,
+        },
+        ..Failure::with_advice(&error.to_string())
+    })
 }
 
 /// The model that a name means among these, by the rules of every other door.
@@ -232,6 +305,14 @@ pub fn meant(models: &[ModelStatus], name: &str) -> Outcome<String> {
         catalogue.register(&model.name, "");
     }
     Ok(catalogue.resolve(Some(name))?.name)
+}
+
+/// The memories that `--memory` means: all without a project.
+pub fn memories_of(project: &str) -> Recall {
+    Recall {
+        project: (!project.is_empty()).then(|| project.to_owned()),
+        ..Recall::default()
+    }
 }
 
 /// A path is made absolute, because the node's current folder is another one; a name stays.
@@ -262,6 +343,7 @@ async fn ask_node(
         ("temperature", question.temperature.map(|temperature| json!(temperature))),
         ("seed", question.seed.map(|seed| json!(seed))),
         ("enable_thinking", question.think.map(|think| json!(think))),
+        ("hearth", question.memory.as_ref().map(|memory| json!({"memory": memory}))),
         (
             "response_format",
             question.schema.as_ref().map(|schema| {
@@ -311,11 +393,18 @@ async fn ask_node(
         if let Some(reason) = event["choices"][0]["finish_reason"].as_str() {
             watch.answer.finish_reason = reason.to_owned();
         }
+        if event["hearth"].is_object() {
+            watch.answer.memory = serde_json::from_value(event["hearth"]["memory"].clone()).ok();
+        }
         if event["usage"].is_object() {
             watch.answer.prompt_tokens = event["usage"]["prompt_tokens"].as_u64().unwrap_or(0);
             watch.answer.completion_tokens =
                 event["usage"]["completion_tokens"].as_u64().unwrap_or(0);
         }
+    }
+    if question.memory.is_some() && watch.answer.memory.is_none() {
+        return Err(Failure::new("the node answered without memory")
+            .fix("the node is of another version: update it, or ask without --memory"));
     }
     Ok(watch.finish())
 }

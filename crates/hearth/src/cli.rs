@@ -9,7 +9,7 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::commands::{
-    Context, bench, chat, completions, config, logs, man, memory, models, pull, run, runtime,
+    Context, bench, chat, completions, config, logs, man, mcp, memory, models, pull, run, runtime,
     serve, service, status, stop, up, update,
 };
 use crate::config::Sources;
@@ -78,6 +78,8 @@ pub enum Command {
     Models(models::ModelsArgs),
     /// Remember things, and find them again
     Memory(memory::MemoryArgs),
+    /// Offer the memory to coding tools, over MCP
+    Mcp(mcp::McpArgs),
     /// Measure this machine, or a model on it
     Bench(bench::BenchArgs),
     /// Show what the node is doing
@@ -135,6 +137,7 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
             flags.extend(args.layer());
             LevelFilter::ERROR
         }
+        Command::Mcp(_) => LevelFilter::WARN,
         _ => LevelFilter::ERROR,
     };
     let config = Sources::of_process(cli.global.config.as_deref(), flags.clone())?.resolve()?;
@@ -161,6 +164,7 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
         Command::Rm(args) => block_on(models::rm(&context, &args)),
         Command::Models(args) => block_on(models::run(&context, &args)),
         Command::Memory(args) => block_on(memory::run(&context, &args)),
+        Command::Mcp(args) => mcp::run(&context, &args),
         Command::Bench(args) => block_on(bench::run(&context, &args)),
         Command::Status(_) => block_on(status::run(&context)),
         Command::Config(_) => {

@@ -6,6 +6,7 @@ pub mod completions;
 pub mod config;
 pub mod logs;
 pub mod man;
+pub mod mcp;
 pub mod memory;
 pub mod models;
 pub mod pull;

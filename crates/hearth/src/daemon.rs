@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use hearth_engine::{Catalogue, Engine, ModelSource};
 use hearth_models::Sources;
-use hearth_node::{Listener, Models, Node, NodeOptions};
+use hearth_node::{Listener, Models, Node, NodeOptions, encoder_meant};
 use hearth_protocol::status::NodeStatus;
 use tokio::sync::oneshot;
 
@@ -63,6 +63,8 @@ pub fn known(config: &Config, embedded: &Path) -> (Catalogue, String) {
                 .collect()
         }));
     catalogue = catalogue.with_advice(hearth_models::how_to_get);
+    let encoders = memories::encoders(config);
+    catalogue = catalogue.with_encoders(move |name| encoder_meant(&encoders, name));
     catalogue.register(ember::NAME, embedded);
     let model = config.model.as_deref().unwrap_or(ember::NAME);
     let path = Path::new(model);
@@ -149,7 +151,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
     let engine = Engine::new(config.engine.clone(), catalogue);
     let store = memories::store(config)?;
     let encoders = memories::encoders(config);
-    let memories = memories::open(config, store.clone(), encoders)?;
+    let memories = memories::open(config, store.clone(), Arc::clone(&encoders))?;
     let traces = Traces::start(config)?.map(Arc::new);
     let options = NodeOptions {
         version: VERSION,
@@ -158,6 +160,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
         stall_timeout: STALL_TIMEOUT,
         store: Some(store),
         memories: Some(memories),
+        encoders: Some(encoders),
         models: Some(Models::new(
             network::store(config),
             network::network(config),

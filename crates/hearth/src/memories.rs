@@ -16,7 +16,7 @@ const VECTORS: &str = "memory.vectors";
 /// Folders of encoders, in the home.
 const ENCODERS: &str = "encoders";
 /// The encoder that is used if it is there: all-MiniLM-L6-v2.
-const USUAL: &str = "minilm";
+pub const USUAL: &str = "minilm";
 
 /// The database of a home.
 ///

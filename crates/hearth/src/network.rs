@@ -5,14 +5,20 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 pub use hearth_models::tls;
-use hearth_models::{HUB, ModelStore, Network, Proxy, Token};
+use hearth_models::{EncoderStore, HUB, ModelStore, Network, Proxy, Token};
 
 use crate::config::Config;
 use crate::failure::{Exit, Failure};
+use crate::memories;
 
 /// The store of models: in the folder whose `.gguf` files can be named, too.
 pub fn store(config: &Config) -> ModelStore {
     ModelStore::new(&config.models_dir)
+}
+
+/// The sentence encoders of this home.
+pub fn encoders(config: &Config) -> EncoderStore {
+    EncoderStore::new(memories::encoders(config).folder())
 }
 
 /// How models are fetched by these settings.

@@ -76,6 +76,11 @@ impl Screen {
         eprintln!("{}", paint(self.colour_err, "2", text));
     }
 
+    /// Whether somebody watches.
+    pub fn is_live(&self) -> bool {
+        self.live
+    }
+
     /// Text beside the answer, faint, for who watches.
     pub fn aside(&self, text: &str) {
         if self.live {

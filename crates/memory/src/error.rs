@@ -37,6 +37,9 @@ pub enum Error {
     /// The encoder failed.
     #[error("the encoder failed: {0}")]
     Encoder(String),
+    /// The approximate index failed; searches go on without it.
+    #[error("the approximate index failed: {0}")]
+    Approximate(String),
     /// The database failed.
     #[error("the memory's database failed: {0}")]
     Database(#[from] sqlite::Error),

@@ -6,13 +6,18 @@ use std::collections::HashMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use hearth_encoder::Scan;
+use hearth_encoder::{Hit, Scan};
 use hearth_store::sqlite::{self, Transaction};
 use sha2::{Digest, Sha256};
 
+use crate::graph::Graph;
 use crate::retrieval::Hot;
 use crate::sqlite::{Indexed, Reach, State, changed, gone, slots, state, vectors_from};
 use crate::vectors::{Stamp, Vectors};
+
+/// Vectors whose neighbours tell how good a graph is, and how many neighbours of each.
+const SAMPLES: usize = 50;
+const BEST: usize = 10;
 
 /// See the module's documentation.
 pub(crate) struct Index {
@@ -25,6 +30,8 @@ pub(crate) struct Index {
     projects: HashMap<String, u32>,
     slots: HashMap<i64, usize>,
     scan: Scan,
+    /// Lives as long as this numbering of the vectors.
+    graph: Option<Graph>,
 }
 
 /// What decides whether a memory takes part.
@@ -46,7 +53,7 @@ pub(crate) struct Candidate {
 
 /// Makes a vector of length one int8, every vector at the same scale, so that their dot products compare. Elements of
 /// such a vector are about `1/sqrt(n)`; what is six times as large is rare, and cut off.
-pub(crate) fn quantise(vector: &[f32]) -> Vec<i8> {
+pub fn quantise(vector: &[f32]) -> Vec<i8> {
     let scale = 127.0 * (vector.len() as f32).sqrt() / 6.0;
     vector
         .iter()
@@ -78,6 +85,7 @@ impl Index {
             projects: HashMap::new(),
             slots: HashMap::new(),
             scan: Scan::new(),
+            graph: None,
         };
         index.follow(tx)?;
         Ok((index, trouble))
@@ -246,13 +254,30 @@ impl Index {
             (bits.collect(), count)
         };
         let (mut selected, count) = select(false);
-        if count < most {
-            selected = select(true).0;
-        }
-        Ok(self.best(&quantise(query), &selected, most, hot))
+        let query = quantise(query);
+        let graph = self.graph.as_ref().filter(|graph| graph.is_for(count));
+        let near = graph.and_then(|graph| {
+            let mut near = graph.nearest(&query, most, &selected)?;
+            // What came since is not in it.
+            let mut since = selected.clone();
+            unset_before(&mut since, graph.rows());
+            near.extend(self.best(&query, &since, most));
+            Some(near)
+        });
+        let found = match near {
+            Some(near) => near,
+            None => {
+                if count < most {
+                    selected = select(true).0;
+                }
+                self.best(&query, &selected, most)
+            }
+        };
+        Ok(self.candidates(found, most, hot))
     }
 
-    fn best(&self, query: &[i8], selected: &[u64], most: usize, hot: &Hot) -> Vec<Candidate> {
+    /// The best of the selected vectors, by a scan of each part.
+    fn best(&self, query: &[i8], selected: &[u64], most: usize) -> Vec<Hit> {
         let mut found = Vec::new();
         let mut first = 0;
         for part in self.vectors.parts() {
@@ -269,20 +294,109 @@ impl Index {
                     self.scan.top_of(part, query, most, &shifted)
                 }
             };
-            found.extend(hits.into_iter().map(|hit| (hit.score, first + hit.row)));
+            found.extend(hits.into_iter().map(|hit| Hit {
+                row: first + hit.row,
+                ..hit
+            }));
             first += rows;
         }
-        found.sort_unstable_by(|a, b| b.0.cmp(&a.0).then(a.1.cmp(&b.1)));
+        found
+    }
+
+    fn candidates(&self, mut found: Vec<Hit>, most: usize, hot: &Hot) -> Vec<Candidate> {
+        found.sort_unstable_by(|a, b| b.score.cmp(&a.score).then(a.row.cmp(&b.row)));
         found.truncate(most);
         let entries = found
             .into_iter()
-            .filter_map(|(_, slot)| Some((slot, self.entries.get(slot)?.as_ref()?)));
+            .filter_map(|hit| Some((hit.row, self.entries.get(hit.row)?.as_ref()?)));
         entries
             .map(|(slot, entry)| Candidate {
                 row: entry.row,
                 cold: !self.is_hot(slot, entry, hot),
             })
             .collect()
+    }
+
+    /// The graph, if there is one.
+    pub fn graph(&self) -> Option<&Graph> {
+        self.graph.as_ref()
+    }
+
+    /// Uses this graph, if it is of this numbering of the vectors, or none.
+    pub fn set_graph(&mut self, graph: Option<Graph>, generation: u64) {
+        if generation == self.state.generation {
+            self.graph = graph;
+        }
+    }
+
+    /// Adds up to `most` rows to the graph; `false` if there is no graph, or no row that it lacks.
+    ///
+    /// # Errors
+    /// What the graph said.
+    pub fn extend_graph(&mut self, most: usize) -> Result<bool, String> {
+        let Some(mut graph) = self.graph.take() else {
+            return Ok(false);
+        };
+        let rows = self.rows(graph.rows(), most);
+        let added = match rows.is_empty() {
+            true => Ok(false),
+            false => graph.push(rows).map(|()| true),
+        };
+        self.graph = Some(graph);
+        added
+    }
+
+    /// Notes how good the graph is.
+    pub fn set_recall(&mut self, recall: f32) {
+        if let Some(graph) = &mut self.graph {
+            graph.set_recall(recall);
+        }
+    }
+
+    /// Which numbering of the vectors this is of.
+    pub fn generation(&self) -> u64 {
+        self.state.generation
+    }
+
+    /// Bytes of a vector.
+    pub fn width(&self) -> usize {
+        self.state.dimensions as usize
+    }
+
+    /// Up to `most` vectors from a slot on, as they lie; none if there are no more.
+    pub fn rows(&self, first: usize, most: usize) -> &[i8] {
+        let [mapped, tail] = self.vectors.parts();
+        let first = first * self.width();
+        let rest = match first < mapped.len() {
+            true => &mapped[first..],
+            false => tail.get(first - mapped.len()..).unwrap_or_default(),
+        };
+        &rest[..rest.len().min(most * self.width())]
+    }
+
+    /// Which share of the ten best the graph finds, asked for vectors that are there.
+    pub fn recall(&self, graph: &Graph) -> f32 {
+        let mut all = vec![u64::MAX; self.entries.len().div_ceil(64)];
+        for (slot, entry) in self.entries.iter().enumerate() {
+            if entry.is_none() {
+                all[slot / 64] &= !(1 << (slot % 64));
+            }
+        }
+        // Those that came since are scanned.
+        truncate(&mut all, graph.rows());
+        let (mut found, mut wanted) = (0, 0);
+        for sample in 0..SAMPLES {
+            let row = self.rows(sample * graph.rows() / SAMPLES, 1);
+            let mut best = self.best(row, &all, BEST);
+            best.sort_unstable_by(|a, b| b.cmp(a));
+            best.truncate(BEST);
+            let near = graph.nearest(row, BEST, &all).unwrap_or_default();
+            // Of vectors that are as near as each other any will do.
+            let least = best.last().map_or(i32::MAX, |hit| hit.score);
+            wanted += best.len();
+            found += near.iter().filter(|hit| hit.score >= least).count();
+        }
+        found.min(wanted) as f32 / wanted.max(1) as f32
     }
 
     /// Slots without a memory.
@@ -312,6 +426,23 @@ impl Index {
     }
 }
 
+/// Takes the bits before `first` away.
+fn unset_before(bits: &mut [u64], first: usize) {
+    let whole = (first / 64).min(bits.len());
+    bits[..whole].fill(0);
+    if let Some(word) = bits.get_mut(first / 64) {
+        *word &= u64::MAX << (first % 64);
+    }
+}
+
+/// Takes the bits from `end` on away.
+fn truncate(bits: &mut Vec<u64>, end: usize) {
+    bits.truncate(end.div_ceil(64));
+    if let (Some(word), rest @ 1..) = (bits.get_mut(end / 64), end % 64) {
+        *word &= (1 << rest) - 1;
+    }
+}
+
 /// Bits from `first` on.
 fn shifted(bits: &[u64], first: usize) -> Vec<u64> {
     let (word, bit) = (first / 64, first % 64);
@@ -331,6 +462,19 @@ mod tests {
     use proptest::prelude::*;
 
     proptest! {
+        #[test]
+        fn bits_are_divided(bits in prop::collection::vec(any::<u64>(), 0..5), first in 0..400usize) {
+            let mut rest = bits.clone();
+            unset_before(&mut rest, first);
+            let mut start = bits.clone();
+            truncate(&mut start, first);
+            let bit = |bits: &[u64], at: usize| bits.get(at / 64).is_some_and(|word| word >> (at % 64) & 1 == 1);
+            for at in 0..400 {
+                prop_assert_eq!(bit(&rest, at), at >= first && bit(&bits, at));
+                prop_assert_eq!(bit(&start, at), at < first && bit(&bits, at));
+            }
+        }
+
         #[test]
         fn shifted_bits_are_those_from_there_on(bits in prop::collection::vec(any::<u64>(), 0..5), first in 0..300usize) {
             prop_assume!(first % 64 != 0);

@@ -14,6 +14,7 @@ mod doctor;
 mod embed;
 mod error;
 mod gate;
+mod graph;
 pub mod import;
 mod index;
 mod memories;
@@ -23,5 +24,10 @@ mod vectors;
 
 pub use embed::{Embed, Source};
 pub use error::Error;
+pub use graph::BREAK_EVEN;
+#[doc(hidden)]
+pub use index::quantise;
 pub use memories::{Memories, Place};
+#[doc(hidden)]
+pub use retrieval::Fusion;
 pub use sqlite::TABLES;

@@ -10,7 +10,7 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-use hearth_protocol::memory::{Examined, Memory, Stats};
+use hearth_protocol::memory::{Approximate, Examined, Memory, Stats};
 use hearth_store::Store;
 use hearth_store::sqlite::Transaction;
 use jiff::Timestamp;
@@ -19,6 +19,7 @@ use lru::LruCache;
 use crate::Error;
 use crate::doctor::{self, Remedy};
 use crate::embed::{Embed, Meaning, Source};
+use crate::graph::{BREAK_EVEN, Graph};
 use crate::index::Index;
 use crate::retrieval::Hot;
 use crate::sqlite;
@@ -29,6 +30,8 @@ const QUERIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
 const UNWRITTEN: usize = 1024;
 /// Memories that are encoded together.
 const TOGETHER: usize = 256;
+/// Vectors that are added to the approximate index while searches wait: some milliseconds.
+const A_FEW: usize = 8;
 /// Vectors are numbered anew when so many, and so large a part of them, are gone.
 const GAPS: usize = 1000;
 
@@ -65,6 +68,8 @@ struct Inner {
     /// One write at a time, so that what is compared with all others is not overtaken.
     writing: Mutex<()>,
     queries: Mutex<LruCache<String, Arc<Vec<f32>>>>,
+    /// One who makes the approximate index at a time.
+    approximating: Mutex<()>,
     /// Memories that were read since the database was told, by row: when last, and how often.
     reads: Mutex<HashMap<i64, (Timestamp, u64)>>,
 }
@@ -89,6 +94,7 @@ impl Memories {
                 encoder: Mutex::default(),
                 index: RwLock::new(index),
                 writing: Mutex::default(),
+                approximating: Mutex::default(),
                 queries: Mutex::new(LruCache::new(QUERIES)),
                 reads: Mutex::default(),
             }),
@@ -179,6 +185,74 @@ impl Memories {
         self.close_gaps()?;
         let mut index = self.index_mut();
         flush(&mut index);
+        Ok(())
+    }
+
+    /// Makes or extends the approximate index for searches that compare more than `from` vectors ([`crate::BREAK_EVEN`]),
+    /// which takes a minute for a hundred thousand of them; searches go on meanwhile. For processes that live long: it is
+    /// in memory only. Stops when `goes_on` returns `false`.
+    ///
+    /// # Errors
+    /// If the database or the index fails; searches scan then.
+    pub fn approximate(&self, from: usize, goes_on: &dyn Fn() -> bool) -> Result<(), Error> {
+        let _one = lock(&self.inner.approximating);
+        self.refresh()?;
+        let (generation, width, slots, is_there) = {
+            let index = self.index();
+            let is_there = index.graph().is_some_and(|graph| graph.from() == from);
+            (index.generation(), index.width(), index.slots(), is_there)
+        };
+        if width == 0 || slots <= from {
+            self.index_mut().set_graph(None, generation);
+            return Ok(());
+        }
+        if !is_there {
+            let mut graph = Graph::new(width, from).map_err(Error::Approximate)?;
+            graph
+                .reserve(slots + slots / 4)
+                .map_err(Error::Approximate)?;
+            loop {
+                // A copy, so that nobody waits for the graph.
+                let rows = {
+                    let index = self.index();
+                    match index.generation() == generation {
+                        true => index.rows(graph.rows(), TOGETHER).to_vec(),
+                        // Numbered anew: the next time.
+                        false => return Ok(()),
+                    }
+                };
+                if rows.is_empty() {
+                    break;
+                }
+                graph.push(&rows).map_err(Error::Approximate)?;
+                if !goes_on() {
+                    return Ok(());
+                }
+            }
+            let recall = self.index().recall(&graph);
+            graph.set_recall(recall);
+            self.index_mut().set_graph(Some(graph), generation);
+            return Ok(());
+        }
+        while self
+            .index_mut()
+            .extend_graph(A_FEW)
+            .map_err(Error::Approximate)?
+        {
+            if !goes_on() {
+                return Ok(());
+            }
+            // Those who wait for the index come first.
+            std::thread::sleep(std::time::Duration::from_millis(1));
+        }
+        let recall = {
+            let index = self.index();
+            let graph = index.graph().filter(|graph| graph.is_unmeasured());
+            graph.map(|graph| index.recall(graph))
+        };
+        if let Some(recall) = recall {
+            self.index_mut().set_recall(recall);
+        }
         Ok(())
     }
 
@@ -289,6 +363,13 @@ impl Memories {
             database_bytes: counts.bytes,
             vector_bytes: index.vectors().file_bytes(),
             scanned: encoded - cold,
+            exact_until: index.graph().map_or(BREAK_EVEN, Graph::from) as u64,
+            approximate: index.graph().map(|graph| Approximate {
+                vectors: graph.rows() as u64,
+                recall: graph.recall(),
+                bytes: graph.bytes(),
+                in_use: graph.is_for((encoded - cold) as usize),
+            }),
         })
     }
 }

@@ -8,11 +8,31 @@ use hearth_protocol::memory::Why;
 const COLD_FROM: usize = 5_000;
 /// How long a memory is hot after it was written or read, in milliseconds.
 const HOT: i64 = 90 * 24 * 3600 * 1000;
-/// Weight of meaning beside words. `cargo xtask bench memory` prints how others do.
-pub(crate) const MEANING: f32 = 0.7;
+/// Weight of meaning beside words. This, [`WORD`] and the weights of age were chosen on one half of the questions in
+/// `bench/retrieval`, with few and with thousands of memories; `cargo xtask bench memory` prints how others do.
+const MEANING: f32 = 0.5;
+/// BM25 for each word of a query, over the logarithm of the number of memories, that is as good as it gets. A memory that
+/// has one of five words is the best by words where no other has any, and still does not fit well.
+const WORD: f32 = 0.6;
 /// How much less an old memory counts at most, and in how many days it comes halfway there.
 const AGE: f32 = 0.05;
-const HALFWAY_DAYS: f32 = 60.0;
+const HALFWAY_DAYS: f32 = 180.0;
+/// The same where the query asks for how things are now.
+const AGE_NOW: f32 = 0.4;
+/// Words of such a query.
+const NOW: [&str; 11] = [
+    "current",
+    "currently",
+    "latest",
+    "moment",
+    "newest",
+    "now",
+    "nowadays",
+    "present",
+    "recent",
+    "recently",
+    "today",
+];
 /// How much more a pinned memory counts.
 const PINNED: f32 = 1.1;
 /// How much less one counts that is not sure at all.
@@ -31,30 +51,48 @@ const COMMON: [&str; 72] = [
     "not", "no", "but", "than", "also", "just", "any",
 ];
 
-/// A query for FTS5: its words, any of them, each quoted. `None` if it has none.
-pub(crate) fn words(query: &str) -> Option<String> {
+/// The words of a query that tell something, in lower case, each once; all if none does.
+fn telling(query: &str) -> Vec<String> {
+    let mut seen = HashSet::new();
     let all: Vec<String> = query
         .split(|c: char| !c.is_alphanumeric())
         .filter(|word| !word.is_empty())
         .map(str::to_lowercase)
+        .filter(|word| seen.insert(word.clone()))
         .collect();
-    let telling: Vec<&String> = all
-        .iter()
-        .filter(|word| !COMMON.contains(&word.as_str()))
-        .collect();
-    let chosen = if telling.is_empty() {
-        all.iter().collect()
-    } else {
-        telling
-    };
-    let mut seen = HashSet::new();
-    let quoted: Vec<String> = chosen
-        .into_iter()
-        .filter(|word| seen.insert(word.as_str()))
-        .take(MOST_WORDS)
-        .map(|word| format!("\"{word}\""))
-        .collect();
+    let is_common = |word: &String| COMMON.contains(&word.as_str());
+    match all.iter().all(is_common) {
+        true => all,
+        false => all.into_iter().filter(|word| !is_common(word)).collect(),
+    }
+}
+
+/// A query for FTS5: its words, any of them, each quoted. `None` if it has none.
+pub(crate) fn words(query: &str) -> Option<String> {
+    let words = telling(query).into_iter().take(MOST_WORDS);
+    let quoted: Vec<String> = words.map(|word| format!("\"{word}\"")).collect();
     (!quoted.is_empty()).then(|| quoted.join(" OR "))
+}
+
+/// What a query asks for, as far as it decides how its signals count.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Asked {
+    /// BM25 that is as good as it gets.
+    enough: f32,
+    /// How much less an old memory counts at most.
+    age: f32,
+}
+
+impl Asked {
+    /// By this query, of a store of so many memories.
+    pub fn new(query: &str, memories: usize) -> Self {
+        let words = telling(query);
+        let is_now = words.iter().any(|word| NOW.contains(&word.as_str()));
+        Self {
+            enough: WORD * words.len().min(MOST_WORDS) as f32 * (memories.max(2) as f32).ln(),
+            age: if is_now { AGE_NOW } else { AGE },
+        }
+    }
 }
 
 /// Which memories are hot.
@@ -92,34 +130,74 @@ pub(crate) struct Signals {
     pub cold: bool,
 }
 
-/// The scores of memories that one query found, and why: a convex combination of the two signals, each scaled to 0 to 1
-/// (Bruch, Gai, Ingber: An Analysis of Fusion Functions for Hybrid Retrieval, arXiv 2210.11934: least values from
-/// theory, largest from the list), and then some factors that decide between equals.
-pub(crate) fn fuse(found: &[Signals], meaning: f32) -> Vec<(f32, Why)> {
-    let most_words = found
-        .iter()
-        .filter_map(|signals| signals.words)
-        .fold(0.0, f32::max);
-    let most_similar = found
-        .iter()
-        .filter_map(|signals| signals.similarity)
-        .fold(0.0, f32::max);
-    let is_by_meaning = found.iter().any(|signals| signals.similarity.is_some());
-    let meaning = if is_by_meaning { meaning } else { 0.0 };
+/// How meaning and words become one score.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fusion {
+    /// A convex combination of the two, each scaled to 0 to 1 (Bruch, Gai, Ingber: An Analysis of Fusion Functions for
+    /// Hybrid Retrieval, arXiv 2210.11934: least values from theory, largest from the list, or for words from theory
+    /// where that is more); this is the weight of meaning, 0 to 1.
+    Weighted(f32),
+    /// Reciprocal ranks (Cormack, Clarke, Büttcher 2009): the sum of `1 / (k + place)` with this `k`, scaled to 0 to 1.
+    Ranks(f32),
+}
+
+impl Fusion {
+    /// The one that searches use.
+    pub const USUAL: Self = Self::Weighted(MEANING);
+
+    /// A score from 0 to 1 for each of the memories that one query found.
+    fn scores(self, found: &[Signals], asked: Asked) -> Vec<f32> {
+        let similarities: Vec<Option<f32>> = found.iter().map(|found| found.similarity).collect();
+        let words: Vec<Option<f32>> = found.iter().map(|found| found.words).collect();
+        match self {
+            Self::Weighted(meaning) => {
+                let is_by_meaning = similarities.iter().any(Option::is_some);
+                let meaning = if is_by_meaning { meaning } else { 0.0 };
+                let (similarities, words) =
+                    (scaled(&similarities, 0.0), scaled(&words, asked.enough));
+                let both = similarities.into_iter().zip(words);
+                both.map(|(similarity, words)| meaning * similarity + (1.0 - meaning) * words)
+                    .collect()
+            }
+            Self::Ranks(k) => {
+                let mut scores = vec![0.0; found.len()];
+                for signal in [&similarities, &words] {
+                    for (score, value) in scores.iter_mut().zip(signal) {
+                        let Some(value) = value else { continue };
+                        let before = signal.iter().flatten().filter(|other| *other > value);
+                        *score += 1.0 / (k + 1.0 + before.count() as f32);
+                    }
+                }
+                let least = scores.iter().copied().fold(f32::MAX, f32::min);
+                let scores: Vec<_> = scores.iter().map(|score| Some(score - least)).collect();
+                scaled(&scores, 0.0)
+            }
+        }
+    }
+}
+
+/// Each value over the largest, or over `enough` if that is more; 0 where there is none.
+fn scaled(values: &[Option<f32>], enough: f32) -> Vec<f32> {
+    let most = values.iter().flatten().copied().fold(enough, f32::max);
+    let scaled = values.iter().map(|value| match most > 0.0 {
+        true => (value.unwrap_or(0.0) / most).clamp(0.0, 1.0),
+        false => 0.0,
+    });
+    scaled.collect()
+}
+
+/// The scores of memories that one query found, and why: meaning and words as one, and then some factors that decide
+/// between equals.
+pub(crate) fn fuse(found: &[Signals], asked: Asked, fusion: Fusion) -> Vec<(f32, Why)> {
     found
         .iter()
-        .map(|signals| {
-            let scaled = |value: Option<f32>, most: f32| match most > 0.0 {
-                true => (value.unwrap_or(0.0) / most).clamp(0.0, 1.0),
-                false => 0.0,
-            };
-            let similarity = scaled(signals.similarity, most_similar);
-            let words = scaled(signals.words, most_words);
+        .zip(fusion.scores(found, asked))
+        .map(|(signals, fits)| {
             let age = signals.age_days.max(0.0);
-            let recency = 1.0 - AGE * age / (age + HALFWAY_DAYS);
+            let recency = 1.0 - asked.age * age / (age + HALFWAY_DAYS);
             let pinned = if signals.pinned { PINNED } else { 1.0 };
             let sure = 1.0 - UNSURE * (1.0 - signals.confidence.clamp(0.0, 1.0));
-            let score = (meaning * similarity + (1.0 - meaning) * words) * recency * pinned * sure;
+            let score = fits * recency * pinned * sure;
             let why = Why {
                 similarity: signals.similarity,
                 words: signals.words,
@@ -164,6 +242,53 @@ mod tests {
         assert!(!many.is_hot(false, old));
     }
 
+    const ASKED: Asked = Asked {
+        enough: 0.0,
+        age: AGE,
+    };
+
+    #[test]
+    fn one_word_of_many_does_not_outweigh_meaning() {
+        let by_meaning = Signals {
+            similarity: Some(0.5),
+            confidence: 1.0,
+            ..Signals::default()
+        };
+        let by_a_word = Signals {
+            similarity: Some(0.2),
+            words: Some(4.0),
+            ..by_meaning
+        };
+        let before = |query: &str| {
+            let asked = Asked::new(query, 1_000);
+            let scores = fuse(&[by_meaning, by_a_word], asked, Fusion::USUAL);
+            scores[0].0 > scores[1].0
+        };
+        assert!(before("who keeps the benchmark honest these days and why"));
+        assert!(!before("benchmark"));
+    }
+
+    #[test]
+    fn a_query_about_now_asks_for_the_newest() {
+        let old = Signals {
+            similarity: Some(0.8),
+            age_days: 200.0,
+            confidence: 1.0,
+            ..Signals::default()
+        };
+        let new = Signals {
+            similarity: Some(0.7),
+            age_days: 3.0,
+            ..old
+        };
+        let first_is_old = |query: &str| {
+            let scores = fuse(&[old, new], Asked::new(query, 100), Fusion::USUAL);
+            scores[0].0 > scores[1].0
+        };
+        assert!(first_is_old("the port of the server"));
+        assert!(!first_is_old("the current port of the server"));
+    }
+
     #[test]
     fn equals_are_told_apart_by_age_pin_and_confidence() {
         let usual = Signals {
@@ -172,7 +297,7 @@ mod tests {
             confidence: 1.0,
             ..Signals::default()
         };
-        let score = |other: Signals| fuse(&[usual, other], MEANING)[1].0;
+        let score = |other: Signals| fuse(&[usual, other], ASKED, Fusion::USUAL)[1].0;
         let same = score(usual);
         assert!(
             score(Signals {
@@ -202,10 +327,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_fits_better_in_everything_is_before(similarity in 0.0f32..1.0, words in 0.0f32..20.0, less in 0.01f32..0.9) {
+        fn what_fits_better_in_everything_is_before(similarity in 0.0f32..1.0, words in 0.0f32..20.0, less in 0.01f32..0.9, by_rank: bool) {
+            let fusion = if by_rank { Fusion::Ranks(60.0) } else { Fusion::USUAL };
             let better = Signals { similarity: Some(similarity), words: Some(words), confidence: 1.0, ..Signals::default() };
             let worse = Signals { similarity: Some(similarity * less), words: Some(words * less), ..better };
-            let scores = fuse(&[worse, better], MEANING);
+            let scores = fuse(&[worse, better], ASKED, fusion);
             prop_assert!(scores[0].0 <= scores[1].0);
             prop_assert!(scores.iter().all(|(score, _)| score.is_finite()));
         }

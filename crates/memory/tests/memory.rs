@@ -854,3 +854,71 @@ fn an_export_makes_the_same_store_again() {
         }
     );
 }
+
+#[test]
+fn very_many_memories_are_found_through_the_approximate_index() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let lines = |numbers: std::ops::Range<usize>| -> String {
+        numbers
+            .map(|n| {
+                let project = ["shop", "farm"][usize::from(n % 4 == 0)];
+                let text = format!("crate {} shelf {} holds article{n}", n % 17, n % 23);
+                format!(
+                    "{}\n",
+                    serde_json::json!({"text": text, "project": project})
+                )
+            })
+            .collect()
+    };
+    let import = |path: &str, numbers| {
+        let usual = NewMemory::default();
+        memories
+            .import(path, lines(numbers).as_bytes(), &usual, now())
+            .unwrap();
+    };
+    import("a.jsonl", 0..600);
+    let approximate = || memories.stats(now()).unwrap().approximate;
+    // Too few for it.
+    memories.approximate(600, &|| true).unwrap();
+    assert_eq!(approximate(), None);
+    // Who is told to stop leaves none behind.
+    memories.approximate(300, &|| false).unwrap();
+    assert_eq!(approximate(), None);
+    memories.approximate(300, &|| true).unwrap();
+    let made = approximate().unwrap();
+    assert_eq!((made.vectors, made.in_use), (600, true));
+    assert!(made.recall >= 0.95, "{}", made.recall);
+    let article = |n: usize| format!("crate {} shelf {} holds article{n}", n % 17, n % 23);
+    let finds = |search: &Search, n: usize| {
+        let found = memories.search(search, now()).unwrap();
+        let hit = found
+            .memories
+            .iter()
+            .find(|hit| hit.memory.text == article(n));
+        hit.is_some_and(|hit| hit.why.unwrap().similarity.unwrap() > 0.99)
+    };
+    let asked = |n: usize, project: Option<&str>| Search {
+        project: project.map(str::to_owned),
+        explain: true,
+        ..query(&article(n))
+    };
+    for n in [0, 3, 299, 599] {
+        assert!(finds(&asked(n, None), n), "{n}");
+    }
+    // Of 450 the graph finds those of the project alone; 150 are scanned.
+    assert!(finds(&asked(3, Some("shop")), 3) && !finds(&asked(4, Some("shop")), 4));
+    assert!(finds(&asked(4, Some("farm")), 4));
+    // What comes later is found at once, and joins it the next time.
+    import("b.jsonl", 600..640);
+    assert!(finds(&asked(639, None), 639) && finds(&asked(5, None), 5));
+    memories.approximate(300, &|| true).unwrap();
+    assert_eq!(approximate().unwrap().vectors, 640);
+    assert!(finds(&asked(639, None), 639));
+    let forgotten = memories.search(&asked(639, None), now()).unwrap();
+    memories.forget(&forgotten.memories[0].memory.id).unwrap();
+    assert!(!finds(&asked(639, None), 639));
+    // Too few again.
+    memories.approximate(1000, &|| true).unwrap();
+    assert_eq!(approximate(), None);
+}

@@ -3,13 +3,14 @@
 //! Beside the place of each model's files the list has what an estimate of its speed and memory needs, so that a model
 //! can be judged for a machine before anything is downloaded.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use serde::Deserialize;
 
 use crate::error::{Error, Reason};
 use crate::files;
-use crate::manifest::Kind;
+use crate::manifest::{Digest, Kind};
 use crate::missing::closest;
 use crate::name::Name;
 
@@ -68,6 +69,52 @@ impl Known {
     }
 }
 
+/// A sentence encoder of the catalogue: weights in safetensors with their tokenizer, for memories and embeddings.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct KnownEncoder {
+    /// Name of its folder, and what people type.
+    pub name: String,
+    /// What it is called elsewhere.
+    pub aliases: Vec<String>,
+    /// Repository on the hub.
+    pub repo: String,
+    /// Licence: an SPDX identifier.
+    pub licence: String,
+    /// Weights.
+    pub parameters: u64,
+    /// How they are stored: `F32`.
+    pub weights: String,
+    /// Bytes of its files, about.
+    pub bytes: u64,
+    /// Values of a vector.
+    pub dimensions: u32,
+    /// Longest text, in tokens.
+    pub context: u32,
+    /// What it was trained to see before a question; written down for it where its own files do not say.
+    #[serde(default)]
+    pub query: String,
+    /// What it was trained to see before a text that is stored and found.
+    #[serde(default)]
+    pub passage: String,
+    /// Where else it can be had.
+    pub package: Option<Package>,
+}
+
+/// A package of Python's index that carries an encoder's files.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Package {
+    /// Its name.
+    pub name: String,
+    /// The version that was looked at.
+    pub version: String,
+    /// Bytes of its archive.
+    pub bytes: u64,
+    /// The files to take, by their paths in the encoder's folder; nothing else in it is looked at.
+    pub sha256: BTreeMap<String, Digest>,
+}
+
 /// What a short name means.
 pub(crate) struct Found {
     pub model: &'static Known,
@@ -82,15 +129,46 @@ pub(crate) struct Found {
 /// # Panics
 /// Never: the list is part of the program and tested.
 pub fn all() -> &'static [Known] {
-    #[derive(Deserialize)]
-    struct Catalogue {
-        model: Vec<Known>,
-    }
-    static ALL: LazyLock<Vec<Known>> = LazyLock::new(|| {
-        let read = toml::from_str::<Catalogue>(include_str!("catalogue.toml"));
-        read.expect("catalogue.toml is tested").model
+    &read().model
+}
+
+/// Every sentence encoder of the catalogue; the first one is the usual one.
+///
+/// # Panics
+/// Never: the list is part of the program and tested.
+pub fn encoders() -> &'static [KnownEncoder] {
+    &read().encoder
+}
+
+#[derive(Deserialize)]
+struct Catalogue {
+    model: Vec<Known>,
+    encoder: Vec<KnownEncoder>,
+}
+
+fn read() -> &'static Catalogue {
+    static READ: LazyLock<Catalogue> = LazyLock::new(|| {
+        toml::from_str(include_str!("catalogue.toml")).expect("catalogue.toml is tested")
     });
-    &ALL
+    &READ
+}
+
+/// The catalogue's encoder that a name means: its own, one it has elsewhere, or its repository on the hub.
+pub fn encoder(name: &str) -> Option<&'static KnownEncoder> {
+    let name = Name::parse(name).ok()?;
+    let is_whole = name
+        .tag()
+        .is_none_or(|tag| tag.eq_ignore_ascii_case("latest"));
+    let meant = |known: &&KnownEncoder| match name.repository() {
+        Some(repository) => is_whole && repository.eq_ignore_ascii_case(&known.repo),
+        None => {
+            let asked = name.to_string();
+            let asked = if is_whole { name.base() } else { &asked };
+            let mut own = std::iter::once(&known.name).chain(&known.aliases);
+            own.any(|own| own.eq_ignore_ascii_case(asked))
+        }
+    };
+    encoders().iter().find(meant)
 }
 
 /// The catalogue's model of that name, if it has one.
@@ -139,6 +217,11 @@ pub(crate) fn find(name: &Name) -> Result<Found, Error> {
     if !family.is_empty() {
         let sizes: Vec<String> = family.iter().map(|known| known.full_name()).collect();
         return Err(unknown.fix(format!("choose one of {}", sizes.join(", "))));
+    }
+    if let Some(encoder) = encoder(&name.to_string()) {
+        let message = format!("`{name}` is a sentence encoder and no model that is loaded");
+        let fix = format!("run `hearth pull {}` on that machine", encoder.name);
+        return Err(Error::new(Reason::Invalid, message).fix(fix));
     }
     let mut names: Vec<&str> = all().iter().map(|known| known.name.as_str()).collect();
     names.dedup();
@@ -201,6 +284,49 @@ mod tests {
             assert!(!known.licence.is_empty(), "{name}");
         }
         assert!(all().len() >= 25);
+    }
+
+    #[test]
+    fn every_encoder_is_sane_and_found_by_all_its_names() {
+        let mut names = BTreeSet::new();
+        for known in encoders() {
+            for name in std::iter::once(&known.name).chain(&known.aliases) {
+                assert!(
+                    names.insert(name.to_ascii_lowercase()),
+                    "{name} is there twice"
+                );
+                assert_eq!(encoder(name), Some(known));
+                assert_eq!(encoder(&name.to_uppercase()), Some(known));
+                assert!(
+                    find(&Name::parse(name).unwrap()).is_err(),
+                    "{name} is a model too"
+                );
+            }
+            assert_eq!(encoder(&format!("{}:latest", known.name)), Some(known));
+            for name in [known.repo.clone(), format!("hf:{}", known.repo)] {
+                assert_eq!(encoder(&name), Some(known), "{name}");
+            }
+            // Four bytes a weight, and a tokenizer.
+            let weights = 4 * known.parameters;
+            assert!(
+                (weights..weights + (2 << 20)).contains(&known.bytes),
+                "{}",
+                known.name
+            );
+            assert_eq!(known.weights, "F32");
+            let files = known
+                .package
+                .iter()
+                .flat_map(|package| package.sha256.keys());
+            assert!(
+                files
+                    .clone()
+                    .all(|path| !path.contains("..") && !path.starts_with('/'))
+            );
+        }
+        assert_eq!(encoders()[0].name, "minilm");
+        assert_eq!(encoder("minilm:q8_0"), None);
+        assert_eq!(encoder("all-minilm:l6-v2"), Some(&encoders()[0]));
     }
 
     #[test]

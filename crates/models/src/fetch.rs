@@ -221,6 +221,48 @@ fn content_range(reply: &Reply) -> Option<(u64, Option<u64>)> {
     Some((first.parse().ok()?, total.parse().ok()))
 }
 
+/// A small file, whole; tried again where that can help.
+pub(crate) fn small(
+    server: &Server,
+    url: &str,
+    name: &str,
+    size: u64,
+    tell: &mut dyn FnMut(&str),
+) -> Result<Vec<u8>, Error> {
+    let once = || {
+        let reply = server.once(url, None)?;
+        let host = crate::http::host(&reply.url).to_owned();
+        let mut bytes = Vec::new();
+        let read = reply.into_reader().take(size + 1).read_to_end(&mut bytes);
+        read.map_err(|error| {
+            let what = format!("the connection to {host} broke while {name} came: {error}");
+            Trouble::Passing(unreachable(what), None)
+        })?;
+        if bytes.len() as u64 == size {
+            return Ok(bytes);
+        }
+        let what = format!("{name} is listed with {size} bytes and has another length");
+        Err(Trouble::Final(Error::new(Reason::Corrupt, what).fix(
+            "run the same command again in some minutes; the file may have been replaced just now",
+        )))
+    };
+    let mut patience = Patience::new(server);
+    loop {
+        match once() {
+            Ok(bytes) => return Ok(bytes),
+            Err(trouble) => patience.pause(trouble, tell)?,
+        }
+    }
+}
+
+/// What came is not what was promised.
+pub(crate) fn wrong_sum(name: &str, found: &Digest, expected: &Digest) -> Error {
+    let message = format!(
+        "{name} came with a wrong checksum ({found} instead of {expected}); nothing was installed"
+    );
+    Error::new(Reason::Corrupt, message).fix("run the same command again; if it stays so, the server or the network changes what it sends: use another one")
+}
+
 /// What the threads of one file share.
 struct Shared {
     server: Server,
@@ -498,14 +540,7 @@ pub(crate) fn fetch(
             tracing::warn!("{} came together wrong; fetching it anew", file.name);
             continue;
         }
-        return Err(Error::new(
-            Reason::Corrupt,
-            format!(
-                "{} came with a wrong checksum ({found} instead of {}); nothing was installed",
-                file.name, file.digest
-            ),
-        )
-        .fix("run the same command again; if it stays so, the server or the network changes what it sends: use another one"));
+        return Err(wrong_sum(&file.name, &found, &file.digest));
     }
 }
 

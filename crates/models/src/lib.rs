@@ -10,6 +10,7 @@
 //! - [`ModelStore`]: list, find, show, import, copy, remove, verify, prune; [`Sources`]: names and files, read only
 //!   when they changed.
 //! - [`pull()`] with a [`Network`], told by [`Progress`] and ended by [`Cancel`].
+//! - [`EncoderStore`]: sentence encoders, which are folders; [`pull_encoder`] brings one.
 //! - [`PeerModels`]: what machines tell each other; [`ModelStore::shared`] and [`ModelStore::blob`] answer for this
 //!   one.
 //! - [`Error`]: a [`Reason`] for programs, a message and a fix for people.
@@ -19,6 +20,7 @@ pub mod catalogue;
 mod chunks;
 mod claim;
 mod disk;
+mod encoders;
 mod error;
 mod fetch;
 mod files;
@@ -33,6 +35,7 @@ mod sources;
 mod store;
 
 pub use cancel::Cancel;
+pub use encoders::{EncoderStore, Fetch, PulledEncoder, StoredEncoder, pull_encoder};
 pub use error::{Error, Reason};
 pub use http::{Token, tls};
 pub use manifest::{Digest, Facts, Kind, Model, ModelFile, Source};

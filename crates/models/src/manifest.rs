@@ -105,7 +105,7 @@ impl Kind {
 /// One file of a model.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelFile {
-    /// Name at its source, without folders.
+    /// Name at its source, without folders; of an encoder's file, its path in the encoder's folder.
     pub name: String,
     /// Where its bytes are in the store.
     pub digest: Digest,
@@ -138,6 +138,13 @@ pub enum Source {
         /// The repository it had the model from, if it said so.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         repo: Option<String>,
+    },
+    /// A package of Python's index.
+    Package {
+        /// Its name.
+        package: String,
+        /// Its version.
+        version: String,
     },
     /// A file of this machine.
     Import {

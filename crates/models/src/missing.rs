@@ -13,6 +13,7 @@ const ALIKE: f64 = 0.87;
 pub fn how_to_get(name: &str, here: &[&str]) -> String {
     let is_file = |name: &str| name.to_ascii_lowercase().ends_with(".gguf");
     let pullable = catalogue::known(name).is_some()
+        || catalogue::encoder(name).is_some()
         || Name::parse(name).is_ok_and(|name| name.repository().is_some_and(|repo| !is_file(repo)));
     if !pullable && is_file(name) && name.contains(std::path::is_separator) {
         return "name a .gguf file that is there".into();

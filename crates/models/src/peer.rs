@@ -49,7 +49,7 @@ impl From<Model> for PeerModel {
             repo: match model.source {
                 Source::Hub { repo, .. } => Some(repo),
                 Source::Peer { repo, .. } => repo,
-                Source::Import { .. } => None,
+                Source::Package { .. } | Source::Import { .. } => None,
             },
             facts: model.facts,
         }

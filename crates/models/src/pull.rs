@@ -23,7 +23,7 @@ use crate::store::{ModelStore, now};
 /// The public hub.
 pub const HUB: &str = "https://huggingface.co";
 /// Branch that files are taken from.
-const REVISION: &str = "main";
+pub(crate) const REVISION: &str = "main";
 /// Time over which the speed is measured.
 const WINDOW: Duration = Duration::from_secs(5);
 
@@ -129,16 +129,43 @@ struct Plan {
 }
 
 /// Tells the caller how far the pull is, and measures its speed.
-struct Teller<'a> {
+pub(crate) struct Teller<'a> {
     hear: &'a mut dyn FnMut(&Progress),
-    progress: Progress,
+    pub progress: Progress,
     /// Bytes of the files before the current one.
     before: u64,
     samples: VecDeque<(Instant, u64)>,
 }
 
-impl Teller<'_> {
-    fn tell(&mut self, state: State) {
+impl<'a> Teller<'a> {
+    pub fn new(hear: &'a mut dyn FnMut(&Progress), name: &str) -> Self {
+        Self {
+            hear,
+            progress: Progress {
+                state: State::Resolving,
+                name: name.to_owned(),
+                file: None,
+                file_bytes: 0,
+                bytes: 0,
+                total: 0,
+                bytes_per_second: None,
+                eta_seconds: None,
+                trouble: None,
+            },
+            before: 0,
+            samples: VecDeque::new(),
+        }
+    }
+
+    /// Everything comes anew, from another source.
+    pub fn restart(&mut self) {
+        (self.before, self.progress.bytes, self.progress.total) = (0, 0, 0);
+        self.progress.file = None;
+        self.progress.file_bytes = 0;
+        self.samples.clear();
+    }
+
+    pub fn tell(&mut self, state: State) {
         self.progress.state = state;
         if state != State::Downloading {
             self.progress.bytes_per_second = None;
@@ -147,19 +174,19 @@ impl Teller<'_> {
         (self.hear)(&self.progress);
     }
 
-    fn trouble(&mut self, what: &str) {
+    pub fn trouble(&mut self, what: &str) {
         self.progress.trouble = Some(what.to_owned());
         (self.hear)(&self.progress);
         self.progress.trouble = None;
     }
 
-    fn begin(&mut self, file: &ModelFile) {
+    pub fn begin(&mut self, file: &ModelFile) {
         self.progress.file = Some(file.clone());
         self.progress.file_bytes = 0;
         self.samples.clear();
     }
 
-    fn came(&mut self, bytes: u64, complete: bool) {
+    pub fn came(&mut self, bytes: u64, complete: bool) {
         self.progress.file_bytes = bytes;
         self.progress.bytes = self.before + bytes;
         let now = Instant::now();
@@ -186,7 +213,7 @@ impl Teller<'_> {
         });
     }
 
-    fn end(&mut self, file: &ModelFile) {
+    pub fn end(&mut self, file: &ModelFile) {
         self.before += file.size;
         self.progress.file_bytes = file.size;
         self.progress.bytes = self.before;
@@ -224,22 +251,7 @@ pub fn pull(
         )
         .fix("set offline to off, or import a file with `hearth models import FILE`"));
     }
-    let mut teller = Teller {
-        hear,
-        progress: Progress {
-            state: State::Resolving,
-            name: asked.to_string(),
-            file: None,
-            file_bytes: 0,
-            bytes: 0,
-            total: 0,
-            bytes_per_second: None,
-            eta_seconds: None,
-            trouble: None,
-        },
-        before: 0,
-        samples: VecDeque::new(),
-    };
+    let mut teller = Teller::new(hear, &asked.to_string());
     teller.tell(State::Resolving);
     let (plan, server) = match from {
         Some(_) => from_peer(&asked, &base, network, cancel, &mut teller)?,
@@ -248,7 +260,7 @@ pub fn pull(
     bring(store, plan, &server, &mut teller)
 }
 
-fn server(
+pub(crate) fn server(
     base: &str,
     network: &Network,
     cancel: &Cancel,

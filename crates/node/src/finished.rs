@@ -9,6 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use hearth_engine::{EmbedRequest, Embeddings, EngineError, Event, FinishReason, Request};
 
+use crate::encoders;
 use crate::failure::Failure;
 use crate::state::Shared;
 use crate::trace::{self, Place};
@@ -203,18 +204,32 @@ impl Drop for Report {
     }
 }
 
-/// Embeds texts, and tells of it.
+/// Embeds texts with a model or an encoder, and tells of it. Whether a text that is too long may be `cut` is the
+/// encoder's affair: a model refuses it.
 pub(crate) async fn embed(
     node: &Shared,
     model: Option<&str>,
     request: EmbedRequest,
+    cut: bool,
 ) -> Result<Embeddings, EngineError> {
     let asked = Asked {
         dimensions: request.dimensions,
         ..Asked::default()
     };
     let mut report = Report::new(node, "embeddings", model, asked, Instant::now());
-    let answer = node.engine.embed(model, request).await;
+    let encoder = match model {
+        Some(name) => encoders::chosen(node, name),
+        // Nobody was named: an encoder answers where no model does.
+        None if node.engine.has_embedder() => None,
+        None => encoders::list(node)
+            .into_iter()
+            .next()
+            .map(|first| first.name),
+    };
+    let answer = match encoder {
+        Some(encoder) => encoders::embed(node, encoder, request, cut).await,
+        None => node.engine.embed(model, request).await,
+    };
     match &answer {
         Ok(vectors) => {
             report.model(&vectors.model);

@@ -10,10 +10,12 @@ mod anthropic;
 mod body;
 mod conversations;
 mod door;
+mod encoders;
 mod failure;
 mod finished;
 mod health;
 mod machine;
+pub mod mcp;
 mod memory;
 mod metrics;
 mod native;
@@ -21,12 +23,14 @@ mod ollama;
 mod openai;
 mod openapi;
 mod page;
+mod recall;
 mod share;
 mod state;
 mod stream;
 mod surface;
 mod tools;
 mod trace;
+mod upkeep;
 
 use std::future::Future;
 use std::net::SocketAddr;
@@ -39,16 +43,20 @@ use axum::http::{HeaderName, HeaderValue};
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use axum::routing::{delete, get, post};
+use hearth_encoder::Encoders;
 use hearth_engine::Engine;
 use hearth_memory::Memories;
 use hearth_store::{Migration, Store};
 use tracing::Instrument;
 
+pub use crate::encoders::meant as encoder_meant;
 pub use crate::finished::{Asked, Finished, Listener};
 pub use crate::machine::machine_report;
+pub use crate::recall::{RecallError, recall};
 pub use crate::share::Models;
 use crate::state::Shared;
 use crate::surface::Surface;
+use crate::upkeep::Upkeep;
 pub use crate::trace::Place;
 pub use hearth_web::size;
 
@@ -64,8 +72,6 @@ struct RequestId(String);
 pub const SCHEMA: &[Migration] = &[conversations::TABLES, hearth_memory::TABLES];
 /// How often what is too old is deleted.
 const PRUNING: Duration = Duration::from_secs(24 * 3600);
-/// How often memories are looked after: those without a vector encoded, their file written.
-const UPKEEP: Duration = Duration::from_secs(30);
 
 /// What a node needs besides its engine.
 #[derive(Debug, Clone)]
@@ -83,6 +89,8 @@ pub struct NodeOptions {
     pub store: Option<Store>,
     /// Memories; `None` keeps them in [`NodeOptions::store`] and finds them by words alone.
     pub memories: Option<Memories>,
+    /// Sentence encoders, which answer requests for embeddings; `None` for a node that has none.
+    pub encoders: Option<Arc<Encoders>>,
     /// Models on this machine's disk; `None` for a node that keeps none.
     pub models: Option<Models>,
     /// Hears of every generation that is over.
@@ -153,14 +161,14 @@ impl Node {
             }
         };
         let pruning = tokio::spawn(prune(node.conversations.clone()));
-        let upkeep = tokio::spawn(look_after(node.memories.clone()));
+        let upkeep = Upkeep::begin(node.memories.clone(), Some(hearth_memory::BREAK_EVEN));
         let limits = door::Limits {
             head: node.options.head_timeout,
             stall: node.options.stall_timeout,
         };
         door::serve(self.listener, routes, limits, asked).await;
         pruning.abort();
-        upkeep.abort();
+        drop(upkeep);
         Ok(())
     }
 }
@@ -178,28 +186,14 @@ async fn prune(conversations: conversations::Conversations) {
     }
 }
 
-/// Looks after the memories, now and again and again.
-async fn look_after(memories: Memories) {
-    let mut ticks = tokio::time::interval(UPKEEP);
-    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        ticks.tick().await;
-        let memories = memories.clone();
-        let upkeep = move || memories.upkeep(&mut |_, _| true);
-        match tokio::task::spawn_blocking(upkeep).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "memories could not be looked after"),
-            Err(error) => tracing::warn!(%error, "memories could not be looked after"),
-        }
-    }
-}
-
 fn router(node: Shared) -> Router {
     Router::new()
         .route("/", get(page::home))
         .route("/assets/{name}", get(page::asset))
         .route("/health", get(health::health))
+        .route("/memories", get(page::memories))
         .route("/machine", get(machine::report).post(machine::remeasure))
+        .route("/mcp", post(mcp::http::answer))
         .route("/metrics", get(native::metrics))
         .route("/models", get(machine::models))
         .route("/openapi.json", get(openapi::describe))

@@ -6,12 +6,14 @@ use axum::body::Body;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
+use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use futures_util::stream;
 use hearth_memory::{Error, Memories};
 use hearth_protocol::error::Problem;
 use hearth_protocol::memory::{
-    Change, Examined, Found, Listed, Memory, NewMemory, Outcome, Search, Stats, Written,
+    Change, Examined, Found, Imported, Listed, Memory, NewMemory, Outcome, Search, Stats, Written,
 };
 use hearth_protocol::parse;
 use jiff::Timestamp;
@@ -23,12 +25,17 @@ use crate::body::received;
 use crate::failure::{Failure, problem};
 use crate::state::{Node, Shared};
 
+/// Bytes of a piece of an export.
+const PIECE: usize = 64 << 10;
+
 pub(crate) fn routes() -> Router<Shared> {
     Router::new()
         .route("/memory", get(list).post(add))
         .route("/memory/search", post(search))
         .route("/memory/stats", get(stats))
         .route("/memory/examine", post(examine))
+        .route("/memory/import", post(import))
+        .route("/memory/export", get(export))
         .route("/memory/{id}", get(one).patch(change).delete(forget))
 }
 
@@ -41,20 +48,30 @@ fn refused(failure: &Failure) -> Response {
     )
 }
 
+/// The status of an answer that tells this error.
+pub(crate) fn status(error: &Error) -> StatusCode {
+    told(error).0
+}
+
 fn failed(error: &Error) -> Response {
-    let (status, kind, title) = match error {
+    let (status, kind, title) = told(error);
+    problem(status, kind, title, error.to_string())
+}
+
+/// Status, kind and title of an error.
+fn told(error: &Error) -> (StatusCode, &'static str, &'static str) {
+    match error {
         Error::Invalid { .. } | Error::Unreadable { .. } => {
             (StatusCode::BAD_REQUEST, "invalid_field", "Bad Request")
         }
         Error::Unknown(_) => (StatusCode::NOT_FOUND, "no_memory", "Not Found"),
         Error::Superseded { .. } => (StatusCode::CONFLICT, "superseded", "Conflict"),
-        Error::Encoder(_) | Error::Database(_) => (
+        Error::Encoder(_) | Error::Approximate(_) | Error::Database(_) => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "memory_failed",
             "Internal Server Error",
         ),
-    };
-    problem(status, kind, title, error.to_string())
+    }
 }
 
 /// Reads a body.
@@ -81,6 +98,11 @@ async fn answer<T: Serialize + Send + 'static>(
             error.to_string(),
         ),
     }
+}
+
+fn wrong_parameter(error: &QueryRejection) -> Response {
+    let status = StatusCode::BAD_REQUEST;
+    problem(status, "invalid_field", "Bad Request", error.body_text())
 }
 
 fn ok<T>(_: &T) -> StatusCode {
@@ -155,15 +177,7 @@ pub(crate) async fn list(
 ) -> Response {
     let listing = match listing {
         Ok(Query(listing)) => listing,
-        Err(error) => {
-            let detail = error.body_text();
-            return problem(
-                StatusCode::BAD_REQUEST,
-                "invalid_field",
-                "Bad Request",
-                detail,
-            );
-        }
+        Err(error) => return wrong_parameter(&error),
     };
     let search = Search {
         project: listing.project,
@@ -248,4 +262,82 @@ pub(crate) async fn examine(State(node): State<Shared>, raw: Body) -> Response {
         Err(refusal) => return *refusal,
     };
     answer(&node, ok, move |memories| memories.examine(asked.fix)).await
+}
+
+/// What is imported, and what is said of all that is in it.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Importing {
+    /// Its path or name: the ending says what it is, and another import of the same path takes its place.
+    path: String,
+    /// Whose the memories are; without one they belong to every project.
+    project: Option<String>,
+    /// A word to find them by.
+    tag: Option<String>,
+    /// How sure they are, 0 to 1; 1 if absent.
+    confidence: Option<f32>,
+}
+
+/// Takes in a file: Markdown, text, JSON lines, an export of Hearth's, ChatGPT's or Claude's. The body is the file.
+#[utoipa::path(post, path = "/memory/import", tag = "memory", params(Importing),
+    request_body(content = String, content_type = "application/octet-stream"), responses(
+        (status = 200, description = "what came of it", body = Imported),
+        (status = 400, description = "a parameter is wrong, or the file cannot be read", body = Problem),
+        (status = 413, description = "the file is too large", body = Problem)))]
+pub(crate) async fn import(
+    State(node): State<Shared>,
+    importing: Result<Query<Importing>, QueryRejection>,
+    raw: Body,
+) -> Response {
+    let importing = match importing {
+        Ok(Query(importing)) => importing,
+        Err(error) => return wrong_parameter(&error),
+    };
+    let bytes = match received(&node, raw).await {
+        Ok(bytes) => bytes,
+        Err(failure) => return refused(&failure),
+    };
+    let usual = NewMemory {
+        project: importing.project,
+        tags: importing.tag.into_iter().collect(),
+        confidence: importing.confidence,
+        ..NewMemory::default()
+    };
+    answer(&node, ok, move |memories| {
+        memories.import(&importing.path, &bytes, &usual, Timestamp::now())
+    })
+    .await
+}
+
+/// Every memory, superseded ones too, one to a line: what `POST /memory/import` makes the same store of.
+#[utoipa::path(get, path = "/memory/export", tag = "memory", responses(
+    (status = 200, description = "JSON lines", body = Memory, content_type = "application/x-ndjson")))]
+pub(crate) async fn export(State(node): State<Shared>) -> Response {
+    let memories = node.memories.clone();
+    // A few pieces ahead of the client, and no more: a store may be larger than memory.
+    let (send, receive) = tokio::sync::mpsc::channel::<Result<Vec<u8>, Error>>(4);
+    crate::trace::spawn_blocking(move || {
+        let mut lines = Vec::new();
+        let ended = memories.export(&mut |memory| {
+            if serde_json::to_writer(&mut lines, memory).is_err() {
+                return false;
+            }
+            lines.push(b'\n');
+            lines.len() < PIECE || send.blocking_send(Ok(std::mem::take(&mut lines))).is_ok()
+        });
+        // An export that failed is cut off, so that nobody takes it for whole.
+        let _ = send.blocking_send(ended.map(|()| lines));
+    });
+    let pieces = stream::unfold(receive, |mut receive| async move {
+        receive.recv().await.map(|piece| (piece, receive))
+    });
+    let headers = [
+        (CONTENT_TYPE, "application/x-ndjson"),
+        (
+            CONTENT_DISPOSITION,
+            "attachment; filename=\"memories.jsonl\"",
+        ),
+    ];
+    (headers, Body::from_stream(pieces)).into_response()
 }

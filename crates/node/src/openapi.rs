@@ -52,6 +52,9 @@ use utoipa::OpenApi;
         crate::memory::forget,
         crate::memory::stats,
         crate::memory::examine,
+        crate::memory::import,
+        crate::memory::export,
+        crate::mcp::http::answer,
         crate::health::health,
         crate::machine::report,
         crate::machine::remeasure,
@@ -63,6 +66,7 @@ use utoipa::OpenApi;
         crate::native::shutdown,
         crate::page::home,
         crate::page::asset,
+        crate::page::memories,
         describe,
     ),
     components(schemas(hearth_protocol::error::Problem))

@@ -14,6 +14,7 @@ use tokio::sync::{Mutex, Notify};
 
 use crate::NodeOptions;
 use crate::conversations::Conversations;
+use crate::encoders::Turns;
 use crate::machine::machine_report;
 use crate::metrics::Metrics;
 
@@ -30,6 +31,8 @@ pub(crate) struct Node {
     /// Stored answers and conversations.
     pub conversations: Conversations,
     pub memories: Memories,
+    /// Who may use an encoder.
+    pub encoding: Turns,
     /// What the models' files say.
     pub facts: crate::ollama::facts::Known,
     /// What was measured of this machine; locked while it is.
@@ -58,6 +61,7 @@ impl Node {
             metrics: Metrics::default(),
             conversations: Conversations::new(store),
             memories,
+            encoding: Turns::default(),
             facts: Default::default(),
             machine: Arc::new(Mutex::new(None)),
             stop: Notify::new(),

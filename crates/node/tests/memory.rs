@@ -152,3 +152,39 @@ fn a_memory_that_was_superseded_is_a_conflict() {
         "{refused}"
     );
 }
+
+#[test]
+fn a_file_is_imported_and_an_export_makes_the_same_store() {
+    let node = TestNode::start(options());
+    let import = |node: &TestNode, query: &str, file: &str| {
+        let reply = node.post(&format!("/memory/import?{query}"), file.to_owned());
+        (reply.status, reply.json())
+    };
+    let text = "# Ports\n\nStaging listens on 8443.\n";
+    let (status, imported) = import(&node, "path=notes/ports.md&project=shop&tag=net", text);
+    assert_eq!((status, &imported["stored"]), (200, &json!(1)));
+    let (_, again) = import(&node, "path=notes/ports.md&project=shop&tag=net", text);
+    assert_eq!(again["unchanged"], 1);
+    let listed = node.get("/memory?project=shop&tag=net").json();
+    assert_eq!(listed["memories"][0]["source"], "notes/ports.md");
+    let exported = node.get("/memory/export");
+    assert_eq!(
+        exported.header("content-type").unwrap(),
+        "application/x-ndjson"
+    );
+    let other = TestNode::start(options());
+    let (status, imported) = import(&other, "path=e.jsonl", &exported.text());
+    assert_eq!((status, &imported["stored"]), (200, &json!(1)));
+    assert_eq!(other.get("/memory/export").text(), exported.text());
+    for (query, said) in [
+        ("project=x", "path"),
+        ("path=a.md&confidence=2", "confidence"),
+        ("path=a.png", "Markdown"),
+        ("path=a.md&colour=1", "colour"),
+    ] {
+        let (status, problem) = import(&node, query, "x");
+        assert_eq!(status, 400, "{query}");
+        let detail = problem["detail"].as_str().unwrap();
+        assert!(detail.contains(said), "{query}: {detail}");
+    }
+}

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
+use crate::recall::{Extension, Used};
 use crate::tool::{self, ToolCall, ToolChoice, ToolDefinition};
 
 /// Adds the sampling fields to a request. Not `#[serde(flatten)]`: that loses the path of a wrong field.
@@ -113,6 +114,8 @@ with_sampling_fields! {
         pub functions: Option<Vec<Value>>,
         /// Only `text` is supported.
         pub modalities: Option<Vec<String>>,
+        /// Memories for the prompt.
+        pub hearth: Option<Extension>,
     }
 }
 
@@ -464,6 +467,9 @@ pub struct ChatCompletion {
     pub usage: Usage,
     /// Version of the node.
     pub system_fingerprint: String,
+    /// The memories that were in the prompt, if the request asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hearth: Option<Used>,
 }
 
 /// One answer.

@@ -14,6 +14,7 @@ pub mod memory;
 pub mod model;
 pub mod ollama;
 pub mod parse;
+pub mod recall;
 pub mod responses;
 pub mod status;
 pub mod tool;

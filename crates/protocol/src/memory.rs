@@ -263,4 +263,21 @@ pub struct Stats {
     pub vector_bytes: u64,
     /// Vectors that a search without a project compares.
     pub scanned: u64,
+    /// Searches that compare no more than these compare all of them; others use the approximate index, if it is there.
+    pub exact_until: u64,
+    /// The approximate index; a node makes it when there are enough memories.
+    pub approximate: Option<Approximate>,
+}
+
+/// The approximate index: a graph of vectors that finds the nearest without comparing all.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Approximate {
+    /// Vectors that it has; those that came since are compared one by one.
+    pub vectors: u64,
+    /// Share of the ten nearest that it finds, measured with vectors of this store.
+    pub recall: f32,
+    /// Bytes of memory that it takes.
+    pub bytes: u64,
+    /// Whether a search without a project uses it.
+    pub in_use: bool,
 }

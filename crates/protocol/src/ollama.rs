@@ -467,7 +467,8 @@ pub struct EmbedRequest {
     pub input: Option<Stop>,
     /// Elements to keep of each vector; 0 keeps all.
     pub dimensions: Option<u32>,
-    /// Whether a text that is too long may be cut. Hearth cuts none: it is an error either way.
+    /// Whether a text that is too long may be cut: yes, unless it is said. Encoders cut it then; of a GGUF model it is an
+    /// error either way.
     pub truncate: Option<bool>,
     /// `num_ctx` alone means something here.
     pub options: Option<Options>,

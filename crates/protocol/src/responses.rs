@@ -75,6 +75,9 @@ pub struct Response {
     pub usage: Option<ResponseUsage>,
     /// As asked.
     pub metadata: Metadata,
+    /// The memories that were in the prompt, if the request asked for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hearth: Option<crate::recall::Used>,
 }
 
 /// How far an answer is.

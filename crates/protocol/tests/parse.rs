@@ -336,6 +336,18 @@ fn every_refusal_of_a_chat_names_its_field() {
             "stream_options.include_usage",
             and(json!({"stream_options": {"include_usage": "yes"}})),
         ),
+        ("hearth", and(json!({"hearth": true}))),
+        ("hearth.memroy", and(json!({"hearth": {"memroy": true}}))),
+        ("hearth.memory", and(json!({"hearth": {"memory": "shop"}}))),
+        ("hearth.memory", and(json!({"hearth": {"memory": [1]}}))),
+        (
+            "hearth.memory.query",
+            and(json!({"hearth": {"memory": {"query": "x"}}})),
+        ),
+        (
+            "hearth.memory.limit",
+            and(json!({"hearth": {"memory": {"limit": -1}}})),
+        ),
     ] {
         let error = check_chat(request.to_string().as_bytes()).unwrap_err();
         assert_eq!(error.param.as_deref(), Some(param), "{}", error.message);
@@ -345,6 +357,10 @@ fn every_refusal_of_a_chat_names_its_field() {
         json!({"top_logprobs": 2, "logprobs": true, "logit_bias": {"5": -100}}),
         json!({"grammar": "root ::= \"a\"", "response_format": {"type": "text"}}),
         json!({"repetition_penalty": 1.1, "stop": null, "model": null}),
+        json!({"hearth": {"memory": {"project": "shop", "limit": 5, "min_confidence": 0.5}}}),
+        json!({"hearth": {"memory": true}}),
+        json!({"hearth": {"memory": null}}),
+        json!({"hearth": null}),
     ] {
         let request = and(accepted);
         assert_eq!(

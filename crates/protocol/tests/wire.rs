@@ -10,6 +10,7 @@ use hearth_protocol::embedding::{Embedding, EmbeddingList, EmbeddingUsage, Vecto
 use hearth_protocol::error::{ApiError, ErrorBody, Problem};
 use hearth_protocol::model::{Model, ModelList};
 use hearth_protocol::parse;
+use hearth_protocol::recall::{Citation, Recalled, Used};
 use hearth_protocol::status::{ModelLoad, ModelState, ModelStatus, NodeStatus};
 use insta::assert_snapshot;
 use serde::Serialize;
@@ -60,6 +61,7 @@ fn a_chat_completion() {
         choices: vec![choice(0, None), choice(1, Some(LogProbs::default()))],
         usage: USAGE,
         system_fingerprint: "hearth-0.1.0".into(),
+        hearth: None,
     };
     assert_snapshot!(wire(&body), @r#"
     {
@@ -103,6 +105,64 @@ fn a_chat_completion() {
         }
       },
       "system_fingerprint": "hearth-0.1.0"
+    }
+    "#);
+}
+
+#[test]
+fn the_memories_that_a_prompt_got() {
+    let whole = Citation {
+        id: "mem-00".into(),
+        text: "We deploy\non Fridays".into(),
+        score: 0.75,
+        project: Some("shop".into()),
+        kind: "fact".into(),
+        source: Some("CLAUDE.md".into()),
+        ..Citation::default()
+    };
+    let cut = Citation {
+        cut: true,
+        ..Citation::default()
+    };
+    let body = Used {
+        memory: Recalled {
+            used: vec![whole, cut],
+            left_out: 2,
+            words_only: Some("there is no encoder".into()),
+        },
+    };
+    assert_snapshot!(wire(&body), @r#"
+    {
+      "memory": {
+        "used": [
+          {
+            "id": "mem-00",
+            "text": "We deploy\non Fridays",
+            "score": 0.75,
+            "project": "shop",
+            "kind": "fact",
+            "source": "CLAUDE.md"
+          },
+          {
+            "id": "",
+            "text": "",
+            "cut": true,
+            "score": 0.0,
+            "project": null,
+            "kind": "",
+            "source": null
+          }
+        ],
+        "left_out": 2,
+        "words_only": "there is no encoder"
+      }
+    }
+    "#);
+    assert_snapshot!(wire(&Used::default()), @r#"
+    {
+      "memory": {
+        "used": []
+      }
     }
     "#);
 }

@@ -63,6 +63,7 @@ async fn run(path: String) -> Result<(), String> {
         store: None,
         models: None,
         memories: None,
+        encoders: None,
         listener: None,
         log_prompts: false,
     };

@@ -369,7 +369,7 @@ fn page(
         .take(most)
         .map(|(path, bytes)| {
             let size = bytes.len() as u64 + extra;
-            match path.ends_with(".gguf") {
+            match path.ends_with(".gguf") || path.ends_with(".safetensors") {
                 true => json!({
                     "type": "file",
                     "oid": "0",

@@ -4,3 +4,4 @@ pub mod bert;
 pub mod gguf;
 pub mod hub;
 pub mod node;
+pub mod sentence;

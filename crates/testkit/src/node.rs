@@ -39,6 +39,7 @@ pub fn node_options() -> NodeOptions {
         stall_timeout: Duration::from_secs(30),
         store: None,
         memories: None,
+        encoders: None,
         models: None,
         listener: None,
         log_prompts: false,

@@ -13,7 +13,7 @@ pub struct Asset {
     pub etag: &'static str,
 }
 
-const FILES: [(&str, &str, &str); 4] = [
+const FILES: [(&str, &str, &str); 5] = [
     (
         "copy.js",
         "text/javascript; charset=utf-8",
@@ -28,6 +28,11 @@ const FILES: [(&str, &str, &str); 4] = [
         "hearth.js",
         "text/javascript; charset=utf-8",
         include_str!("assets/hearth.js"),
+    ),
+    (
+        "memories.js",
+        "text/javascript; charset=utf-8",
+        include_str!("assets/memories.js"),
     ),
     (
         "hearth.svg",
@@ -53,8 +58,8 @@ pub(crate) fn address(name: &str) -> String {
     format!("/assets/{name}?{}", tag.trim_matches('"'))
 }
 
-fn tags() -> &'static [String; 4] {
-    static TAGS: OnceLock<[String; 4]> = OnceLock::new();
+fn tags() -> &'static [String; 5] {
+    static TAGS: OnceLock<[String; 5]> = OnceLock::new();
     TAGS.get_or_init(|| FILES.map(|(_, _, text)| format!("\"{:016x}\"", fnv(text.as_bytes()))))
 }
 

@@ -1,4 +1,4 @@
-//! What every page begins with.
+//! What every page begins with: its head, and the ways to the others.
 
 use maud::{Markup, html};
 
@@ -16,6 +16,22 @@ pub(crate) fn head(title: &str, description: &str, scripts: &[&str]) -> Markup {
             link rel="icon" href=(address("hearth.svg")) type="image/svg+xml";
             link rel="stylesheet" href=(address("hearth.css"));
             @for script in scripts { script src=(address(script)) defer {} }
+        }
+    }
+}
+
+/// The pages there are.
+const PAGES: [(&str, &str); 3] = [
+    ("/", "Chat"),
+    ("/memories", "Memory"),
+    ("/models", "Models"),
+];
+
+/// The ways to the other pages.
+pub(crate) fn ways(here: &str) -> Markup {
+    html! {
+        nav.ways aria-label="Pages of Hearth" {
+            @for (path, name) in PAGES.into_iter().filter(|(path, _)| *path != here) { a href=(path) { (name) } }
         }
     }
 }

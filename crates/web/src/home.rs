@@ -4,7 +4,8 @@ use hearth_protocol::status::NodeStatus;
 use maud::{DOCTYPE, Markup, html};
 
 use crate::asset::address;
-use crate::head::head;
+use crate::head::{head, ways};
+use crate::snippet::snippet;
 use crate::status;
 
 /// The chat and status page.
@@ -18,7 +19,7 @@ pub fn home(status: &NodeStatus) -> String {
                 a.skip href="#prompt" { "Skip to the prompt" }
                 header {
                     h1 { img src=(address("hearth.svg")) alt="" width="28" height="28"; "Hearth" }
-                    a href="/models" { "Models" }
+                    (ways("/"))
                     div.tools {
                         select #model aria-label="Model" autocomplete="off" {
                             @for model in &status.models {
@@ -50,9 +51,15 @@ pub fn home(status: &NodeStatus) -> String {
                         button #send type="submit" { "Send" }
                         button #stop type="button" hidden { "Stop" }
                     }
-                    p.hint {
-                        kbd { "Enter" } " sends, " kbd { "Shift" } "+" kbd { "Enter" } " starts a line, "
-                        kbd { "Esc" } " stops, " kbd { "↑" } " edits the last message"
+                    div.below {
+                        label.check title="Notes that fit the question go with it, and are named under the answer" {
+                            input #use-memory type="checkbox" autocomplete="off";
+                            "Use memory"
+                        }
+                        p.hint {
+                            kbd { "Enter" } " sends, " kbd { "Shift" } "+" kbd { "Enter" } " starts a line, "
+                            kbd { "Esc" } " stops, " kbd { "↑" } " edits the last message"
+                        }
                     }
                     (settings())
                     (elsewhere(status, &base))
@@ -78,6 +85,7 @@ fn settings() -> Markup {
                 label { "System prompt" textarea #system rows="2" {} }
                 label { "Temperature" input #temperature type="number" min="0" max="2" step="0.1" placeholder="the model’s own"; }
                 label { "Most tokens" input #max-tokens type="number" min="1" step="1" placeholder="to the end"; }
+                label { "Project of the memories" input #memory-project placeholder="all projects" autocomplete="off"; }
                 label {
                     "JSON Schema for the answer"
                     textarea #schema rows="3" spellcheck="false" placeholder="{\"type\": \"object\", …}"
@@ -127,15 +135,6 @@ fn elsewhere(status: &NodeStatus, base: &str) -> Markup {
                 a href="/openapi.json" { "API description" } " · " a href="/health" { "health" } " · "
                 a href="/metrics" { "metrics" } " · version " (status.version)
             }
-        }
-    }
-}
-
-fn snippet(name: &str, text: &str) -> Markup {
-    html! {
-        figure {
-            figcaption { (name) button.copy type="button" aria-label={ "Copy " (name) } { "Copy" } }
-            pre { code { (text) } }
         }
     }
 }

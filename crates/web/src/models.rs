@@ -5,7 +5,7 @@ use hearth_protocol::status::NodeStatus;
 use maud::{DOCTYPE, Markup, html};
 
 use crate::asset::address;
-use crate::head::head;
+use crate::head::{head, ways};
 use crate::units::{size, speed};
 
 /// Length of the longest bar, in units of the drawing.
@@ -20,7 +20,7 @@ pub fn models(status: &NodeStatus, report: &MachineReport) -> String {
             body {
                 header {
                     h1 { img src=(address("hearth.svg")) alt="" width="28" height="28"; "Models" }
-                    a href="/" { "Back to the chat" }
+                    (ways("/models"))
                 }
                 main {
                     p.hidden #said role="status" {}

@@ -111,7 +111,8 @@ impl Row {
     }
 }
 
-fn show(value: f64) -> String {
+/// A figure with as many digits as it deserves.
+pub fn show(value: f64) -> String {
     match value.abs() {
         0.0..10.0 => format!("{value:.2}"),
         10.0..100.0 => format!("{value:.1}"),
@@ -119,7 +120,8 @@ fn show(value: f64) -> String {
     }
 }
 
-fn median(samples: &[f64]) -> f64 {
+/// The one in the middle.
+pub fn median(samples: &[f64]) -> f64 {
     let mut sorted = samples.to_vec();
     sorted.sort_by(f64::total_cmp);
     match sorted.len() {
@@ -233,7 +235,7 @@ impl Report {
 }
 
 /// What a program prints, on whichever stream; a dash if it cannot be run.
-fn output(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
+pub fn output(program: impl AsRef<std::ffi::OsStr>, args: &[&str]) -> String {
     let Ok(output) = Command::new(program).args(args).output() else {
         return "–".to_owned();
     };

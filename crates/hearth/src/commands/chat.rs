@@ -7,12 +7,13 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
+use hearth_protocol::recall::Recall;
 use serde_json::json;
 
 use self::input::{Input, Line};
 use self::transcript::Transcript;
 use super::{Context, models, runtime};
-use crate::answer::{self, Question, Speaker, meant, model_name};
+use crate::answer::{self, Question, Speaker, meant, memories_of, model_name};
 use crate::daemon::interrupted;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::flags::on_or_off;
@@ -55,6 +56,7 @@ Ctrl-C stops an answer.";
 EXAMPLES
   hearth chat
   hearth chat --model qwen3 --system \"Answer briefly.\"
+  hearth chat --memory=shop
   printf 'What is Hearth?\\n/save talk.md\\n' | hearth chat
 
 A pipe goes on after a command that went wrong, and the exit code tells of it. Inside, /help lists what else can be done. Ctrl-C stops an answer and not the program.")]
@@ -74,6 +76,9 @@ pub struct ChatArgs {
     /// Whether a model that can reason before it answers does
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     pub think: Option<bool>,
+    /// Let memories that fit go with each question: those of a project, or all
+    #[arg(long, value_name = "PROJECT", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub memory: Option<String>,
 }
 
 /// Talks until the input ends. Reading lines blocks, so the runtime works beside this thread and not around it.
@@ -100,6 +105,7 @@ pub fn run(context: &Context, args: &ChatArgs) -> Outcome {
         temperature: args.temperature,
         max_tokens: args.max_tokens,
         think: args.think,
+        memory: args.memory.as_deref().map(memories_of),
         saved: None,
     };
     let outcome = chat.talk(input, &runtime);
@@ -127,6 +133,7 @@ struct Chat {
     temperature: Option<f32>,
     max_tokens: Option<u32>,
     think: Option<bool>,
+    memory: Option<Recall>,
     /// The file this conversation was saved to last, which a later /save may replace.
     saved: Option<PathBuf>,
 }
@@ -163,7 +170,7 @@ impl Wrong {
 impl Chat {
     fn talk(&mut self, mut input: Input, runtime: &tokio::runtime::Runtime) -> Outcome {
         if self.live {
-            if let Speaker::Here(engine) = &self.speaker {
+            if let Speaker::Here(engine, _) = &self.speaker {
                 runtime.block_on(answer::load(engine, self.model.as_deref(), &self.screen))?;
             }
             let name = match &self.model {
@@ -174,7 +181,7 @@ impl Chat {
             };
             let place = match &self.speaker {
                 Speaker::Node(client) => format!("on the node at {}", client.place()),
-                Speaker::Here(_) => "in this process (no node runs)".to_owned(),
+                Speaker::Here(..) => "in this process (no node runs)".to_owned(),
             };
             println(&format!(
                 "{} {place}. {}",
@@ -329,6 +336,7 @@ impl Chat {
             max_tokens: self.max_tokens,
             temperature,
             think: self.think,
+            memory: self.memory.clone(),
             ..Question::default()
         };
         let (screen, live) = (self.screen, !self.screen.json);
@@ -352,6 +360,11 @@ impl Chat {
         }
         match answer {
             Some(Ok(answer)) => {
+                if live {
+                    for line in answer.citations() {
+                        println(&screen.dim(&line));
+                    }
+                }
                 match live {
                     true if self.live => println(&screen.dim(&answer.summary())),
                     true => {}

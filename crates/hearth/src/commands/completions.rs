@@ -107,6 +107,8 @@ fn naming_models(command: Command) -> Command {
 fn pullable() -> Vec<CompletionCandidate> {
     let known = hearth_models::catalogue::all().iter();
     let names = known.map(hearth_models::catalogue::Known::full_name);
+    let encoders = hearth_models::catalogue::encoders().iter();
+    let names = names.chain(encoders.map(|encoder| encoder.name.clone()));
     names.map(CompletionCandidate::new).collect()
 }
 

@@ -274,6 +274,13 @@ pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
             };
             let written = door.add(new).await?;
             show(screen, &written, || drawn_written(&written, screen));
+            // Advice for people; what was asked for is done.
+            if screen.is_live()
+                && let Ok(stats) = door.stats().await
+                && let Some(reason) = stats.words_only
+            {
+                screen.note(&reason);
+            }
         }
         MemoryCommand::Search(args) => {
             let found = door
@@ -338,7 +345,7 @@ pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
 }
 
 /// The home's own memories; a node that runs sees at once what is done here.
-async fn own(context: &Context) -> Outcome<Memories> {
+pub(super) async fn own(context: &Context) -> Outcome<Memories> {
     addressed::check(&context.config).await?;
     open(context)
 }
@@ -660,9 +667,24 @@ fn drawn_stats(stats: &Stats, screen: &Screen) -> String {
             stats.unencoded
         );
     }
+    let compared = match &stats.approximate {
+        Some(graph) if graph.in_use => format!(
+            "a search finds the nearest of {} vectors through the approximate index, which finds {:.0} % of them and takes {}",
+            stats.scanned,
+            100.0 * graph.recall,
+            show_size(graph.bytes)
+        ),
+        _ if stats.scanned > stats.exact_until => format!(
+            "a search compares {} vectors, all of them, until a node has made the approximate index",
+            stats.scanned
+        ),
+        _ => format!(
+            "a search compares {} vectors, all of them (an approximate index takes over beyond {})",
+            stats.scanned, stats.exact_until
+        ),
+    };
     text += &format!(
-        "a search compares {} vectors, all of them; database {}, vectors {}\n",
-        stats.scanned,
+        "{compared}; database {}, vectors {}\n",
         show_size(stats.database_bytes),
         show_size(stats.vector_bytes)
     );

@@ -1,5 +1,6 @@
 //! `hearth models`: what can be asked, and the files behind it.
 
+mod encoders;
 mod show;
 mod upkeep;
 
@@ -32,7 +33,7 @@ EXAMPLES
   hearth models import ~/Downloads/model.gguf --name mine
 
 Put .gguf files into the folder that is named below the table, and they can be asked by their file name.
-`hearth pull` fetches models.")]
+`hearth pull` fetches models, and sentence encoders such as minilm.")]
 pub struct ModelsArgs {
     #[command(subcommand)]
     what: Option<What>,
@@ -118,7 +119,13 @@ pub async fn list(context: &Context) -> Outcome {
         Err(failure) => return Err(failure),
     };
     if screen.json {
-        println(&json!({"default": default, "folder": folder, "models": models}).to_string());
+        let line = json!({
+            "default": default,
+            "folder": folder,
+            "models": models,
+            "encoders": encoders::listed(config, folder.as_deref()),
+        });
+        println(&line.to_string());
         return Ok(());
     }
     let trained = trained(config, folder.as_deref());
@@ -144,6 +151,7 @@ pub async fn list(context: &Context) -> Outcome {
             },
         ]);
     }
+    rows.extend(encoders::rows(config, folder.as_deref()));
     print(&screen.table(&rows));
     for error in models.iter().filter_map(|model| model.error.as_deref()) {
         screen.note(error);

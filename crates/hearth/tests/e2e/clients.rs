@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hearth_testkit::bert::{Bert, Pooling};
+use hearth_testkit::sentence;
 
 use crate::household::Household;
 
@@ -44,13 +45,14 @@ fn passes(mut script: Command, checks: usize) {
     );
 }
 
-/// A household with an embedding model, `bert`, beside the embedded one.
+/// A household with an embedding model, `bert`, and an encoder, `minilm`, beside the embedded one.
 fn embedding_household() -> Household {
     let household = Household::new();
     let models = household.home().join("models");
     std::fs::create_dir_all(&models).unwrap();
     let bert = Bert::new(Pooling::Mean, 1);
     bert.write(&models.join("bert.gguf")).unwrap();
+    sentence::write(&household.home().join("encoders/minilm"), 1).unwrap();
     household
 }
 
@@ -62,7 +64,7 @@ fn the_python_package_openai_works() {
     script
         .arg(scripts().join("openai_client.py"))
         .arg(format!("http://{}/v1", node.address));
-    passes(script, 11);
+    passes(script, 12);
 }
 
 #[test]
@@ -74,7 +76,7 @@ fn the_javascript_package_openai_works() {
         .arg(scripts().join("openai_client.mjs"))
         .arg(format!("http://{}/v1", node.address))
         .arg(installed("node"));
-    passes(script, 8);
+    passes(script, 9);
 }
 
 #[test]
@@ -113,7 +115,7 @@ fn framework_passes(script: &str, checks: usize) {
 
 #[test]
 fn langchain_works() {
-    framework_passes("langchain_client.py", 7);
+    framework_passes("langchain_client.py", 8);
 }
 
 #[test]
@@ -135,7 +137,7 @@ fn the_javascript_package_ai_works() {
         .arg(scripts().join("ai_sdk_client.mjs"))
         .arg(format!("http://{}/v1", node.address))
         .arg(installed("node"));
-    passes(script, 6);
+    passes(script, 7);
 }
 
 #[test]

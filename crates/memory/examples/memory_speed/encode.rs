@@ -141,13 +141,7 @@ impl Opened {
         Ok(json!({}))
     }
 
-    pub fn vectors(
-        &self,
-        count: usize,
-        queries: usize,
-        notes: &Path,
-        questions: &Path,
-    ) -> Answer {
+    pub fn vectors(&self, count: usize, queries: usize, notes: &Path, questions: &Path) -> Answer {
         let bytes = |count: usize| (count * self.encoder.dimensions() * 4) as u64;
         let start = Instant::now();
         let of = |path: &Path, count: usize, text: &dyn Fn(usize) -> String| {

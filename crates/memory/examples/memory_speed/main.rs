@@ -91,7 +91,10 @@ fn main() {
             Err(error) => Err(error.into()),
         };
         let answer = answer.unwrap_or_else(|error| json!({"error": error.to_string()}));
-        if writeln!(out, "{answer}").and_then(|()| out.flush()).is_err() {
+        if writeln!(out, "{answer}")
+            .and_then(|()| out.flush())
+            .is_err()
+        {
             break;
         }
     }

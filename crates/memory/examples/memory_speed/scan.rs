@@ -55,7 +55,9 @@ pub fn time(
     let queries = read(questions, usize::MAX)?;
     let queries: Vec<Vec<i8>> = queries.iter().map(|query| quantise(query)).collect();
     let none = |_| Ok::<_, std::convert::Infallible>(());
-    let reads = times(rounds, 2, |_| none(black_box(read_all(black_box(&vectors)))))?;
+    let reads = times(rounds, 2, |_| {
+        none(black_box(read_all(black_box(&vectors))))
+    })?;
     let scans = times(rounds, 2, |round| {
         let query = &queries[round % queries.len()];
         let top = scan.top(black_box(&vectors), query, NEAREST);
@@ -101,9 +103,16 @@ pub fn recall(notes: &Path, questions: &Path, count: usize) -> Answer {
             .into_iter()
             .map(|hit| hit.row)
             .collect();
-        alone += rows.iter().take(NEAREST).filter(|row| exact.contains(row)).count();
+        alone += rows
+            .iter()
+            .take(NEAREST)
+            .filter(|row| exact.contains(row))
+            .count();
         let compared = rows.iter().map(|row| (*row, dot(query, &vectors[*row])));
-        rescored += best(compared).iter().filter(|row| exact.contains(row)).count();
+        rescored += best(compared)
+            .iter()
+            .filter(|row| exact.contains(row))
+            .count();
     }
     let all = (queries.len() * NEAREST.min(count)) as f64;
     Ok(json!({"alone": alone as f64 / all, "rescored": rescored as f64 / all}))

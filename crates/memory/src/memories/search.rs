@@ -10,7 +10,7 @@ use super::{Memories, dot, lock};
 use crate::Error;
 use crate::embed::Embed;
 use crate::gate;
-use crate::retrieval::{self, Hot, Signals};
+use crate::retrieval::{self, Asked, Fusion, Hot, Signals};
 use crate::sqlite::{self, Reach};
 
 /// Memories that a search gives when nobody says how many.
@@ -25,6 +25,20 @@ impl Memories {
     /// # Errors
     /// If a field is wrong, or the database or the encoder fails.
     pub fn search(&self, search: &Search, now: Timestamp) -> Result<Found, Error> {
+        self.search_with(search, Fusion::USUAL, now)
+    }
+
+    /// A search with another fusion than the usual one: for what chooses that one by measurement.
+    ///
+    /// # Errors
+    /// As [`Memories::search`].
+    #[doc(hidden)]
+    pub fn search_with(
+        &self,
+        search: &Search,
+        fusion: Fusion,
+        now: Timestamp,
+    ) -> Result<Found, Error> {
         let query = search.query.trim();
         if query.is_empty() {
             return Err(Error::invalid("query", "it is empty; say what to look for"));
@@ -72,7 +86,8 @@ impl Memories {
                 rows.push(stored);
                 all.push(signals);
             }
-            let scores = retrieval::fuse(&all, retrieval::MEANING);
+            let asked = Asked::new(query, index.slots());
+            let scores = retrieval::fuse(&all, asked, fusion);
             let mut hits: Vec<_> = rows.into_iter().zip(scores).collect();
             // Of equal ones the newer; never by chance.
             hits.sort_by(|(a, (x, _)), (b, (y, _))| y.total_cmp(x).then(b.row.cmp(&a.row)));

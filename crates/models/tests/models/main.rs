@@ -1,6 +1,7 @@
 //! Models on their way to the disk, over real sockets and with real files, and everything that can go wrong there.
 #![allow(clippy::unwrap_used)]
 
+mod encoders;
 mod faults;
 mod household;
 mod interrupted;

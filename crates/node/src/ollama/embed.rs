@@ -15,6 +15,7 @@ use hearth_protocol::ollama::{
 
 use super::answer::nanoseconds;
 use super::{Refusal, facts, keep, load, read};
+use crate::encoders;
 use crate::failure::Failure;
 use crate::state::Shared;
 
@@ -50,6 +51,7 @@ pub(crate) async fn embed(
         dimensions: request.dimensions.filter(|dimensions| *dimensions > 0),
         options: request.options,
         keep_alive: request.keep_alive,
+        cut: request.truncate != Some(false),
         field: single.then_some("input"),
     };
     let (vectors, load) = answer(&node, &name, asked).await?;
@@ -84,6 +86,7 @@ pub(crate) async fn embeddings(
         dimensions: None,
         options: request.options,
         keep_alive: request.keep_alive,
+        cut: true,
         field: Some("prompt"),
     };
     let (vectors, _) = answer(&node, &name, asked).await?;
@@ -99,6 +102,8 @@ struct Asked {
     dimensions: Option<u32>,
     options: Option<Options>,
     keep_alive: Option<KeepAlive>,
+    /// Whether an encoder may cut a text that is too long.
+    cut: bool,
     /// The field of the only text; `None` if they are a list.
     field: Option<&'static str>,
 }
@@ -109,6 +114,9 @@ async fn answer(
     name: &str,
     asked: Asked,
 ) -> Result<(Option<Embeddings>, Duration), Refusal> {
+    if let Some(encoder) = encoders::chosen(node, name) {
+        return encoded(node, &encoder, asked).await;
+    }
     let source = node.engine.catalogue().resolve(Some(name))?;
     // Known from its file: a large model need not be loaded to say so.
     let facts = facts::of(node, &source).await;
@@ -121,14 +129,45 @@ async fn answer(
         keep(node, &source, asked.keep_alive);
         return Ok((None, load));
     }
+    let keep_alive = asked.keep_alive;
+    let vectors = vectors(node, &source.name, asked).await?;
+    keep(node, &source, keep_alive);
+    Ok((Some(vectors), load))
+}
+
+/// As [`answer`], by an encoder: it stays open, whatever is said of how long a model stays loaded.
+async fn encoded(
+    node: &Shared,
+    name: &str,
+    asked: Asked,
+) -> Result<(Option<Embeddings>, Duration), Refusal> {
+    tracing::Span::current().record("model", name);
+    let begun = Instant::now();
+    let context = encoders::open(node, name).await?.max_tokens();
+    let load = begun.elapsed();
+    let wanted = asked.options.as_ref().and_then(|options| options.num_ctx);
+    if let Some(wanted) = wanted.filter(|wanted| *wanted > context as i64) {
+        let message = format!(
+            "options.num_ctx is {wanted}, and model '{name}' takes {context} tokens; leave it out"
+        );
+        return Err(ApiError::invalid(Some("options.num_ctx".into()), message).into());
+    }
+    if asked.texts.is_empty() {
+        return Ok((None, load));
+    }
+    Ok((Some(vectors(node, name, asked).await?), load))
+}
+
+/// The vectors of texts, of which there are some.
+async fn vectors(node: &Shared, name: &str, asked: Asked) -> Result<Embeddings, Refusal> {
     let request = EmbedRequest {
         inputs: asked.texts.into_iter().map(EmbedInput::Text).collect(),
         dimensions: asked.dimensions,
     };
-    let vectors = crate::finished::embed(node, Some(&source.name), request).await;
+    let vectors = crate::finished::embed(node, Some(name), request, asked.cut).await;
     let vectors = vectors.map_err(|error| {
         let mut failure = Failure::from(error);
-        // The engine counts texts from 0.
+        // Texts are counted from 0.
         let rest = failure.error.message.strip_prefix("input[0]");
         if let (Some(field), Some(rest)) = (asked.field, rest) {
             failure.error = ApiError::invalid(Some(field.into()), format!("{field}{rest}"));
@@ -136,6 +175,5 @@ async fn answer(
         Refusal::from(failure)
     })?;
     node.metrics.embedded(&vectors.model, vectors.prompt_tokens);
-    keep(node, &source, asked.keep_alive);
-    Ok((Some(vectors), load))
+    Ok(vectors)
 }

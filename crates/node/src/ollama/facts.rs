@@ -9,6 +9,7 @@ use std::time::SystemTime;
 use hearth_engine::dialect::Dialect;
 use hearth_engine::template::ChatTemplate;
 use hearth_engine::{Engine, ModelSource};
+use hearth_models::{EncoderStore, Model};
 use hearth_protocol::ollama::Details;
 use sha2::{Digest, Sha256};
 
@@ -16,6 +17,8 @@ use crate::state::Shared;
 
 /// The capability of models that reason.
 pub(super) const THINKING: &str = "thinking";
+/// Bytes of an encoder's weights that tell it from others: the list of its tensors, and the first of them.
+const HEADER: u64 = 1 << 20;
 /// The capability of models that turn texts into vectors.
 pub(super) const EMBEDDING: &str = "embedding";
 
@@ -64,6 +67,42 @@ impl Known {
 pub(super) async fn of(node: &Shared, source: &ModelSource) -> Arc<Facts> {
     let all = all(node, vec![source.clone()]).await;
     all.into_iter().next().unwrap_or_default()
+}
+
+/// The facts of an encoder: what its pull wrote down, as far as it was pulled.
+pub(super) fn of_encoder(listed: &crate::encoders::Listed) -> Facts {
+    let store = EncoderStore::new(listed.folder.parent().unwrap_or(&listed.folder));
+    let Some(stored) = store.find(&listed.name) else {
+        // It is open, and its folder gone.
+        return Facts::default();
+    };
+    let model = stored.model.as_ref();
+    let weights = stored.folder.join("model.safetensors");
+    let of_weights = |model: &Model| {
+        let mut files = model.files.iter();
+        let file = files.find(|file| file.name.ends_with(".safetensors"))?;
+        Some(file.digest.hex())
+    };
+    Facts {
+        readable: true,
+        details: Details {
+            parent_model: String::new(),
+            format: "safetensors".into(),
+            families: vec!["bert".into()],
+            family: "bert".into(),
+            parameter_size: model
+                .map_or_else(String::new, |model| in_words(model.facts.parameters)),
+            quantization_level: model
+                .map_or_else(String::new, |model| model.facts.quantisation.clone()),
+        },
+        capabilities: vec![EMBEDDING],
+        digest: model
+            .and_then(of_weights)
+            .or_else(|| header_digest(&weights, HEADER, stored.size))
+            .unwrap_or_default(),
+        size: stored.size,
+        modified: listed.modified,
+    }
 }
 
 /// The facts of these models, in their order.

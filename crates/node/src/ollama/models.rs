@@ -14,6 +14,7 @@ use serde_json::{Map, Number, Value};
 
 use super::facts::{self, Facts};
 use super::{Refusal, read, tagged};
+use crate::encoders;
 use crate::state::Shared;
 
 /// Longest list that `show` tells without being asked for all.
@@ -27,18 +28,28 @@ pub(crate) async fn tags(State(node): State<Shared>) -> Json<Tags> {
     let sources = node.engine.catalogue().list();
     let facts = facts::all(&node, sources.clone()).await;
     let models = sources.iter().zip(facts);
-    let models = models.map(|(source, facts)| ListedModel {
-        name: tagged(&source.name),
-        model: tagged(&source.name),
-        modified_at: modified(&facts),
-        size: facts.size,
-        digest: facts.digest.clone(),
-        details: facts.details.clone(),
-        capabilities: capabilities(&facts),
+    let models = models.map(|(source, facts)| listed(&source.name, &facts));
+    let encoders = crate::trace::spawn_blocking(move || {
+        let all = encoders::list(&node).into_iter();
+        let all = all.map(|encoder| listed(&encoder.name, &facts::of_encoder(&encoder)));
+        all.collect::<Vec<_>>()
     });
+    let models = models.chain(encoders.await.unwrap_or_default());
     Json(Tags {
         models: models.collect(),
     })
+}
+
+fn listed(name: &str, facts: &Facts) -> ListedModel {
+    ListedModel {
+        name: tagged(name),
+        model: tagged(name),
+        modified_at: modified(facts),
+        size: facts.size,
+        digest: facts.digest.clone(),
+        details: facts.details.clone(),
+        capabilities: capabilities(facts),
+    }
 }
 
 /// Lists the loaded models.
@@ -77,7 +88,11 @@ pub(crate) async fn ps(State(node): State<Shared>) -> Json<Processes> {
     (status = 404, description = "no such model", body = ErrorBody)))]
 pub(crate) async fn show(State(node): State<Shared>, body: Body) -> Result<Json<Shown>, Refusal> {
     let request: ModelRequest = read(&node, body).await?;
-    let source = node.engine.catalogue().resolve(Some(request.model()?))?;
+    let name = request.model()?;
+    if let Some(encoder) = encoders::one(&node, name) {
+        return shown_encoder(&node, encoder).await.map(Json);
+    }
+    let source = node.engine.catalogue().resolve(Some(name))?;
     let facts = facts::of(&node, &source).await;
     let verbose = request.verbose == Some(true);
     let shown = crate::trace::spawn_blocking(move || shown(&source, &facts, verbose));
@@ -85,6 +100,36 @@ pub(crate) async fn show(State(node): State<Shared>, body: Body) -> Result<Json<
     shown.map(Json).map_err(|reason| {
         let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
         Refusal::new(status, reason)
+    })
+}
+
+/// All of one encoder, which is opened for it.
+async fn shown_encoder(node: &Shared, listed: encoders::Listed) -> Result<Shown, Refusal> {
+    let encoder = encoders::open(node, &listed.name).await?;
+    let facts = crate::trace::spawn_blocking(move || {
+        let facts = facts::of_encoder(&listed);
+        (facts, listed)
+    });
+    let (facts, listed) = facts.await.unwrap_or_else(|error| {
+        tracing::warn!(%error, "an encoder's folder could not be looked at");
+        Default::default()
+    });
+    let mut info = Map::new();
+    info.insert("general.architecture".into(), "bert".into());
+    info.insert("bert.context_length".into(), encoder.max_tokens().into());
+    info.insert("bert.embedding_length".into(), encoder.dimensions().into());
+    Ok(Shown {
+        license: None,
+        modelfile: format!(
+            "# A Modelfile for this model\nFROM {}\n",
+            listed.folder.display()
+        ),
+        parameters: String::new(),
+        template: String::new(),
+        details: facts.details.clone(),
+        model_info: info,
+        capabilities: capabilities(&facts),
+        modified_at: modified(&facts),
     })
 }
 

@@ -13,6 +13,7 @@ use hearth_protocol::chat::{
 };
 use hearth_protocol::error::{ApiError, ErrorBody};
 use hearth_protocol::parse;
+use hearth_protocol::recall::Used;
 use hearth_protocol::tool::{ToolCall, whole_arguments};
 use serde_json::{Value, json};
 
@@ -20,6 +21,7 @@ use super::{DONE, Head, gbnf, logprob, reason, sampling, usage};
 use crate::answer::{Names, Watched, Whole, call_id};
 use crate::body::received;
 use crate::failure::Failure;
+use crate::recall;
 use crate::state::Shared;
 use crate::stream::{self, Chunks};
 use crate::tools::tools;
@@ -31,23 +33,31 @@ use crate::tools::tools;
     (status = 404, description = "no such model", body = ErrorBody),
     (status = 413, description = "the body is too large", body = ErrorBody),
     (status = 429, description = "the queue is full; see Retry-After", body = ErrorBody),
+    (status = 500, description = "the model failed, or the memory that was asked for", body = ErrorBody),
     (status = 503, description = "the model is loading; see Retry-After, `progress` and `eta`", body = ErrorBody)))]
 pub(crate) async fn chat(State(node): State<Shared>, body: Body) -> Result<Response, Failure> {
     let begun = Instant::now();
     let request: ChatRequest = parse::body(&received(&node, body).await?)?;
     request.check()?;
-    let asked = engine_request(&request)?;
+    let mut messages = messages(&request)?;
+    let used = recall::for_request(&node, request.hearth.as_ref(), &mut messages).await?;
+    let asked = engine_request(&request, messages)?;
     let model = request.model.as_deref();
-    let mut answer = Watched::ask(&node, model, asked, names(&request), begun).await?;
+    let answer = Watched::ask(&node, model, asked, names(&request), begun).await;
+    let mut answer = answer.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
     let head = Head::new(&node, "chatcmpl", answer.model());
     answer.named(&head.id);
     let logprobs = request.logprobs == Some(true);
     if request.stream == Some(true) {
-        let chunks = ChatChunks::new(&head, &request);
+        let chunks = ChatChunks::new(&head, &request, used);
         return Ok(stream::respond(vec![answer], chunks));
     }
     let whole = answer.whole(request.n.unwrap_or(1)).await?;
-    Ok(Json(completion(whole, head, logprobs)).into_response())
+    let whole = ChatCompletion {
+        hearth: used,
+        ..completion(whole, head, logprobs)
+    };
+    Ok(Json(whole).into_response())
 }
 
 fn names(request: &ChatRequest) -> Names {
@@ -65,13 +75,19 @@ fn names(request: &ChatRequest) -> Names {
     }
 }
 
-fn engine_request(request: &ChatRequest) -> Result<Request, ApiError> {
-    let messages: Result<Vec<Value>, _> =
-        request.messages.iter().map(serde_json::to_value).collect();
-    let messages =
-        messages.map_err(|error| ApiError::invalid(Some("messages".into()), error.to_string()))?;
+/// The conversation as templates take it.
+fn messages(request: &ChatRequest) -> Result<Vec<Value>, ApiError> {
+    let each = request
+        .messages
+        .iter()
+        .map(|message| serde_json::to_value(message).map(with_whole_calls));
+    each.collect::<Result<_, _>>()
+        .map_err(|error| ApiError::invalid(Some("messages".into()), error.to_string()))
+}
+
+fn engine_request(request: &ChatRequest, messages: Vec<Value>) -> Result<Request, ApiError> {
     let prompt = Prompt::Chat(Chat {
-        messages: messages.into_iter().map(with_whole_calls).collect(),
+        messages,
         tools: tools(
             request.tools.as_deref(),
             request.tool_choice.as_ref(),
@@ -169,6 +185,7 @@ fn completion(whole: Whole, head: Head, logprobs: bool) -> ChatCompletion {
         choices: choices.collect(),
         usage: usage(whole.usage),
         system_fingerprint: head.fingerprint,
+        hearth: None,
     }
 }
 
@@ -179,10 +196,12 @@ struct ChatChunks {
     choices: u32,
     include_usage: bool,
     used: Option<hearth_engine::Usage>,
+    /// What the first chunk says of memory.
+    recalled: Option<Used>,
 }
 
 impl ChatChunks {
-    fn new(head: &Head, request: &ChatRequest) -> Self {
+    fn new(head: &Head, request: &ChatRequest, recalled: Option<Used>) -> Self {
         let object = json!({
             "id": head.id,
             "object": "chat.completion.chunk",
@@ -198,16 +217,17 @@ impl ChatChunks {
                 .stream_options
                 .is_some_and(|options| options.include_usage == Some(true)),
             used: None,
+            recalled,
         }
     }
 
-    fn delta(&self, out: &mut String, choice: u32, delta: &str) {
+    fn delta(&mut self, out: &mut String, choice: u32, delta: &str) {
         let choice =
             format!(r#"{{"index":{choice},"delta":{delta},"logprobs":null,"finish_reason":null}}"#);
         self.push(out, &choice, "null");
     }
 
-    fn push(&self, out: &mut String, choice: &str, usage: &str) {
+    fn push(&mut self, out: &mut String, choice: &str, usage: &str) {
         out.push_str("data: ");
         out.push_str(&self.before);
         out.push_str(choice);
@@ -215,6 +235,11 @@ impl ChatChunks {
         if self.include_usage {
             out.push_str(",\"usage\":");
             out.push_str(usage);
+        }
+        if let Some(recalled) = self.recalled.take() {
+            let recalled = serde_json::to_string(&recalled).unwrap_or_else(|_| "null".into());
+            out.push_str(",\"hearth\":");
+            out.push_str(&recalled);
         }
         out.push_str("}\n\n");
     }

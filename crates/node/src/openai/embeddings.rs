@@ -38,7 +38,7 @@ pub(crate) async fn embeddings(
         inputs: inputs(request.input),
         dimensions: request.dimensions,
     };
-    let answer = finished::embed(&node, request.model.as_deref(), asked).await;
+    let answer = finished::embed(&node, request.model.as_deref(), asked, false).await;
     let answer = answer.map_err(|error| failure(error, single))?;
     tracing::Span::current().record("model", &answer.model);
     node.metrics.embedded(&answer.model, answer.prompt_tokens);

@@ -1,5 +1,7 @@
 //! `GET /v1/models` and `GET /v1/models/{id}`, in OpenAI's shape or, for Anthropic's clients, in theirs.
 
+use std::time::SystemTime;
+
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
@@ -11,6 +13,7 @@ use hearth_protocol::model::{Model, ModelList};
 
 use crate::RequestId;
 use crate::anthropic::{self, models};
+use crate::encoders;
 use crate::failure::Failure;
 use crate::state::{Node, Shared};
 
@@ -56,8 +59,13 @@ pub(crate) async fn one(
 ) -> Response {
     // No model's name is anything but UTF-8.
     let id = id.map_or_else(|_| "\u{fffd}".into(), |Path(id)| id);
-    let found = node.engine.catalogue().resolve(Some(&id));
-    let model = found.map(|source| describe(&source)).map_err(Failure::from);
+    let model = match encoders::one(&node, &id) {
+        Some(encoder) => Ok(describe(&encoder.name, encoder.modified)),
+        None => {
+            let found = node.engine.catalogue().resolve(Some(&id));
+            found.map(|source| of_file(&source)).map_err(Failure::from)
+        }
+    };
     match (model, anthropic::asks(&headers)) {
         (Ok(model), false) => Json(model).into_response(),
         (Ok(model), true) => Json(models::info(model)).into_response(),
@@ -66,22 +74,28 @@ pub(crate) async fn one(
     }
 }
 
-/// All models, the default one first.
+/// All models, the default one first and encoders last.
 fn all(node: &Node) -> Vec<Model> {
     let catalogue = node.engine.catalogue();
     let mut models = catalogue.list();
     // Stable: the others keep their order.
     models.sort_by_key(|model| Some(model.name.as_str()) != catalogue.default_name());
-    models.iter().map(describe).collect()
+    let encoders = encoders::list(node).into_iter();
+    let encoders = encoders.map(|encoder| describe(&encoder.name, encoder.modified));
+    models.iter().map(of_file).chain(encoders).collect()
 }
 
-fn describe(source: &ModelSource) -> Model {
+fn of_file(source: &ModelSource) -> Model {
     let changed = std::fs::metadata(&source.path)
         .and_then(|file| file.modified())
         .ok();
-    let created = changed.and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+    describe(&source.name, changed)
+}
+
+fn describe(name: &str, changed: Option<SystemTime>) -> Model {
+    let created = changed.and_then(|time| time.duration_since(SystemTime::UNIX_EPOCH).ok());
     Model {
-        id: source.name.clone(),
+        id: name.to_owned(),
         object: "model".into(),
         created: created.map_or(0, |since| since.as_secs()),
         owned_by: "hearth".into(),

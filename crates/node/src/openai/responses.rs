@@ -19,6 +19,7 @@ use hearth_engine::{
 };
 use hearth_protocol::error::{ApiError, ErrorBody};
 use hearth_protocol::parse;
+use hearth_protocol::recall::Used;
 use hearth_protocol::responses::{
     self as wire, Format, Given, InputItem, Item, Items, ResponsesRequest, Status,
 };
@@ -34,6 +35,7 @@ use crate::answer::{Names, Watched};
 use crate::body::received;
 use crate::conversations::{KeepError, Turn};
 use crate::failure::Failure;
+use crate::recall;
 use crate::state::{Node, Shared, unix_time};
 use crate::stream::{self, Chunks};
 
@@ -54,11 +56,18 @@ const NAMES: Names = Names {
     (status = 503, description = "the model is loading; see Retry-After, `progress` and `eta`", body = ErrorBody)))]
 pub(crate) async fn create(State(node): State<Shared>, body: Body) -> Result<Response, Failure> {
     let begun = Instant::now();
-    let (request, asked, wanted) = prepared(&node, body).await?;
+    let Prepared {
+        request,
+        asked,
+        wanted,
+        used,
+    } = prepared(&node, body).await?;
     let model = request.model.as_deref();
-    let mut answer = Watched::ask(&node, model, wanted, NAMES, begun).await?;
+    let answer = Watched::ask(&node, model, wanted, NAMES, begun).await;
+    let mut answer = answer.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
     tracing::Span::current().record("model", answer.model());
     let mut writer = Writer::new(&node, &request, answer.model(), asked);
+    writer.response.hearth = used;
     answer.named(&writer.response.id);
     if request.stream == Some(true) {
         return Ok(stream::respond(vec![answer], writer));
@@ -83,19 +92,28 @@ pub(crate) async fn input_tokens(
     State(node): State<Shared>,
     body: Body,
 ) -> Result<Json<wire::InputTokens>, Failure> {
-    let (request, _, wanted) = prepared(&node, body).await?;
-    let counted = node.engine.count(request.model.as_deref(), wanted).await;
+    let prepared = prepared(&node, body).await?;
+    let model = prepared.request.model.as_deref();
+    let counted = node.engine.count(model, prepared.wanted).await;
     Ok(Json(wire::InputTokens {
         object: "response.input_tokens",
         input_tokens: counted.map_err(|error| NAMES.failure(error))?,
     }))
 }
 
-/// The request as it came, what it asks now, and what it asks of the engine.
-async fn prepared(
-    node: &Node,
-    body: Body,
-) -> Result<(ResponsesRequest, Vec<Item>, Request), Failure> {
+/// A request that is ready for the engine.
+struct Prepared {
+    /// As it came.
+    request: ResponsesRequest,
+    /// What it asks now; memories are no part of it, and so are not stored.
+    asked: Vec<Item>,
+    /// What it asks of the engine.
+    wanted: Request,
+    /// The memories in the prompt.
+    used: Option<Used>,
+}
+
+async fn prepared(node: &Node, body: Body) -> Result<Prepared, Failure> {
     let request: ResponsesRequest = parse::body(&received(node, body).await?)?;
     request.check()?;
     let asked = asked(node, &request).await?;
@@ -103,9 +121,15 @@ async fn prepared(
     if request.conversation.is_some() {
         refuse_again(&before, &asked)?;
     }
-    let messages = prompt::messages(request.instructions.as_deref(), &before, &asked)?;
+    let mut messages = prompt::messages(request.instructions.as_deref(), &before, &asked)?;
+    let used = recall::for_request(node, request.hearth.as_ref(), &mut messages).await?;
     let wanted = engine_request(&request, messages)?;
-    Ok((request, asked, wanted))
+    Ok(Prepared {
+        request,
+        asked,
+        wanted,
+        used,
+    })
 }
 
 /// The routes of answers and conversations.
@@ -369,6 +393,7 @@ impl Writer {
             truncation: wire::Truncation::Disabled,
             usage: None,
             metadata: request.metadata.clone().unwrap_or_default(),
+            hearth: None,
         };
         Self {
             node: Shared::clone(node),

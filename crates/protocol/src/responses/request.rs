@@ -9,6 +9,7 @@ use utoipa::ToSchema;
 use super::Items;
 use crate::chat::{ReasoningEffort, with_sampling_fields};
 use crate::error::ApiError;
+use crate::recall::Extension;
 use crate::tool::ToolMode;
 
 /// Texts under names that a client attaches to what is stored.
@@ -79,6 +80,8 @@ with_sampling_fields! {
         /// Not supported: refused unless null.
         #[schema(value_type = Option<Object>)]
         pub prompt: Option<Value>,
+        /// Memories for the prompt; they are not stored with the answer.
+        pub hearth: Option<Extension>,
     }
 }
 

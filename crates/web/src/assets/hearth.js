@@ -4,10 +4,11 @@
 
 const $ = (id) => document.getElementById(id);
 const log = $("log"), form = $("form"), box = $("prompt"), stopButton = $("stop"), sendButton = $("send");
-const KEPT = ["system", "temperature", "max-tokens", "schema"];
+const KEPT = ["system", "temperature", "max-tokens", "schema", "memory-project"];
 const TRIES = 5, LONGEST_WAIT = 60;
 const ENDS = { stopped: "stopped", cut: "cut off before its end" };
-// Messages { role, content, model, end }; `model` gave the answer, and `end` is a key of ENDS where it is not whole.
+// Messages { role, content, model, end, used }; `model` gave the answer, `end` is a key of ENDS where it is not whole,
+// and `used` are the memories { id, text } that the prompt got, if it was to get some.
 let talk = read("hearth.talk", []);
 if (!Array.isArray(talk)) talk = [];
 let running = null;
@@ -101,6 +102,7 @@ function show() {
   for (const message of talk) {
     const turn = addTurn(message.role, message.content);
     if (message.reasoning) reasoning(turn, message.reasoning, false);
+    if (message.used) cite(turn, message.used);
     if (message.role === "assistant") about(turn, line(message.model, ENDS[message.end]));
   }
   const last = talk.at(-1);
@@ -117,6 +119,17 @@ function reasoning(turn, text, open) {
   }
   part.open = open;
   part.lastElementChild.textContent = text;
+}
+// The memories that an answer had before it.
+function cite(turn, used) {
+  turn.querySelector(".cited")?.remove();
+  const list = make("div", "cited", used.length ? "Memories used:" : "No memory fits this question.");
+  for (const { id, text } of used) {
+    const link = make("a", "", text.trim().split("\n")[0].slice(0, 120));
+    link.href = "/memories?id=" + encodeURIComponent(id);
+    list.append(link);
+  }
+  turn.querySelector(".bubble").after(list);
 }
 function offerAgain(turn, text) {
   about(turn, text, [turn.matches(".assistant") ? "Regenerate" : "Try again", regenerate]);
@@ -138,6 +151,10 @@ function body(again) {
   // The likeliest answer would be the same one again.
   else if (again) request.temperature = 0.8;
   if ($("max-tokens").value !== "") request.max_tokens = Number($("max-tokens").value);
+  if ($("use-memory").checked) {
+    const project = $("memory-project").value.trim();
+    request.hearth = { memory: project ? { project } : true };
+  }
   const schema = readSchema();
   if (schema) request.response_format = { type: "json_schema", json_schema: { name: "answer", schema } };
   return request;
@@ -168,7 +185,7 @@ async function ask(again = false) {
   const controller = new AbortController(), signal = controller.signal;
   setRunning(controller);
   toEnd();
-  let text = "", thought = "", model = "", usage = null, finish = null, first = 0, end = "", wrong = "";
+  let text = "", thought = "", model = "", usage = null, finish = null, first = 0, end = "", wrong = "", used = null;
   const begun = performance.now();
   try {
     const response = await reach(request, turn, signal);
@@ -176,6 +193,7 @@ async function ask(again = false) {
       if (event.error) throw new Error(event.error.message);
       model = event.model ?? model;
       usage = event.usage ?? usage;
+      used = event.hearth?.memory?.used ?? used;
       finish = event.choices?.[0]?.finish_reason ?? finish;
       const delta = event.choices?.[0]?.delta;
       const piece = delta?.content, hint = delta?.reasoning_content;
@@ -202,6 +220,10 @@ async function ask(again = false) {
     const message = { role: "assistant", content: text, model };
     if (thought) message.reasoning = thought;
     if (end) message.end = end;
+    if (used) {
+      message.used = used.map(({ id, text }) => ({ id, text: text.slice(0, 200) }));
+      cite(turn, message.used);
+    }
     talk.push(message);
     keep("hearth.talk", talk);
     words = line(model, ENDS[end] ?? figures(usage, finish, (performance.now() - (first || begun)) / 1000));
@@ -349,6 +371,8 @@ for (const id of KEPT) {
   $(id).value = read("hearth." + id, "");
   $(id).addEventListener("change", () => keep("hearth." + id, $(id).value));
 }
+$("use-memory").checked = read("hearth.use-memory", false) === true;
+$("use-memory").addEventListener("change", () => keep("hearth.use-memory", $("use-memory").checked));
 $("schema").addEventListener("change", () => { try { readSchema(); } catch { /* said below the field */ } });
 
 // --- theme
@@ -423,7 +447,9 @@ async function look() {
   const seen = await Promise.all([get("/status"), get("/v1/models")]).catch(() => null);
   looking = false;
   if (seen) {
-    offer(seen[1].data.map((model) => model.id), seen[0].default_model);
+    // Encoders are in the list of models alone: they answer no question.
+    const answers = new Set(seen[0].models.map((model) => model.name));
+    offer(seen[1].data.map((model) => model.id).filter((name) => answers.has(name)), seen[0].default_model);
     draw(seen[0]);
   } else {
     put("model-state", "the node does not answer");

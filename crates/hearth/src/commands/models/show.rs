@@ -11,7 +11,7 @@ use crate::commands::Context;
 use crate::config::show_size;
 use crate::ember;
 use crate::failure::{Failure, Outcome};
-use crate::network::store;
+use crate::network::{encoders, store};
 use crate::screen::{Screen, println};
 
 /// Flags of `hearth show`.
@@ -23,7 +23,7 @@ EXAMPLES
   hearth models show mine.gguf --metadata
   hearth models show qwen3:1.7b --json | jq .facts")]
 pub struct ShowArgs {
-    /// Model: a name or a .gguf file
+    /// Model: a name or a .gguf file, or an encoder
     #[arg(value_name = "MODEL")]
     pub model: String,
     /// Print the chat template alone
@@ -37,6 +37,12 @@ pub struct ShowArgs {
 /// Prints facts, template or metadata.
 pub fn run(context: &Context, args: &ShowArgs) -> Outcome {
     let screen = &context.screen;
+    let store = store(&context.config);
+    if store.find(&args.model).is_err()
+        && let Some(encoder) = encoders(&context.config).find(&args.model)
+    {
+        return super::encoders::show(&encoder, args, screen);
+    }
     let shown = find(context, &args.model)?;
     if screen.json {
         println(&as_json(&shown).to_string());
@@ -147,7 +153,7 @@ fn draw(shown: &Shown, screen: &Screen) {
     }
 }
 
-fn origin(source: &Source) -> String {
+pub(super) fn origin(source: &Source) -> String {
     match source {
         Source::Hub {
             hub,
@@ -167,11 +173,12 @@ fn origin(source: &Source) -> String {
             address,
             repo: None,
         } => address.clone(),
+        Source::Package { package, version } => format!("the package {package} {version}"),
         Source::Import { path } => path.clone(),
     }
 }
 
-fn count(parameters: u64) -> String {
+pub(super) fn count(parameters: u64) -> String {
     match parameters {
         0..1_000_000_000 => format!("{:.1} M", parameters as f64 / 1e6),
         _ => format!("{:.1} B", parameters as f64 / 1e9),

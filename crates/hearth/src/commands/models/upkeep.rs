@@ -12,7 +12,7 @@ use crate::commands::Context;
 use crate::config::{Config, show_size};
 use crate::ember;
 use crate::failure::{ANOTHER_HOME, Failure, Outcome};
-use crate::network::store;
+use crate::network::{encoders, store};
 use crate::screen::{bar, println};
 
 /// Flags of `hearth rm`.
@@ -99,9 +99,12 @@ pub struct PruneArgs {}
 
 /// Removes names, and the files that only they used.
 pub fn rm(context: &Context, args: &RmArgs) -> Outcome {
-    let store = store(&context.config);
+    let (store, encoders) = (store(&context.config), encoders(&context.config));
     for name in &args.models {
         let removed = store.remove(name).or_else(|error| {
+            if encoders.find(name).is_some() {
+                return Ok(encoders.remove(name)?);
+            }
             let source = outside(&context.config, name, error)?;
             Err(not_the_stores(&source))
         })?;
@@ -229,9 +232,8 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Outcome {
     let mut hear = |done: u64, total: u64| {
         screen.progress(&format!("checking {}", shared(done, total)));
     };
-    let store = store(&context.config);
+    let (store, encoders) = (store(&context.config), encoders(&context.config));
     let checked = store.verify(args.model.as_deref(), &Cancel::new(), &mut hear);
-    screen.clear();
     let checked = match (checked, &args.model) {
         (Ok(mut checked), None) => {
             // What was found of the others is not lost by it.
@@ -243,7 +245,12 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Outcome {
                     failure.message
                 )),
             }
+            checked.extend(encoders.verify(None, &Cancel::new(), &mut hear)?);
             checked
+        }
+        (Err(error), Some(name)) if encoders.find(name).is_some() => {
+            tracing::debug!(%error, "it is an encoder");
+            encoders.verify(encoders.find(name).as_ref(), &Cancel::new(), &mut hear)?
         }
         (Err(error), Some(name)) => {
             let source = outside(&context.config, name, error)?;
@@ -261,6 +268,7 @@ pub fn verify(context: &Context, args: &VerifyArgs) -> Outcome {
         }
         (checked, _) => checked?,
     };
+    screen.clear();
     let mut again = Vec::new();
     for blob in checked {
         let names = blob.names.join(", ");

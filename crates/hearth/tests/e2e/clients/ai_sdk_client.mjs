@@ -32,6 +32,20 @@ const checks = {
     assert.equal(text, expected);
     assert.ok(pieces > 1 && (await answer.usage).outputTokens > 0);
   },
+  async memory() {
+    const wish = { ...base, providerOptions: { hearth: { hearth: { memory: true } } } };
+    const answer = await ai.generateText(wish);
+    assert.deepEqual(answer.response.body.hearth.memory.used, []);
+    const stream = ai.streamText({ ...wish, includeRawChunks: true });
+    let text = "", first = null;
+    for await (const part of stream.fullStream) {
+      if (part.type === "raw") first ??= part.rawValue;
+      if (part.type === "error") throw part.error;
+      if (part.type === "text-delta") text += part.text;
+    }
+    assert.deepEqual(first.hearth.memory.used, []);
+    assert.equal(text, answer.text);
+  },
   async tools() {
     let asked;
     const light = ai.tool({ description: "Switches a light", inputSchema: schema, execute: async (input) => { asked = input; return "done"; } });

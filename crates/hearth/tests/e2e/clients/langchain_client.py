@@ -46,6 +46,11 @@ def stream():
     assert sum((piece.usage_metadata or {}).get("output_tokens", 0) for piece in pieces) > 0
 
 
+def memory():
+    pieces = list(model(extra_body={"hearth": {"memory": True}}).stream(QUESTION))
+    assert "".join(piece.content for piece in pieces) == chat()
+
+
 def tools():
     called = model(max_tokens=120).bind_tools([set_light], tool_choice="set_light", parallel_tool_calls=False).invoke(QUESTION)
     (call, *_) = called.tool_calls
@@ -95,6 +100,6 @@ def leaving():
     chat()
 
 
-for check in (chat, stream, tools, structured, responses, errors, leaving):
+for check in (chat, stream, memory, tools, structured, responses, errors, leaving):
     check()
     print("ok", check.__name__, flush=True)

@@ -90,6 +90,9 @@ def embed():
     one = client.embed("bert", "warm fire").embeddings[0]
     assert max(abs(a - b) for a, b in zip(one, both.embeddings[0])) < 1e-3
     assert len(client.embeddings("bert", "warm fire").embedding) == len(one)
+    encoded = client.embed("minilm", ["warm fire", "fire " * 100])
+    assert abs(sum(x * x for x in encoded.embeddings[1]) - 1) < 1e-3
+    assert encoded.prompt_eval_count == 4 + 32, encoded
 
 
 def models():
@@ -101,7 +104,7 @@ def models():
     shown = client.show("ember:latest")
     assert shown.details == ember.details and "completion" in shown.capabilities
     assert shown.modelinfo["general.architecture"] == ember.details.family
-    assert client.show("bert").capabilities == ["embedding"]
+    assert client.show("bert").capabilities == client.show("minilm").capabilities == ["embedding"]
     running = {model.model for model in client.ps().models}
     assert "ember:latest" in running, running
 
@@ -141,6 +144,8 @@ def errors():
     expect(400, "images", lambda: client.chat("ember", [{**QUESTION[0], "images": ["aGk="]}]))
     expect(400, "1024", lambda: client.generate("ember", "long " * 4000))
     expect(400, "generates text", lambda: client.embed("ember", "a"))
+    expect(400, "at most 32 fit", lambda: client.embed("minilm", "fire " * 98, truncate=False))
+    expect(400, "embeds texts", lambda: client.chat("minilm", QUESTION))
 
 
 def cancel():

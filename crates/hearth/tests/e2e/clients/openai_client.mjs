@@ -48,6 +48,15 @@ const checks = {
     plain.data[0].embedding.forEach((x, at) => assert.ok(Math.abs(x - first[at]) < 1e-5));
     await assert.rejects(client.embeddings.create({ model: "ember", input: "warm fire" }), (error) => error.status === 400 && error.param === "model");
   },
+  async memory() {
+    const asked = { ...base, hearth: { memory: { limit: 3 } } };
+    const answer = await client.chat.completions.create(asked);
+    assert.deepEqual(answer.hearth.memory.used, []);
+    let first = null;
+    for await (const chunk of await client.chat.completions.create({ ...asked, stream: true })) first ??= chunk;
+    assert.deepEqual(first.hearth.memory.used, []);
+    await assert.rejects(client.chat.completions.create({ ...base, hearth: { memory: { limit: 0 } } }), (error) => error.param === "hearth.memory.limit");
+  },
   async models() {
     const ids = [];
     for await (const model of client.models.list()) ids.push(model.id);

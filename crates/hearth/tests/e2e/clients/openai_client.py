@@ -6,6 +6,7 @@
 import json
 import sys
 import threading
+import urllib.request
 
 import openai
 from pydantic import BaseModel
@@ -95,12 +96,40 @@ def embeddings():
     plain = client.embeddings.create(model="bert", input="warm fire", encoding_format="float")
     assert max(abs(a - b) for a, b in zip(first, plain.data[0].embedding, strict=True)) < 1e-5
     assert len(client.embeddings.create(model="bert", input="warm fire", dimensions=8).data[0].embedding) == 8
+    # An encoder answers as a model does.
+    encoded = client.embeddings.create(model="all-minilm", input=["warm fire", "cold snow"])
+    assert encoded.model == "minilm" and encoded.usage.prompt_tokens == 8
+    assert all(abs(sum(x * x for x in entry.embedding) - 1) < 1e-4 for entry in encoded.data)
     try:
         client.embeddings.create(model="ember", input="warm fire")
     except openai.BadRequestError as error:
         assert error.param == "model" and "embed" in str(error)
     else:
         raise AssertionError("ember embeds")
+
+
+def memory():
+    note = {"text": "Hearth runs in the cellar", "project": "home"}
+    add = urllib.request.Request(sys.argv[1].removesuffix("/v1") + "/memory", json.dumps(note).encode())
+    written = json.load(urllib.request.urlopen(add))["memory"]
+    wish = {"hearth": {"memory": {"project": "home", "limit": 3}}}
+    asked = {"model": "ember", "messages": QUESTION, "max_tokens": 8, "extra_body": wish}
+    answer = client.chat.completions.create(**asked)
+    used = answer.model_extra["hearth"]["memory"]["used"]
+    assert [one["id"] for one in used] == [written["id"]] and used[0]["text"] == note["text"], used
+    # It also is an attribute, and does not get lost when the answer is kept.
+    assert answer.hearth["memory"]["used"] == used == answer.to_dict()["hearth"]["memory"]["used"]
+    chunks = list(client.chat.completions.create(stream=True, **asked))
+    assert chunks[0].hearth["memory"]["used"][0]["id"] == written["id"]
+    assert all("hearth" not in (chunk.model_extra or {}) for chunk in chunks[1:])
+    response = client.responses.create(model="ember", input="what is hearth", max_output_tokens=16, extra_body=wish)
+    assert response.hearth["memory"]["used"][0]["id"] == written["id"]
+    try:
+        client.chat.completions.create(**{**asked, "extra_body": {"hearth": {"memory": {"projct": "home"}}}})
+    except openai.BadRequestError as error:
+        assert error.param == "hearth.memory.projct" and "projct" in str(error)
+    else:
+        raise AssertionError("a field that nobody knows was accepted")
 
 
 def models():
@@ -139,6 +168,6 @@ def cancel():
     assert not done.is_alive()
 
 
-for check in (chat, stream, schema, logprobs, choices_and_seed, stop, completions, embeddings, models, errors, cancel):
+for check in (chat, stream, schema, logprobs, choices_and_seed, stop, completions, embeddings, memory, models, errors, cancel):
     check()
     print("ok", check.__name__, flush=True)

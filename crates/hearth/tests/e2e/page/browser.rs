@@ -169,11 +169,16 @@ impl Browser {
             "Escape" => 27,
             "Tab" => 9,
             "ArrowUp" => 38,
+            "Space" => 32,
             other => panic!("key {other}"),
         };
-        let text = if key == "Enter" { "\r" } else { "" };
+        let (name, text) = match key {
+            "Enter" => (key, "\r"),
+            "Space" => (" ", " "),
+            _ => (key, ""),
+        };
         for kind in ["keyDown", "keyUp"] {
-            let event = json!({"type": kind, "key": key, "code": key, "windowsVirtualKeyCode": code, "text": text});
+            let event = json!({"type": kind, "key": name, "code": key, "windowsVirtualKeyCode": code, "text": text});
             self.call("Input.dispatchKeyEvent", event);
         }
     }

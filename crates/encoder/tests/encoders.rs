@@ -1,0 +1,90 @@
+//! The encoders of a folder: found by name, opened once, and looked for again after a failure.
+#![allow(clippy::unwrap_used)]
+
+mod tiny;
+
+use std::fs;
+use std::path::Path;
+use std::sync::{Arc, Barrier};
+
+use hearth_encoder::{Encoders, Error, Role};
+use tiny::TINY;
+
+fn place(home: &Path, name: &str) {
+    let made = TINY.folder();
+    fs::create_dir_all(home.join(name)).unwrap();
+    for file in ["config.json", "tokenizer.json", "model.safetensors"] {
+        fs::copy(made.path().join(file), home.join(name).join(file)).unwrap();
+    }
+}
+
+#[test]
+fn those_who_ask_at_once_share_one_that_is_opened_once() {
+    let home = tempfile::tempdir().unwrap();
+    place(home.path(), "minilm");
+    let encoders = Encoders::new(home.path().to_owned());
+    assert!(encoders.opened("minilm").is_none());
+    let together = Barrier::new(4);
+    let all: Vec<_> = std::thread::scope(|scope| {
+        let ask = || {
+            together.wait();
+            encoders.get("minilm").unwrap()
+        };
+        let asking: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();
+        asking
+            .into_iter()
+            .map(|thread| thread.join().unwrap())
+            .collect()
+    });
+    assert!(all.iter().all(|encoder| Arc::ptr_eq(encoder, &all[0])));
+    // What is open stays open, whatever becomes of its folder.
+    fs::remove_dir_all(home.path().join("minilm")).unwrap();
+    assert!(Arc::ptr_eq(&encoders.get("minilm").unwrap(), &all[0]));
+    assert!(encoders.holds("minilm"));
+    assert_eq!(encoders.names(), [""; 0]);
+    let before = all[0].encode("the river", Role::Plain).unwrap();
+    assert_eq!(before.vector.len(), TINY.hidden);
+}
+
+#[test]
+fn names_are_folders_that_hold_an_encoder() {
+    let home = tempfile::tempdir().unwrap();
+    let encoders = Encoders::new(home.path().join("encoders"));
+    assert_eq!(encoders.names(), [""; 0]);
+    let folder = encoders.folder().to_owned();
+    place(&folder, "b");
+    place(&folder, "a");
+    place(&folder, ".half");
+    fs::create_dir(folder.join("empty")).unwrap();
+    fs::write(folder.join("file"), "x").unwrap();
+    assert_eq!(encoders.names(), ["a", "b"]);
+    place(home.path(), "outside");
+    for name in [
+        "",
+        ".half",
+        "../outside",
+        "a/../b",
+        "nobody",
+        "file",
+        "a\\b",
+    ] {
+        assert!(!encoders.holds(name), "{name}");
+        let error = encoders.get(name).unwrap_err();
+        assert!(matches!(error, Error::Unknown { .. }), "{name}: {error}");
+    }
+    assert!(matches!(encoders.get("empty"), Err(Error::Read { .. })));
+}
+
+#[test]
+fn a_failure_is_not_kept() {
+    let home = tempfile::tempdir().unwrap();
+    let encoders = Encoders::new(home.path().to_owned());
+    assert!(matches!(encoders.get("late"), Err(Error::Unknown { .. })));
+    place(home.path(), "late");
+    let config = home.path().join("late/config.json");
+    let sound = fs::read(&config).unwrap();
+    fs::write(&config, "{").unwrap();
+    assert!(matches!(encoders.get("late"), Err(Error::File { .. })));
+    fs::write(&config, sound).unwrap();
+    assert!(encoders.get("late").is_ok());
+}

@@ -1,0 +1,268 @@
+//! `hearth mcp`: the memory for coding tools, on standard input and output; and what to write where so that they start it.
+//!
+//! The home's own database is opened, as `hearth memory import` does, whether a node runs or not. Several processes on one
+//! store see each other's writes at once, so there is no node to find, and none that could go away in the middle of a
+//! session.
+
+use std::io::IsTerminal;
+use std::path::Path;
+
+use clap::{Args, Subcommand, ValueEnum};
+use hearth_memory::Memories;
+use hearth_node::mcp::{Scope, serve};
+use hearth_protocol::memory::Search;
+use serde_json::{Value, json};
+
+use super::memory::own;
+use super::{Context, quoted, runtime};
+use crate::daemon::VERSION;
+use crate::failure::{Failure, Outcome};
+use crate::screen::println;
+
+/// Flags of `hearth mcp`.
+#[derive(Debug, Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+EXAMPLES
+  hearth mcp config claude                 how Claude Code gets to know it
+  hearth mcp config cursor --project shop  what Cursor's file must hold
+  hearth mcp --project shop                what the tool then runs
+
+It speaks MCP, the Model Context Protocol: a message a line on standard input and output, until the input ends. A running node offers the same at http://localhost:8321/mcp, with ?project=NAME and ?read_only=true."
+)]
+pub struct McpArgs {
+    #[command(flatten)]
+    scope: ScopeArgs,
+    #[command(subcommand)]
+    command: Option<What>,
+}
+
+#[derive(Debug, Args)]
+struct ScopeArgs {
+    /// The project of every call that names none; without one such a call is about every project
+    #[arg(long, short, value_name = "NAME")]
+    project: Option<String>,
+    /// Let memories be looked at, and not changed
+    #[arg(long)]
+    read_only: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Print what a coding tool must be told
+    Config(ConfigArgs),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth mcp config claude
+  hearth mcp config vscode --project shop > .vscode/mcp.json
+  hearth mcp config codex --read-only
+
+Where it belongs is said on standard error. A file that holds other servers already gets the part about hearth alone.")]
+struct ConfigArgs {
+    /// The tool; `json` is what most others take
+    #[arg(value_enum, value_name = "TOOL")]
+    tool: Tool,
+    #[command(flatten)]
+    scope: ScopeArgs,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Tool {
+    Claude,
+    ClaudeDesktop,
+    Codex,
+    Cursor,
+    Gemini,
+    Json,
+    Opencode,
+    Vscode,
+    Zed,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// The home's memories cannot be opened, the project's name cannot be one, or the other end does not speak MCP.
+pub fn run(context: &Context, args: &McpArgs) -> Outcome {
+    if let Some(What::Config(args)) = &args.command {
+        return config(context, args);
+    }
+    let runtime = runtime()?;
+    let ended = runtime.block_on(speak(context, &args.scope));
+    // A read of standard input cannot be called off; the process ends without it.
+    runtime.shutdown_background();
+    ended
+}
+
+async fn speak(context: &Context, args: &ScopeArgs) -> Outcome {
+    let memories = own(context).await?;
+    check(&memories, args.project.as_deref())?;
+    if std::io::stdin().is_terminal() {
+        context.screen.note(
+            "this speaks MCP with a coding tool, which starts it; `hearth mcp config --help` says how. Ctrl-D ends it",
+        );
+    }
+    let scope = Scope {
+        project: args.project.clone(),
+        read_only: args.read_only,
+    };
+    let (input, output) = (tokio::io::stdin(), tokio::io::stdout());
+    serve(memories, scope, VERSION, input, output)
+        .await
+        .map_err(|error| Failure::new(format!("the session ended: {error}")))
+}
+
+/// Whether this can be a project's name, said before a model stumbles over it in every call.
+fn check(memories: &Memories, project: Option<&str>) -> Outcome {
+    let search = Search {
+        project: project.map(ToOwned::to_owned),
+        limit: Some(1),
+        ..Search::default()
+    };
+    match memories.list(&search, None) {
+        Ok(_) => Ok(()),
+        Err(error @ hearth_memory::Error::Invalid { .. }) => {
+            Err(Failure::usage(format!("--{error}")))
+        }
+        Err(error) => Err(Failure::new(error.to_string())),
+    }
+}
+
+fn config(context: &Context, args: &ConfigArgs) -> Outcome {
+    let program = std::env::current_exe()
+        .map_err(|error| Failure::new(format!("where this program lies is not known: {error}")))?;
+    let mut words = vec!["mcp".to_owned()];
+    let mut flag = |name: &str, value: &str| words.extend([name.to_owned(), value.to_owned()]);
+    if let Some(project) = &args.scope.project {
+        flag("--project", project);
+    }
+    // The tool starts it somewhere else, without this shell's variables.
+    let absolute = |path: &Path| {
+        std::path::absolute(path)
+            .map(|path| path.display().to_string())
+            .map_err(|error| Failure::new(format!("{}: {error}", path.display())))
+    };
+    if let Some(file) = &context.global.config {
+        flag("--config", &absolute(file)?);
+    }
+    if let Some(home) = &context.global.home {
+        flag("--home", &absolute(Path::new(home))?);
+    }
+    if args.scope.read_only {
+        words.push("--read-only".into());
+    }
+    let (place, text) = written(args.tool, &program.display().to_string(), &words);
+    match context.screen.json {
+        true => println(&json!({"place": place, "text": text}).to_string()),
+        false => {
+            context.screen.note(place);
+            println(&text);
+        }
+    }
+    Ok(())
+}
+
+/// Where a tool wants to be told, and what.
+fn written(tool: Tool, program: &str, words: &[String]) -> (&'static str, String) {
+    let server = json!({"command": program, "args": words});
+    let under = |key: &str, server: Value| format!("{:#}", json!({key: {"hearth": server}}));
+    match tool {
+        Tool::Claude => {
+            let words: Vec<String> = words.iter().map(|word| quoted(word)).collect();
+            let text = format!(
+                "claude mcp add --scope user hearth -- {} {}",
+                quoted(program),
+                words.join(" ")
+            );
+            ("run this once:", text)
+        }
+        Tool::ClaudeDesktop => (
+            "Settings, Developer, Edit Config: claude_desktop_config.json",
+            under("mcpServers", server),
+        ),
+        Tool::Codex => {
+            let words: Vec<String> = words.iter().map(|word| json!(word).to_string()).collect();
+            let text = format!(
+                "[mcp_servers.hearth]\ncommand = {}\nargs = [{}]",
+                json!(program),
+                words.join(", ")
+            );
+            ("~/.codex/config.toml:", text)
+        }
+        Tool::Cursor => (
+            "~/.cursor/mcp.json, or .cursor/mcp.json in a project:",
+            under("mcpServers", server),
+        ),
+        Tool::Gemini => ("~/.gemini/settings.json:", under("mcpServers", server)),
+        Tool::Json => (
+            "where your tool keeps its MCP servers:",
+            under("mcpServers", server),
+        ),
+        Tool::Opencode => {
+            let command: Vec<&str> = [program]
+                .into_iter()
+                .chain(words.iter().map(String::as_str))
+                .collect();
+            let server = json!({"type": "local", "command": command, "enabled": true});
+            (
+                "~/.config/opencode/opencode.json, or opencode.json in a project:",
+                under("mcp", server),
+            )
+        }
+        Tool::Vscode => {
+            let server = json!({"type": "stdio", "command": program, "args": words});
+            (
+                ".vscode/mcp.json in a project, or `MCP: Open User Configuration`:",
+                under("servers", server),
+            )
+        }
+        Tool::Zed => ("Zed's settings.json:", under("context_servers", server)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tool_is_told_the_program_and_its_words() {
+        let words = ["mcp".to_owned(), "--project".into(), "my \"shop\"".into()];
+        for tool in Tool::value_variants() {
+            let (place, text) = written(*tool, "/opt/hearth", &words);
+            assert!(!place.is_empty());
+            assert!(text.contains("hearth") && text.contains("mcp"), "{text}");
+            let told: Value = match tool {
+                Tool::Claude => {
+                    assert!(
+                        text.ends_with("-- /opt/hearth mcp --project 'my \"shop\"'"),
+                        "{text}"
+                    );
+                    continue;
+                }
+                Tool::Codex => {
+                    let read: toml::Table = text.parse().expect("TOML");
+                    json!(read)["mcp_servers"]["hearth"].clone()
+                }
+                _ => {
+                    let read: Value = serde_json::from_str(&text).expect("JSON");
+                    let under = read.as_object().and_then(|all| all.values().next());
+                    under.expect("servers")["hearth"].clone()
+                }
+            };
+            match tool {
+                Tool::Opencode => assert_eq!(
+                    told["command"],
+                    json!([&["/opt/hearth".to_owned()][..], &words].concat())
+                ),
+                _ => assert_eq!(
+                    (&told["command"], &told["args"]),
+                    (&json!("/opt/hearth"), &json!(words))
+                ),
+            }
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! Sentence encoders behind the surfaces for embeddings, beside the models that the engine runs: by the same requests,
+//! with the same errors.
+//!
+//! An encoder is opened when it is first asked for. Its work is done off the threads that answer requests, a few at a
+//! time, and broken off when the client goes away.
+
+use std::ops::ControlFlow;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use hearth_encoder::{Batch, Embedding, Encoder, Encoders, Error, Role};
+use hearth_engine::{EmbedInput, EmbedRequest, Embeddings, EngineError};
+use hearth_models::catalogue;
+use tokio::sync::Semaphore;
+
+use crate::state::{Node, Shared};
+use crate::trace;
+
+/// Requests that are encoded at the same time.
+const AT_ONCE: usize = 2;
+/// Requests that may wait for their turn.
+const WAITING: usize = 64;
+
+/// Who may encode, and who may wait for it.
+#[derive(Debug)]
+pub(crate) struct Turns {
+    places: Semaphore,
+    turns: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            places: Semaphore::new(AT_ONCE + WAITING),
+            turns: Semaphore::new(AT_ONCE),
+        }
+    }
+}
+
+/// The encoder that a name means, if it is here: a folder's name in any case and also with `:latest`, or what the
+/// catalogue knows it by.
+pub fn meant(encoders: &Encoders, name: &str) -> Option<String> {
+    let plain = name.strip_suffix(":latest").unwrap_or(name);
+    let known = catalogue::encoder(name).map(|known| known.name.clone());
+    let names = [
+        Some(plain.to_owned()),
+        Some(plain.to_ascii_lowercase()),
+        known,
+    ];
+    names
+        .into_iter()
+        .flatten()
+        .find(|name| encoders.holds(name))
+}
+
+/// The encoder that answers for a name. What the engine knows by that name goes before.
+pub(crate) fn chosen(node: &Node, name: &str) -> Option<String> {
+    let encoders = node.options.encoders.as_ref()?;
+    let is_models = || node.engine.catalogue().resolve(Some(name)).is_ok();
+    meant(encoders, name).filter(|_| !is_models())
+}
+
+/// An encoder of this node as lists tell of it.
+#[derive(Default)]
+pub(crate) struct Listed {
+    pub name: String,
+    pub folder: PathBuf,
+    pub modified: Option<SystemTime>,
+}
+
+/// Every encoder whose name no model has, sorted by name.
+pub(crate) fn list(node: &Node) -> Vec<Listed> {
+    let Some(encoders) = &node.options.encoders else {
+        return Vec::new();
+    };
+    let names = encoders.names().into_iter();
+    let names = names.filter(|name| chosen(node, name).as_ref() == Some(name));
+    names.map(|name| listed(encoders, name)).collect()
+}
+
+/// The encoder that answers for a name, as lists tell of it.
+pub(crate) fn one(node: &Node, name: &str) -> Option<Listed> {
+    let name = chosen(node, name)?;
+    Some(listed(node.options.encoders.as_ref()?, name))
+}
+
+fn listed(encoders: &Encoders, name: String) -> Listed {
+    let folder = encoders.folder().join(&name);
+    let weights = std::fs::metadata(folder.join("model.safetensors")).ok();
+    Listed {
+        name,
+        folder,
+        modified: weights.and_then(|file| file.modified().ok()),
+    }
+}
+
+/// The encoder of that name, opened if it is not yet.
+pub(crate) async fn open(node: &Shared, name: &str) -> Result<Arc<Encoder>, EngineError> {
+    let failed = |reason: String| EngineError::LoadFailed {
+        name: name.to_owned(),
+        reason,
+    };
+    let Some(encoders) = node.options.encoders.clone() else {
+        return Err(failed("this node has no encoders".into()));
+    };
+    if let Some(encoder) = encoders.opened(name) {
+        return Ok(encoder);
+    }
+    let own = name.to_owned();
+    let opened = trace::spawn_blocking(move || encoders.get(&own)).await;
+    opened
+        .map_err(|error| failed(error.to_string()))?
+        .map_err(|error| failed(error.to_string()))
+}
+
+/// Embeds texts with an encoder. A text that is too long is refused, unless it may be `cut`.
+pub(crate) async fn embed(
+    node: &Shared,
+    name: String,
+    request: EmbedRequest,
+    cut: bool,
+) -> Result<Embeddings, EngineError> {
+    let full = |_| EngineError::QueueFull {
+        name: name.clone(),
+        limit: WAITING,
+    };
+    let _place = node.encoding.places.try_acquire().map_err(full)?;
+    let encoder = open(node, &name).await?;
+    let texts = texts(&encoder, request)?;
+    let failed = |reason: String| EngineError::Compute { reason };
+    let turn = node.encoding.turns.acquire().await;
+    let _turn = turn.map_err(|error| failed(error.to_string()))?;
+    let gone = Gone::default();
+    let is_gone = Arc::clone(&gone.0);
+    let encoding = trace::spawn_blocking(move || encode(&encoder, &texts, cut, &is_gone));
+    let all = encoding
+        .await
+        .unwrap_or_else(|error| Err(failed(error.to_string())))?;
+    Ok(Embeddings {
+        model: name,
+        prompt_tokens: all.iter().map(|one| one.tokens as u32).sum(),
+        vectors: all.into_iter().map(|one| one.vector).collect(),
+    })
+}
+
+/// Tells the work when nobody waits for it any more.
+#[derive(Default)]
+struct Gone(Arc<AtomicBool>);
+
+impl Drop for Gone {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+/// What a request wants encoded, if it is nothing that an encoder cannot do.
+fn texts(encoder: &Encoder, request: EmbedRequest) -> Result<Vec<String>, EngineError> {
+    let invalid = |field, message| EngineError::Invalid { field, message };
+    let own = encoder.dimensions();
+    if let Some(wanted) = request.dimensions.filter(|wanted| *wanted as usize != own) {
+        let message = format!(
+            "dimensions must be {own} for this model, not {wanted}: it was not trained for shorter vectors; leave it out"
+        );
+        return Err(invalid("dimensions", message));
+    }
+    let texts = request.inputs.into_iter().enumerate();
+    texts
+        .map(|(index, input)| match input {
+            EmbedInput::Text(text) if text.is_empty() => {
+                Err(invalid("input", format!("input[{index}] is empty")))
+            }
+            EmbedInput::Text(text) => Ok(text),
+            EmbedInput::Tokens(_) => Err(invalid(
+                "input",
+                format!(
+                    "input[{index}] is a list of tokens, and this model takes texts; send the text"
+                ),
+            )),
+        })
+        .collect()
+}
+
+fn encode(
+    encoder: &Encoder,
+    texts: &[String],
+    cut: bool,
+    gone: &AtomicBool,
+) -> Result<Vec<Embedding>, EngineError> {
+    let failed = |error: Error| EngineError::Compute {
+        reason: error.to_string(),
+    };
+    let context = encoder.max_tokens();
+    // Before anything is computed: one text too long refuses all of them.
+    for (index, text) in texts.iter().enumerate().filter(|_| !cut) {
+        let tokens = encoder.count_tokens(text).map_err(failed)?;
+        if tokens > context {
+            return Err(EngineError::InputTooLong {
+                index,
+                tokens,
+                context,
+                trained: context,
+            });
+        }
+    }
+    if let [text] = texts {
+        let embedding = encoder.encode(text, Role::Plain).map_err(failed)?;
+        return Ok(vec![embedding]);
+    }
+    let progress = |_| match gone.load(Ordering::Relaxed) {
+        true => ControlFlow::Break(()),
+        false => ControlFlow::Continue(()),
+    };
+    let batch = Batch {
+        // Answers that are being generated need the others.
+        threads: std::thread::available_parallelism().map_or(1, |cores| cores.get().div_ceil(2)),
+        progress: Some(&progress),
+    };
+    let all = encoder.encode_batch(texts, Role::Plain, batch);
+    all.map_err(failed)
+}

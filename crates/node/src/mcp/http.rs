@@ -1,0 +1,115 @@
+//! `/mcp`: MCP over streamable HTTP, one JSON answer to each POST.
+//!
+//! Who may come in is decided before, as for every route (`access`). What a client gets wrong is answered as JSON-RPC
+//! has it, so that its error says more than a status.
+
+use std::sync::Arc;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request, State};
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use rmcp::ErrorData;
+use rmcp::model::{ClientJsonRpcMessage, ErrorCode, JsonRpcError};
+use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
+use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
+use serde_json::Value;
+
+use super::{Scope, Server};
+use crate::body::received;
+use crate::state::Shared;
+
+/// Bytes of an error that `rmcp` words as plain text.
+const WORDS: usize = 16 << 10;
+
+/// Speaks MCP: the memory's tools and resources. No session is kept; GET and DELETE have nothing to do.
+#[utoipa::path(post, path = "/mcp", tag = "memory", params(Scope), request_body = Value, responses(
+    (status = 200, description = "a JSON-RPC answer", body = Value),
+    (status = 202, description = "a notification was taken"),
+    (status = 400, description = "not a JSON-RPC message, or of an MCP version that is not known", body = Value),
+    (status = 406, description = "Accept lacks application/json or text/event-stream", body = Value),
+    (status = 413, description = "the body is too large", body = Value),
+    (status = 415, description = "Content-Type is not application/json", body = Value)))]
+pub(crate) async fn answer(
+    State(node): State<Shared>,
+    scope: Result<Query<Scope>, QueryRejection>,
+    request: Request,
+) -> Response {
+    let scope = match scope {
+        Ok(Query(scope)) => scope,
+        Err(error) => {
+            let message = format!("{}; /mcp takes project and read_only", error.body_text());
+            return refusal(StatusCode::BAD_REQUEST, ErrorCode::INVALID_REQUEST, message);
+        }
+    };
+    let (parts, body) = request.into_parts();
+    let bytes = match received(&node, body).await {
+        Ok(bytes) => bytes,
+        Err(failure) => {
+            let message = failure.error.message.to_string();
+            return refusal(failure.status, ErrorCode::INVALID_REQUEST, message);
+        }
+    };
+    if let Err((code, message)) = looked_over(&bytes) {
+        return refusal(StatusCode::BAD_REQUEST, code, message);
+    }
+    let server = Server::new(node.memories.clone(), scope, node.options.version);
+    let config = StreamableHttpServerConfig::default()
+        .with_legacy_session_mode(false)
+        .with_json_response(true)
+        .with_max_request_body_bytes(node.options.body_limit)
+        // `access` has looked at both, and knows this node's address in its network.
+        .disable_allowed_hosts()
+        .disable_allowed_origins();
+    let sessions = Arc::new(NeverSessionManager::default());
+    let service = StreamableHttpService::new(move || Ok(server.clone()), sessions, config);
+    let answer = service
+        .handle(Request::from_parts(parts, Body::from(bytes)))
+        .await;
+    in_shape(answer.map(Body::new)).await
+}
+
+/// Whether these bytes are one message, or why not.
+fn looked_over(bytes: &[u8]) -> Result<(), (ErrorCode, String)> {
+    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
+        (
+            ErrorCode::PARSE_ERROR,
+            format!("the body is not JSON: {error}"),
+        )
+    })?;
+    if value.is_array() {
+        let message = "batches are no part of MCP since 2025-06-18; send each message by itself";
+        return Err((ErrorCode::INVALID_REQUEST, message.into()));
+    }
+    if serde_json::from_value::<ClientJsonRpcMessage>(value).is_err() {
+        let message = "the body is no JSON-RPC message: it needs \"jsonrpc\": \"2.0\", a \"method\", \"params\" that are \
+                       an object if there are any, and an \"id\" that is a number or a string if it wants an answer";
+        return Err((ErrorCode::INVALID_REQUEST, message.into()));
+    }
+    Ok(())
+}
+
+/// An answer as it is, or what it refuses in plain text as a JSON-RPC error.
+async fn in_shape(answer: Response) -> Response {
+    let is_plain = answer.headers().get(CONTENT_TYPE).is_none();
+    if answer.status().as_u16() < 400 || !is_plain {
+        return answer;
+    }
+    let status = answer.status();
+    let words = to_bytes(answer.into_body(), WORDS)
+        .await
+        .unwrap_or_default();
+    let words = String::from_utf8_lossy(&words).into_owned();
+    refusal(status, ErrorCode::INVALID_REQUEST, words)
+}
+
+fn refusal(status: StatusCode, code: ErrorCode, message: String) -> Response {
+    let error = JsonRpcError::new(None, ErrorData::new(code, message, None));
+    let mut response = (status, axum::Json(error)).into_response();
+    response
+        .extensions_mut()
+        .insert(crate::failure::Code("mcp_refused".into()));
+    response
+}
