@@ -56,7 +56,8 @@ usage: cargo xtask bench NAME [options]
 
 EXAMPLES
   cargo xtask bench serve --quick
-  cargo xtask bench serve --llama-server ~/llama.cpp/build/bin/llama-server";
+  cargo xtask bench serve --llama-server ~/llama.cpp/build/bin/llama-server
+  cargo xtask bench memory --encoder ~/all-MiniLM-L6-v2";
 
 /// Runs one command; the error is what to tell the person.
 pub fn run(args: &[String]) -> Result<(), String> {

@@ -8,6 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::encoder::Encoder;
 use crate::error::Error;
 
+/// Where an encoder is once it was opened; locked while somebody opens it.
+type Place = Arc<Mutex<Option<Arc<Encoder>>>>;
+
 /// Sentence encoders in the folders of one folder, such as `HOME/encoders/minilm`. A name is a folder's name.
 ///
 /// What was opened stays open, whatever becomes of its folder. A failure is not kept: the next one who asks looks
@@ -15,7 +18,7 @@ use crate::error::Error;
 #[derive(Debug)]
 pub struct Encoders {
     folder: PathBuf,
-    known: Mutex<HashMap<String, Arc<Mutex<Option<Arc<Encoder>>>>>>,
+    known: Mutex<HashMap<String, Place>>,
 }
 
 impl Encoders {

@@ -17,8 +17,7 @@ fn refusal(change: impl FnOnce(&Path)) -> String {
     let folder = TINY.folder();
     change(folder.path());
     Encoder::open(folder.path())
-        .err()
-        .expect("the folder must be refused")
+        .expect_err("the folder must be refused")
         .to_string()
 }
 

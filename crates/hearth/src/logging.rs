@@ -5,7 +5,9 @@ use std::panic;
 use std::sync::Mutex;
 
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt;
+use tracing_subscriber::layer::SubscriberExt;
 
 use crate::config::{LogFormat, LogOptions};
 use crate::log_file::LogFile;
@@ -43,7 +45,7 @@ pub fn install(
                 tracing::error!("{what}");
                 usual(what);
             }));
-            tracing::subscriber::set_global_default(lines)
+            tracing::subscriber::set_global_default(lines.with(discreet()))
         }
         (None, format) => {
             let lines = fmt()
@@ -53,16 +55,22 @@ pub fn install(
                 .with_target(false);
             match format {
                 LogFormat::Text => {
-                    tracing::subscriber::set_global_default(lines.compact().finish())
+                    let lines = lines.compact().finish();
+                    tracing::subscriber::set_global_default(lines.with(discreet()))
                 }
-                LogFormat::Json => tracing::subscriber::set_global_default(
-                    lines
-                        .json()
-                        .flatten_event(true)
-                        .with_current_span(false)
-                        .finish(),
-                ),
+                LogFormat::Json => {
+                    let lines = lines.json().flatten_event(true).with_current_span(false);
+                    let lines = lines.finish();
+                    tracing::subscriber::set_global_default(lines.with(discreet()))
+                }
             }
         }
     };
+}
+
+/// Everything but what `rmcp` logs: at every level it tells what a client sent, which nobody asked to be kept.
+fn discreet() -> Targets {
+    Targets::new()
+        .with_default(LevelFilter::TRACE)
+        .with_target("rmcp", LevelFilter::OFF)
 }

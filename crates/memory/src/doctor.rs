@@ -134,7 +134,7 @@ pub(crate) fn rebuild_words(tx: &Transaction<'_>) -> sqlite::Result<()> {
 /// Throws away vectors that are damaged.
 pub(crate) fn drop_damaged(tx: &Transaction<'_>, dimensions: usize) -> sqlite::Result<()> {
     tx.execute(
-        "DELETE FROM memory_vector WHERE length(vector) != ?1",
+        "DELETE FROM memory_vector WHERE row IN (SELECT row FROM memory_vector WHERE length(vector) != ?1)",
         [4 * dimensions as i64],
     )?;
     // Their slots are gone: everything is numbered anew.

@@ -4,6 +4,9 @@ use std::sync::Arc;
 
 use hearth_encoder::{Batch, Encoder, Role};
 
+use crate::Error;
+use crate::pieces::{PIECE, pieces};
+
 /// Gives what finds by meaning, or says why there is nothing and what to do. Asked when it is first needed, and again each
 /// time while there is nothing; it may take a while.
 pub type Source = Arc<dyn Fn() -> Result<Arc<dyn Embed>, String> + Send + Sync>;
@@ -32,6 +35,15 @@ impl Meaning {
             Self::Lacks(reason) => Some(reason.clone()),
         }
     }
+}
+
+/// The vectors of each text, one for each of its pieces.
+pub(crate) fn encode(encoder: &dyn Embed, texts: &[&str]) -> Result<Vec<Vec<Vec<f32>>>, Error> {
+    let pieces: Vec<Vec<&str>> = texts.iter().map(|text| pieces(text, PIECE)).collect();
+    let vectors = encoder.passages(&pieces.concat()).map_err(Error::Encoder)?;
+    let mut vectors = vectors.into_iter();
+    let of_text = |pieces: &Vec<&str>| vectors.by_ref().take(pieces.len()).collect();
+    Ok(pieces.iter().map(of_text).collect())
 }
 
 /// Turns texts into vectors of length one.

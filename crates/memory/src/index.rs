@@ -2,7 +2,8 @@
 //!
 //! Made from the database and brought up to date by the changes that it counts, whoever made them.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::ops::RangeInclusive;
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -28,7 +29,8 @@ pub(crate) struct Index {
     /// By slot, when each was last written or read, in milliseconds since 1970.
     touched: Vec<AtomicI64>,
     projects: HashMap<String, u32>,
-    slots: HashMap<i64, usize>,
+    /// The slots of a memory's vectors, by row.
+    slots: HashMap<i64, RangeInclusive<usize>>,
     scan: Scan,
     /// Lives as long as this numbering of the vectors.
     graph: Option<Graph>,
@@ -145,7 +147,13 @@ impl Index {
     fn put(&mut self, indexed: Indexed) {
         let next = self.projects.len() as u32;
         let project = *self.projects.entry(indexed.project).or_insert(next);
-        self.slots.insert(indexed.row, indexed.slot);
+        let slots = self.slots.entry(indexed.row);
+        slots
+            .and_modify(|slots| {
+                let (first, last) = (*slots.start(), *slots.end());
+                *slots = first.min(indexed.slot)..=last.max(indexed.slot);
+            })
+            .or_insert(indexed.slot..=indexed.slot);
         if let Some(entry) = self.entries.get_mut(indexed.slot) {
             *entry = Some(Entry {
                 row: indexed.row,
@@ -167,8 +175,9 @@ impl Index {
 
     /// Notes that a memory was read, before the database knows.
     pub fn touch(&self, row: i64, time: i64) {
-        let slot = self.slots.get(&row);
-        if let Some(touched) = slot.and_then(|slot| self.touched.get(*slot)) {
+        let slots = self.slots.get(&row).cloned();
+        let touched = slots.and_then(|slots| self.touched.get(slots));
+        for touched in touched.unwrap_or_default() {
             touched.fetch_max(time, Ordering::Relaxed);
         }
     }
@@ -183,23 +192,29 @@ impl Index {
 
     /// Whether a memory has grown cold; one without a vector has not.
     pub fn is_cold(&self, row: i64, hot: &Hot) -> bool {
-        let Some(slot) = self.slots.get(&row) else {
+        let Some(slot) = self.slots.get(&row).map(|slots| *slots.start()) else {
             return false;
         };
-        let entry = self.entries.get(*slot).and_then(Option::as_ref);
-        entry.is_some_and(|entry| !self.is_hot(*slot, entry, hot))
+        let entry = self.entries.get(slot).and_then(Option::as_ref);
+        entry.is_some_and(|entry| !self.is_hot(slot, entry, hot))
     }
 
-    /// How many memories can be found, and how many of them are cold.
+    /// How many vectors a search compares, and how many memories have grown cold.
     pub fn tiers(&self, hot: &Hot) -> (u64, u64) {
-        let all = self.entries.iter().enumerate();
-        let live = all
-            .filter_map(|(slot, entry)| Some((slot, entry.as_ref()?)))
-            .filter(|(_, entry)| !entry.superseded);
-        live.fold((0, 0), |(all, cold), (slot, entry)| {
-            let is_cold = !self.is_hot(slot, entry, hot);
-            (all + 1, cold + u64::from(is_cold))
-        })
+        let (mut compared, mut cold) = (0, 0);
+        for (slot, entry) in self.entries.iter().enumerate() {
+            let Some(entry) = entry.as_ref().filter(|entry| !entry.superseded) else {
+                continue;
+            };
+            let slots = self.slots.get(&entry.row);
+            match self.is_hot(slot, entry, hot) {
+                true => compared += 1,
+                // A memory is counted once.
+                false if slots.is_some_and(|slots| *slots.start() == slot) => cold += 1,
+                false => {}
+            }
+        }
+        (compared, cold)
     }
 
     /// The rows whose vectors are nearest to `query` within reach, the nearest first: hot ones, and cold ones too if
@@ -303,13 +318,15 @@ impl Index {
         found
     }
 
+    /// The memories of the best vectors, each once.
     fn candidates(&self, mut found: Vec<Hit>, most: usize, hot: &Hot) -> Vec<Candidate> {
         found.sort_unstable_by(|a, b| b.score.cmp(&a.score).then(a.row.cmp(&b.row)));
-        found.truncate(most);
-        let entries = found
+        let mut seen = HashSet::new();
+        found
             .into_iter()
-            .filter_map(|hit| Some((hit.row, self.entries.get(hit.row)?.as_ref()?)));
-        entries
+            .filter_map(|hit| Some((hit.row, self.entries.get(hit.row)?.as_ref()?)))
+            .filter(|(_, entry)| seen.insert(entry.row))
+            .take(most)
             .map(|(slot, entry)| Candidate {
                 row: entry.row,
                 cold: !self.is_hot(slot, entry, hot),

@@ -18,6 +18,7 @@ mod graph;
 pub mod import;
 mod index;
 mod memories;
+mod pieces;
 mod retrieval;
 mod sqlite;
 mod vectors;

@@ -18,7 +18,7 @@ use lru::LruCache;
 
 use crate::Error;
 use crate::doctor::{self, Remedy};
-use crate::embed::{Embed, Meaning, Source};
+use crate::embed::{Embed, Meaning, Source, encode};
 use crate::graph::{BREAK_EVEN, Graph};
 use crate::index::Index;
 use crate::retrieval::Hot;
@@ -161,7 +161,7 @@ impl Memories {
                 break;
             }
             let passages: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-            let vectors = encoder.passages(&passages).map_err(Error::Encoder)?;
+            let encoded = encode(encoder.as_ref(), &passages)?;
             let left = self.inner.store.write(|tx| -> Result<u64, Error> {
                 // Another process may have begun vectors of another encoder, or made these.
                 if sqlite::state(tx)?.encoder != Some(encoder.id()) {
@@ -169,15 +169,16 @@ impl Memories {
                         "another process uses another encoder with this memory".into(),
                     ));
                 }
-                for ((row, _), vector) in texts.iter().zip(&vectors) {
-                    if sqlite::by_row(tx, *row)?.is_some() && sqlite::vector(tx, *row)?.is_none() {
-                        sqlite::insert_vector(tx, *row, &encoder.id(), vector)?;
+                for ((row, _), vectors) in texts.iter().zip(&encoded) {
+                    if sqlite::by_row(tx, *row)?.is_some() && sqlite::vectors(tx, *row)?.is_empty()
+                    {
+                        sqlite::insert_vectors(tx, *row, &encoder.id(), vectors)?;
                     }
                 }
                 Ok(sqlite::unencoded_count(tx)?)
             })?;
             self.refresh()?;
-            done += vectors.len() as u64;
+            done += encoded.len() as u64;
             if !progress(done, left) {
                 break;
             }
@@ -347,7 +348,7 @@ impl Memories {
         let counts = self.inner.store.read(sqlite::counts)?;
         let index = self.index();
         let hot = Hot::at(now.as_millisecond(), index.slots());
-        let (encoded, cold) = index.tiers(&hot);
+        let (scanned, cold) = index.tiers(&hot);
         Ok(Stats {
             memories: counts.live,
             cold,
@@ -362,13 +363,13 @@ impl Memories {
             unencoded: counts.unencoded,
             database_bytes: counts.bytes,
             vector_bytes: index.vectors().file_bytes(),
-            scanned: encoded - cold,
+            scanned,
             exact_until: index.graph().map_or(BREAK_EVEN, Graph::from) as u64,
             approximate: index.graph().map(|graph| Approximate {
                 vectors: graph.rows() as u64,
                 recall: graph.recall(),
                 bytes: graph.bytes(),
-                in_use: graph.is_for((encoded - cold) as usize),
+                in_use: graph.is_for(scanned as usize),
             }),
         })
     }

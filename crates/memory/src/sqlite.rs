@@ -49,11 +49,13 @@ pub const TABLES: Migration = Migration {
         CREATE INDEX memory_link_other ON memory_link (other);
 
         CREATE TABLE memory_vector (
-            row INTEGER PRIMARY KEY REFERENCES memory (row) ON DELETE CASCADE,
-            slot INTEGER NOT NULL UNIQUE,
+            slot INTEGER PRIMARY KEY,
+            -- One for each piece of the text, in slots that follow each other.
+            row INTEGER NOT NULL REFERENCES memory (row) ON DELETE CASCADE,
             -- 32-bit floats, little-endian.
             vector BLOB NOT NULL
         ) STRICT;
+        CREATE INDEX memory_vector_row ON memory_vector (row);
 
         -- Files that were imported, with the digest of what was in them.
         CREATE TABLE memory_file (
@@ -235,23 +237,29 @@ pub(crate) fn insert(tx: &Tx<'_>, memory: &Memory, fingerprint: &[u8; 32]) -> Re
     Ok((inserted > 0).then(|| tx.last_insert_rowid()))
 }
 
-/// Gives a memory a vector. Another process may have begun vectors of another encoder: then it gets none.
-pub(crate) fn insert_vector(tx: &Tx<'_>, row: i64, encoder: &str, vector: &[f32]) -> Result<()> {
+/// Gives a memory its vectors. Another process may have begun vectors of another encoder: then it gets none.
+pub(crate) fn insert_vectors(
+    tx: &Tx<'_>,
+    row: i64,
+    encoder: &str,
+    vectors: &[Vec<f32>],
+) -> Result<()> {
     let slot: Option<i64> = tx
         .prepare_cached(
-            "UPDATE memory_index SET next_slot = next_slot + 1 WHERE encoder = ?1 RETURNING next_slot - 1",
+            "UPDATE memory_index SET next_slot = next_slot + ?2 WHERE encoder = ?1 RETURNING next_slot - ?2",
         )?
-        .query_row([encoder], |row| row.get(0))
+        .query_row(params![encoder, vectors.len() as i64], |row| row.get(0))
         .optional()?;
     let Some(slot) = slot else {
         return Ok(());
     };
-    let bytes: Vec<u8> = vector
-        .iter()
-        .flat_map(|value| value.to_le_bytes())
-        .collect();
-    tx.prepare_cached("INSERT INTO memory_vector (row, slot, vector) VALUES (?1, ?2, ?3)")?
-        .execute(params![row, slot, bytes])?;
+    let mut insert =
+        tx.prepare_cached("INSERT INTO memory_vector (slot, row, vector) VALUES (?1, ?2, ?3)")?;
+    for (slot, vector) in (slot..).zip(vectors) {
+        let values = vector.iter();
+        let bytes: Vec<u8> = values.flat_map(|value| value.to_le_bytes()).collect();
+        insert.execute(params![slot, row, bytes])?;
+    }
     touch(tx, row)
 }
 
@@ -387,11 +395,11 @@ pub(crate) fn page(
         .collect()
 }
 
-/// The vector of a row in full precision; `None` if it has none.
-pub(crate) fn vector(tx: &Tx<'_>, row: i64) -> Result<Option<Vec<f32>>> {
-    tx.prepare_cached("SELECT vector FROM memory_vector WHERE row = ?1")?
-        .query_row([row], |row| Ok(floats(row.get_ref(0)?.as_blob()?)))
-        .optional()
+/// The vectors of a row in full precision, of each piece of its text; none if it has none yet.
+pub(crate) fn vectors(tx: &Tx<'_>, row: i64) -> Result<Vec<Vec<f32>>> {
+    tx.prepare_cached("SELECT vector FROM memory_vector WHERE row = ?1 ORDER BY slot")?
+        .query_map([row], |row| Ok(floats(row.get_ref(0)?.as_blob()?)))?
+        .collect()
 }
 
 fn floats(bytes: &[u8]) -> Vec<f32> {
@@ -439,11 +447,11 @@ pub(crate) fn begin_vectors(tx: &Tx<'_>, encoder: &str, dimensions: u32) -> Resu
 /// Numbers the vectors anew, without the gaps that forgotten ones left.
 pub(crate) fn renumber(tx: &Tx<'_>) -> Result<()> {
     // First out of the way: a slot has one vector.
-    tx.execute("UPDATE memory_vector SET slot = -1 - row", [])?;
+    tx.execute("UPDATE memory_vector SET slot = -1 - slot", [])?;
     tx.execute(
         "UPDATE memory_vector SET slot = numbered.place FROM (
-             SELECT row, row_number() OVER (ORDER BY row) - 1 AS place FROM memory_vector
-         ) AS numbered WHERE numbered.row = memory_vector.row",
+             SELECT slot, row_number() OVER (ORDER BY row, slot DESC) - 1 AS place FROM memory_vector
+         ) AS numbered WHERE numbered.slot = memory_vector.slot",
         [],
     )?;
     tx.execute("DELETE FROM memory_gone", [])?;

@@ -31,7 +31,7 @@ fn open(folder: &Path) -> Memories {
 }
 
 fn text(round: usize, number: usize) -> String {
-    format!("round {round} fact {number} about the automobile")
+    format!("round {round} fact {number} about the automobile r{round}n{number}")
 }
 
 /// The child: remembers and imports, and says so, until it is killed. Run by the test below.

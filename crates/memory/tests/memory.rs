@@ -856,6 +856,48 @@ fn an_export_makes_the_same_store_again() {
 }
 
 #[test]
+fn a_long_text_is_found_by_what_stands_at_its_end() {
+    let home = Home::new();
+    let memories = home.meaning();
+    // Three whole pieces.
+    let sentence = |n| format!("Paragraph {n:02} tells of weather{n:02}. ");
+    let filler: String = (0..54).map(sentence).collect();
+    let long = add(
+        &memories,
+        &format!("{filler}The automobile is in the garage."),
+    );
+    let other = add(&memories, &format!("{filler}Purchase of a boat."));
+    let explained = |text: &str| {
+        let search = Search {
+            explain: true,
+            ..query(text)
+        };
+        let found = memories.search(&search, now()).unwrap();
+        let hits = found.memories.iter();
+        hits.map(|hit| (hit.memory.id.clone(), hit.why.unwrap().similarity.unwrap()))
+            .collect::<Vec<_>>()
+    };
+    let found = explained("car");
+    // Each memory once, though every piece of it was compared.
+    assert_eq!((found.len(), &found[0].0), (2, &long.id));
+    // As near as one of its pieces, not as the whole, which the other is as near to.
+    assert!(found[0].1 > 3.0 * found[1].1, "{found:?}");
+    assert_eq!(explained("buy")[0].0, other.id);
+    let stats = memories.stats(now()).unwrap();
+    assert_eq!((stats.memories, stats.unencoded), (2, 0));
+    assert!(stats.scanned > 4, "{}", stats.scanned);
+    // Forgetting takes all its vectors.
+    memories.forget(&long.id).unwrap();
+    assert_eq!(memories.stats(now()).unwrap().scanned * 2, stats.scanned);
+    assert!(memories.examine(false).unwrap().findings.is_empty());
+    // What is left is as it was after a start.
+    drop(memories);
+    let memories = home.meaning();
+    let found = memories.search(&query("buy boat"), now()).unwrap();
+    assert_eq!(found.memories[0].memory.id, other.id);
+}
+
+#[test]
 fn very_many_memories_are_found_through_the_approximate_index() {
     let home = Home::new();
     let memories = home.meaning();

@@ -20,7 +20,7 @@ use crate::catalogue;
 use crate::disk;
 use crate::error::{Error, Reason};
 use crate::manifest::Model;
-use crate::store::{Checked, ModelStore, Removed};
+use crate::store::{Checked, ModelStore, Removed, allocated};
 
 /// Where an encoder's files came from and what they are, beside them.
 const MANIFEST: &str = "hearth.json";
@@ -128,6 +128,33 @@ impl EncoderStore {
         remove_folder(&gone)
     }
 
+    /// Removes what pulls left that did not end, unless one is under way. Returns the bytes.
+    ///
+    /// # Errors
+    /// What the disk says.
+    pub fn prune(&self) -> Result<u64, Error> {
+        let fetching = self.fetching();
+        if !fetching.root().exists() {
+            return Ok(0);
+        }
+        let books = fetching.books()?;
+        let mut claims = Vec::new();
+        for known in catalogue::encoders() {
+            match fetching.try_claim(&books, &known.name)? {
+                Some(claim) => claims.push(claim),
+                None => return Ok(0),
+            }
+        }
+        let mut freed = 0;
+        for (_, path) in disk::entries(fetching.root())? {
+            if path != fetching.locks() {
+                freed += size_of(&path);
+                remove_folder(&path)?;
+            }
+        }
+        Ok(freed)
+    }
+
     /// Hashes the files of one encoder or of all whose origin is known, and tells which are damaged; the next pull of a
     /// damaged one fetches it again. `hear` is told after each piece: bytes so far, and of all.
     ///
@@ -192,12 +219,12 @@ fn remove_folder(folder: &Path) -> Result<(), Error> {
     }
 }
 
-/// Bytes of all files under a folder; what cannot be read counts nothing.
+/// Bytes that all files under a folder take; what cannot be read counts nothing.
 fn size_of(folder: &Path) -> u64 {
     let entries = disk::entries(folder).unwrap_or_default().into_iter();
     let sizes = entries.map(|(_, path)| match fs::symlink_metadata(&path) {
         Ok(file) if file.is_dir() => size_of(&path),
-        Ok(file) => file.len(),
+        Ok(_) => allocated(&path),
         Err(_) => 0,
     });
     sizes.sum()

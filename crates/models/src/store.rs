@@ -19,6 +19,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 pub use self::import::Take;
+pub(crate) use self::upkeep::allocated;
 pub use self::upkeep::{Checked, Pruned};
 use hearth_gguf::Problem;
 

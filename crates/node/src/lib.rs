@@ -265,7 +265,8 @@ async fn observe(State(node): State<Shared>, mut request: Request, next: Next) -
     let milliseconds = begun.elapsed().as_millis() as u64;
     span.in_scope(|| match response.extensions().get::<failure::Code>() {
         // That it is not ready is what this route is asked for, again and again.
-        _ if status < 400 || route == "/health" => {
+        // So it is there where MCP's clients try to get a stream, which they can do without.
+        _ if status < 400 || route == "/health" || (route == "/mcp" && status == 405) => {
             tracing::debug!(status, milliseconds, "answered");
         }
         code => {

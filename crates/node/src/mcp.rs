@@ -3,13 +3,14 @@
 //!
 //! One server over [`Memories`] stands behind two doors: `/mcp` of the node (`http`), and a pair of pipes ([`serve`]),
 //! which `hearth mcp` opens on its standard streams. The protocol itself is the crate `rmcp`'s; what it offers is
-//! written down in `handler`, the tools in `tools`, and what a model reads in `text`.
+//! written down in `handler`, the tools in `tools`, the prompts in `prompts`, and what a model reads in `text`.
 //!
 //! No session is kept between requests over HTTP, as MCP has it since 2026-07-28: a tool may come back after the node was
 //! started anew, and nothing grows when one never says goodbye.
 
 mod handler;
 pub(crate) mod http;
+mod prompts;
 mod schema;
 mod text;
 mod tools;
@@ -67,6 +68,11 @@ pub async fn serve(
         Ok(service) => service.waiting().await.map(drop).map_err(Into::into),
         // Who looks whether the program starts asks nothing.
         Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),
+        // Not what it sent instead, which is in the error.
+        Err(ServerInitializeError::ExpectedInitializeRequest(_)) => Err(std::io::Error::new(
+            std::io::ErrorKind::InvalidData,
+            "the other end did not begin with `initialize`; start this from a tool that speaks MCP",
+        )),
         Err(error) => Err(std::io::Error::other(error)),
     };
     drop(upkeep);

@@ -300,6 +300,11 @@ fn encoders_are_listed_as_embedding_models() {
         names(&models["data"], "id"),
         ["ember", "e5-small", "minilm"]
     );
+    let asked = json!({"model": "e5-small"}).to_string();
+    assert_eq!(home.node.delete("/api/delete", &asked).status, 200);
+    let models = home.node.get("/v1/models").json();
+    assert_eq!(names(&models["data"], "id"), ["ember", "minilm"]);
+    sentence::write(&home.folder.path().join("e5-small"), 2).unwrap();
     assert_eq!(
         home.openai(json!({"model": "e5-small-v2", "input": "a"}))["model"],
         "e5-small"

@@ -173,9 +173,9 @@ fn a_file_is_imported_and_an_export_makes_the_same_store() {
         "application/x-ndjson"
     );
     let other = TestNode::start(options());
-    let (status, imported) = import(&other, "path=e.jsonl", &exported.text());
+    let (status, imported) = import(&other, "path=e.jsonl", &exported.body);
     assert_eq!((status, &imported["stored"]), (200, &json!(1)));
-    assert_eq!(other.get("/memory/export").text(), exported.text());
+    assert_eq!(other.get("/memory/export").body, exported.body);
     for (query, said) in [
         ("project=x", "path"),
         ("path=a.md&confidence=2", "confidence"),

@@ -277,7 +277,6 @@ fn what_cannot_be_honoured_is_refused_and_named() {
             json!({"hearth": {"memory": {"project": "a\nb"}}}),
             "hearth.memory.project",
         ),
-        (json!({"hearth": []}), "hearth"),
         (
             json!({"hearth": {"memory": true}, "messages": [{"role": "system", "content": "x"}]}),
             "hearth.memory",

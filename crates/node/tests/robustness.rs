@@ -119,6 +119,7 @@ fn spoiled() -> impl Strategy<Value = (bool, Value)> {
         "tools",
         "functions",
         "modalities",
+        "hearth",
         "prompt",
         "best_of",
         "echo",

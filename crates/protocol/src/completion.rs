@@ -5,6 +5,7 @@ use utoipa::ToSchema;
 
 use crate::chat::{Stop, StreamOptions, Usage, with_sampling_fields};
 use crate::error::ApiError;
+use crate::recall::Extension;
 
 with_sampling_fields! {
     /// The body of a completion request.
@@ -33,6 +34,8 @@ with_sampling_fields! {
         pub echo: Option<bool>,
         /// Not supported.
         pub suffix: Option<String>,
+        /// Not supported: memory goes with a conversation. Refused if it asks for memory.
+        pub hearth: Option<Extension>,
         /// A GBNF grammar that the answer follows.
         pub grammar: Option<String>,
     }
@@ -99,6 +102,12 @@ impl CompletionRequest {
             return Err(ApiError::unsupported(
                 "best_of",
                 "best_of is not supported unless it equals n",
+            ));
+        }
+        if self.hearth.as_ref().and_then(Extension::recall).is_some() {
+            return Err(ApiError::unsupported(
+                "hearth.memory",
+                "hearth.memory is not supported here; use /v1/chat/completions",
             ));
         }
         let prompts = self.prompt.each();

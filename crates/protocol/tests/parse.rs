@@ -382,6 +382,10 @@ fn every_refusal_of_a_completion_names_its_field() {
         ("prompt", json!({"prompt": vec!["x"; 17]})),
         ("suffix", json!({"prompt": "x", "suffix": "y"})),
         ("best_of", json!({"prompt": "x", "best_of": 2})),
+        (
+            "hearth.memory",
+            json!({"prompt": "x", "hearth": {"memory": true}}),
+        ),
         ("echo", json!({"prompt": "x", "echo": true, "logprobs": 1})),
         ("echo", json!({"prompt": [1, 2], "echo": true})),
         (

@@ -129,15 +129,27 @@ fn state(stats: Result<&Stats, &str>) -> Markup {
                 (part.unwrap_or_default())
             }
             @if let Some(encoder) = &stats.encoder {
-                " · found by meaning and words · encoder "
-                span title=(encoder) { (encoder.chars().take(SHORT_ID).collect::<String>()) }
-                " · " (number(stats.scanned, "vector", "vectors")) " compared, each exactly"
+                " · found by meaning and words, "
+                @match stats.approximate.filter(|index| index.in_use) {
+                    Some(index) => {
+                        "approximately among " (number(index.vectors, "vector", "vectors"))
+                        " (with " (format!("{:.1}", index.recall * 100.0)) " % of the nearest)"
+                    }
+                    None => { "exactly among " (number(stats.scanned, "vector", "vectors")) }
+                }
+                " · encoder " span title=(encoder) { (encoder.chars().take(SHORT_ID).collect::<String>()) }
                 (count(stats.unencoded, "being encoded, found by words until then").unwrap_or_default())
             }
         }
-        @if let Some(reason) = &stats.words_only {
-            p.hint { strong { "Found by words alone: " } (reason) }
-        }
+        @if let Some(reason) = &stats.words_only { p.hint { (capitalised(reason)) } }
+    }
+}
+
+fn capitalised(text: &str) -> String {
+    let mut letters = text.chars();
+    match letters.next() {
+        Some(first) => first.to_uppercase().chain(letters).collect(),
+        None => String::new(),
     }
 }
 
@@ -279,8 +291,7 @@ fn card(asked: &Asked, memory: &Memory, hit: Option<&Hit>) -> Markup {
         article.memory data-id=(memory.id) data-pinned=(memory.pinned) {
             p.text { (beginning) @if is_cut { "… " a href=(look_at(&memory.id)) { "Read on" } } }
             div.facts {
-                (facts(asked, memory))
-                @if let Some(hit) = hit { " · score " (format!("{:.2}", hit.score)) }
+                (facts(asked, memory, hit.map(|hit| hit.score)))
                 (buttons(memory, true))
             }
             @if let Some(why) = hit.and_then(|hit| hit.why) { (reasons(&why)) }
@@ -298,7 +309,7 @@ fn look_at(id: &str) -> String {
 }
 
 /// Kind, project, tags and date; all but the date narrow the list.
-fn facts(asked: &Asked, memory: &Memory) -> Markup {
+fn facts(asked: &Asked, memory: &Memory, score: Option<f32>) -> Markup {
     let narrowed = |change: &dyn Fn(&mut Asked)| {
         let mut narrow = Asked {
             after: String::new(),
@@ -319,6 +330,7 @@ fn facts(asked: &Asked, memory: &Memory) -> Markup {
             }
             @if memory.confidence < 1.0 { " · " (format!("{:.0} % sure", memory.confidence * 100.0)) }
             " · " (day(memory))
+            @if let Some(score) = score { " · score " (format!("{score:.2}")) }
         }
     }
 }
@@ -379,13 +391,11 @@ fn one(memory: &Memory) -> Markup {
                 }
             }
             p.text { (memory.text) }
-            div.facts { (facts(&Asked::default(), memory)) (buttons(memory, false)) }
+            div.facts { (facts(&Asked::default(), memory, None)) (buttons(memory, false)) }
             p.wrong role="alert" {}
             dl.about-memory {
                 div { dt { "Id" } dd { code { (memory.id) } } }
-                div { dt { "Kind" } dd { (memory.kind) } }
                 div { dt { "Project" } dd { (memory.project.as_deref().unwrap_or("every project")) } }
-                div { dt { "Tags" } dd { @if memory.tags.is_empty() { "none" } @else { (memory.tags.join(", ")) } } }
                 div { dt { "Confidence" } dd { (share(memory.confidence)) } }
                 div { dt { "Source" } dd { (memory.source.as_deref().unwrap_or("not said")) } }
                 div { dt { "Written (UTC)" } dd { (stamp(memory.written.to_string())) } }

@@ -16,6 +16,8 @@ fn stats() -> Stats {
         database_bytes: 1,
         vector_bytes: 1,
         scanned: 509,
+        exact_until: 50_000,
+        approximate: None,
     }
 }
 
@@ -67,7 +69,8 @@ fn a_list_has_its_pages_filters_and_state() {
         &[
             "512 memories, 1 pinned, 3 cold, 4 superseded",
             ">0123456789ab<",
-            "509 vectors compared, each exactly, 7 being encoded",
+            "found by meaning and words, exactly among 509 vectors",
+            ", 7 being encoded",
             "<option value=\"shop &amp; co\" selected>shop &amp; co (12)</option>",
             "We deploy on Fridays",
             "href=\"/memories?project=shop%20%26%20co&amp;after=mem%2Dnext\">Older<",
@@ -189,6 +192,8 @@ fn a_newcomer_is_told_what_to_do_first() {
         database_bytes: 0,
         vector_bytes: 0,
         scanned: 0,
+        exact_until: 50_000,
+        approximate: None,
     };
     let shown = Shown::Listed(Listed::default());
     let page = hearth_web::memories("127.0.0.1:9000", &Asked::default(), Ok(&empty), &shown);
@@ -199,8 +204,7 @@ fn a_newcomer_is_told_what_to_do_first() {
             "hearth memory add",
             "hearth mcp",
             "http://127.0.0.1:9000/mcp",
-            "Found by words alone",
-            "fetch &lt;one&gt;",
+            "There is no encoder; fetch &lt;one&gt;",
         ],
     );
     let broken = hearth_web::memories("x:1", &Asked::default(), Err("the disk <is> full"), &shown);

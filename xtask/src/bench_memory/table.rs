@@ -83,13 +83,15 @@ impl Table {
 
 /// Everything that is kept of one run.
 pub struct Report {
+    /// Of the files, before the date.
+    name: &'static str,
     facts: Vec<(String, String)>,
     tables: Vec<Table>,
 }
 
 impl Report {
     /// Notes the machine.
-    pub fn new() -> Self {
+    pub fn new(name: &'static str) -> Self {
         let cpu = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
         let cpu = cpu
             .lines()
@@ -99,6 +101,7 @@ impl Report {
             .to_owned();
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let mut report = Self {
+            name,
             facts: Vec::new(),
             tables: Vec::new(),
         };
@@ -125,7 +128,7 @@ impl Report {
             .map_err(|error| format!("{}: {error}", folder.display()))?;
         let date = &self.facts[0].1;
         for (ending, text) in [("md", self.markdown()), ("json", self.json())] {
-            let path = folder.join(format!("memory-{date}.{ending}"));
+            let path = folder.join(format!("{}-{date}.{ending}", self.name));
             std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
         }
         Ok(())

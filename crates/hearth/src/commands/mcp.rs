@@ -15,6 +15,7 @@ use serde_json::{Value, json};
 
 use super::memory::own;
 use super::{Context, quoted, runtime};
+use crate::config::{Key, Origin};
 use crate::daemon::VERSION;
 use crate::failure::{Failure, Outcome};
 use crate::screen::println;
@@ -140,7 +141,7 @@ fn config(context: &Context, args: &ConfigArgs) -> Outcome {
     if let Some(project) = &args.scope.project {
         flag("--project", project);
     }
-    // The tool starts it somewhere else, without this shell's variables.
+    // The tool starts it in some other folder, and many without the variables of this shell.
     let absolute = |path: &Path| {
         std::path::absolute(path)
             .map(|path| path.display().to_string())
@@ -149,8 +150,8 @@ fn config(context: &Context, args: &ConfigArgs) -> Outcome {
     if let Some(file) = &context.global.config {
         flag("--config", &absolute(file)?);
     }
-    if let Some(home) = &context.global.home {
-        flag("--home", &absolute(Path::new(home))?);
+    if *context.config.origin(Key::Home) != Origin::Default {
+        flag("--home", &absolute(&context.config.home)?);
     }
     if args.scope.read_only {
         words.push("--read-only".into());

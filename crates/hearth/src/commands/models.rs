@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use hearth_engine::ModelSource;
+use hearth_engine::{EngineError, ModelSource};
 use hearth_models::{Error, ModelStore, Name, Reason, Shown};
 use hearth_protocol::status::{ModelState, ModelStatus};
 use serde_json::json;
@@ -16,7 +16,7 @@ use serde_json::json;
 use super::Context;
 use crate::answer::model_name;
 use crate::config::{Config, show_size};
-use crate::failure::{Exit, Outcome};
+use crate::failure::{Exit, Failure, Outcome};
 use crate::screen::{print, println};
 use crate::{addressed, daemon, ember};
 
@@ -194,6 +194,10 @@ fn outside(config: &Config, name: &str, error: Error) -> Outcome<ModelSource> {
     let (catalogue, _) = daemon::known(config, &ember::path(&config.home));
     let source = match catalogue.resolve(Some(&model_name(name))) {
         Ok(source) => source,
+        Err(EngineError::OnlyEmbeds { name }) => {
+            let message = format!("`{name}` is a sentence encoder, and this works on models alone");
+            return Err(Failure::usage(message).fix(format!("look at it: hearth show {name}")));
+        }
         // Of a file the store knows only that its name is none; of a name, only its own models.
         Err(unknown) if name.ends_with(".gguf") || error.reason() == Reason::NotHere => {
             return Err(unknown.into());

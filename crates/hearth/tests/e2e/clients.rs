@@ -10,12 +10,12 @@ use hearth_testkit::sentence;
 
 use crate::household::Household;
 
-fn scripts() -> PathBuf {
+pub fn scripts() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/clients")
 }
 
 /// A file under the folder that `cargo xtask test` fills.
-fn installed(name: &str) -> PathBuf {
+pub fn installed(name: &str) -> PathBuf {
     let target =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| "target".into(), PathBuf::from);
     let path = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -31,7 +31,7 @@ fn installed(name: &str) -> PathBuf {
     path
 }
 
-fn passes(mut script: Command, checks: usize) {
+pub fn passes(mut script: Command, checks: usize) {
     let output = script.output().unwrap();
     let (out, err) = (
         String::from_utf8_lossy(&output.stdout),

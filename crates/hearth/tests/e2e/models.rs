@@ -148,6 +148,10 @@ fn a_pulled_encoder_finds_memories_by_meaning_and_answers_for_embeddings() {
     );
     let shown = household.hearth(&["show", "minilm", "--json"]).json();
     assert_eq!(shown["max_tokens"], sentence::CONTEXT);
+    let ran = household
+        .hearth(&["models", "copy", "minilm", "second"])
+        .ends_with(2);
+    assert!(ran.err.contains("is a sentence encoder"), "{}", ran.err);
     let verified = household.hearth(&["models", "verify", "minilm"]).ok();
     assert_eq!(
         verified.matches("whole").count(),

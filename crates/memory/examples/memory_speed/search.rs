@@ -102,14 +102,8 @@ impl Stored {
                 limit: Some(10),
                 ..Search::default()
             };
-            let found = memories.search(&search, Timestamp::now())?;
-            match found.count.min(found.memories.len()) {
-                0 => Err(Box::<dyn Error>::from("a search found nothing")),
-                _ => {
-                    black_box(found);
-                    Ok(())
-                }
-            }
+            black_box(memories.search(&search, Timestamp::now())?);
+            Ok::<_, hearth_memory::Error>(())
         })?;
         self.asked += count + 5;
         Ok(json!({"times": times}))

@@ -1,4 +1,10 @@
 //! Texts for speed: notes, questions and sentences drawn from lists of words, the same ones every time.
+//!
+//! How many words there are decides how often each stands in a store, and with it what a search by words costs: besides
+//! the lists here, all longer words of `bench/retrieval` are drawn.
+
+use std::collections::BTreeSet;
+use std::sync::OnceLock;
 
 /// Steele, Lea and Flood: splitmix64.
 pub struct Draw(u64);
@@ -46,7 +52,7 @@ pub fn note(number: usize) -> String {
 /// A question of about 10 tokens, another for every number.
 pub fn question(number: usize) -> String {
     let mut draw = Draw::new(!(number as u64));
-    let (a, b) = (draw.one(&NOUNS), draw.one(&NOUNS));
+    let (a, b) = (thing(&mut draw), thing(&mut draw));
     let (doing, how, who) = (draw.one(&VERBS), draw.one(&ADJECTIVES), draw.one(&PEOPLE));
     let place = draw.one(&PLACES);
     match draw.below(6) {
@@ -70,9 +76,25 @@ pub fn word(draw: &mut Draw) -> &'static str {
     draw.one(&NOUNS)
 }
 
+/// Three times of four one of the longer words of the labelled memories.
+fn thing(draw: &mut Draw) -> &'static str {
+    static WORDS: OnceLock<Vec<&'static str>> = OnceLock::new();
+    let words = WORDS.get_or_init(|| {
+        let memories = include_str!("../../../../bench/retrieval/memories.jsonl");
+        let words = memories.split(|c: char| !c.is_alphabetic());
+        let long = words.filter(|word| word.len() > 4 && word.chars().all(char::is_lowercase));
+        let each: BTreeSet<&str> = long.collect();
+        each.into_iter().collect()
+    });
+    match draw.below(4) {
+        0 => draw.one(&NOUNS),
+        _ => draw.one(words),
+    }
+}
+
 fn sentence(draw: &mut Draw) -> String {
     let number = draw.below(9000);
-    let (a, b, c) = (draw.one(&NOUNS), draw.one(&NOUNS), draw.one(&NOUNS));
+    let (a, b, c) = (thing(draw), thing(draw), thing(draw));
     let (doing, how, when) = (draw.one(&VERBS), draw.one(&ADJECTIVES), draw.one(&TIMES));
     let (who, place) = (draw.one(&PEOPLE), draw.one(&PLACES));
     match draw.below(12) {

@@ -10,6 +10,7 @@ use sha2::{Digest, Sha256};
 use super::write::{insert, merge};
 use super::{Memories, TOGETHER, lock};
 use crate::Error;
+use crate::embed::encode;
 use crate::gate;
 use crate::import::{self, Contents};
 use crate::sqlite;
@@ -111,24 +112,24 @@ impl Memories {
                 .filter(|(_, there)| !**there)
                 .map(|((new, ..), _)| new.text.as_str())
                 .collect();
-            let mut vectors = match meaning.encoder() {
-                Some(encoder) => encoder.passages(&texts).map_err(Error::Encoder)?,
+            let mut encoded = match meaning.encoder() {
+                Some(encoder) => encode(encoder.as_ref(), &texts)?,
                 None => Vec::new(),
             }
             .into_iter();
             self.inner.store.write(|tx| -> Result<(), Error> {
                 for ((new, fingerprint, written), there) in some.iter().zip(&there) {
-                    let vector = match there {
+                    let vectors = match there {
                         true => None,
-                        false => vectors.next(),
+                        false => encoded.next(),
                     };
-                    let vector = id.as_deref().zip(vector.as_deref());
+                    let vectors = id.as_deref().zip(vectors.as_deref());
                     if let Some(same) = sqlite::same(tx, fingerprint, new.project.as_deref())? {
                         merge(tx, same, new, None, now)?;
                         imported.merged += 1;
                         continue;
                     }
-                    insert(tx, new, fingerprint, vector, *written)?;
+                    insert(tx, new, fingerprint, vectors, *written)?;
                     imported.stored += 1;
                 }
                 Ok(())

@@ -77,7 +77,9 @@ impl Memories {
                     continue;
                 };
                 if let Some((_, vector)) = &vector {
-                    signals.similarity = sqlite::vector(tx, row)?.map(|other| dot(vector, &other));
+                    let pieces = sqlite::vectors(tx, row)?;
+                    let similarities = pieces.iter().map(|piece| dot(vector, piece));
+                    signals.similarity = similarities.reduce(f32::max);
                 }
                 let age = now.as_millisecond() - stored.memory.written.as_millisecond();
                 signals.age_days = age as f32 / 86_400_000.0;

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 
 use super::{Memories, dot, flush, lock, whole};
 use crate::Error;
+use crate::embed::encode;
 use crate::gate::{self, Checked, Likeness};
 use crate::retrieval::{self, Hot};
 use crate::sqlite::{self, Reach, Stored};
@@ -37,20 +38,20 @@ impl Memories {
                 memory: recalled,
             });
         }
-        let vector = match self.meaning()?.encoder() {
+        let encoded = match self.meaning()?.encoder() {
             Some(encoder) => {
-                let vectors = encoder.passages(&[&new.text]).map_err(Error::Encoder)?;
+                let vectors = encode(encoder.as_ref(), &[&new.text])?;
                 vectors
                     .into_iter()
                     .next()
-                    .map(|vector| (encoder.id(), vector))
+                    .map(|vectors| (encoder.id(), vectors))
             }
             None => None,
         };
-        let vector = vector
+        let vectors = encoded
             .as_ref()
-            .map(|(id, vector)| (id.as_str(), vector.as_slice()));
-        let alike = self.alike(&new, vector, now)?;
+            .map(|(id, vectors)| (id.as_str(), vectors.as_slice()));
+        let alike = self.alike(&new, vectors, now)?;
         let written = self.inner.store.write(|tx| {
             let old = match &new.supersedes {
                 Some(id) => Some(current(tx, id)?),
@@ -66,7 +67,7 @@ impl Memories {
                 // Before it comes: a text is there once among those that can be found.
                 sqlite::supersede(tx, old, old, now)?;
             }
-            let row = insert(tx, &new, &fingerprint, vector, now)?;
+            let row = insert(tx, &new, &fingerprint, vectors, now)?;
             if let Some(old) = old_row {
                 sqlite::supersede(tx, old, row, now)?;
             }
@@ -146,7 +147,7 @@ impl Memories {
     fn alike(
         &self,
         new: &Checked,
-        vector: Option<(&str, &[f32])>,
+        vectors: Option<(&str, &[Vec<f32>])>,
         now: Timestamp,
     ) -> Result<BTreeSet<i64>, Error> {
         self.refresh()?;
@@ -155,12 +156,13 @@ impl Memories {
             ..Reach::default()
         };
         let index = self.index();
-        let vector = vector.filter(|(encoder, _)| index.encoder() == Some(encoder));
+        let vectors = vectors.filter(|(encoder, _)| index.encoder() == Some(encoder));
+        let first = vectors.and_then(|(_, vectors)| vectors.first());
         let hot = Hot::at(now.as_millisecond(), 0);
         self.inner.store.read(|tx| {
             let mut rows = BTreeSet::new();
-            if let Some((_, vector)) = vector {
-                let near = index.nearest(tx, vector, &reach, &hot, NEIGHBOURS)?;
+            if let Some(first) = first {
+                let near = index.nearest(tx, first, &reach, &hot, NEIGHBOURS)?;
                 rows.extend(near.into_iter().map(|candidate| candidate.row));
             }
             if let Some(words) = retrieval::words(&new.text) {
@@ -172,8 +174,8 @@ impl Memories {
                 let Some(stored) = sqlite::by_row(tx, row)? else {
                     continue;
                 };
-                let similarity = match vector {
-                    Some((_, vector)) => sqlite::vector(tx, row)?.map(|other| dot(vector, &other)),
+                let similarity = match vectors {
+                    Some((_, vectors)) => likest(vectors, &sqlite::vectors(tx, row)?),
                     None => None,
                 };
                 if gate::likeness(&new.text, &stored.memory.text, similarity) != Likeness::Other {
@@ -234,7 +236,7 @@ impl Memories {
         Ok(memory)
     }
 
-    /// Forgets a memory for good: its text, its words and its vector leave the files.
+    /// Forgets a memory for good: its text, its words and its vectors leave the files.
     ///
     /// # Errors
     /// If there is none, or the database fails.
@@ -255,12 +257,21 @@ impl Memories {
     }
 }
 
-/// Stores a new memory with its vector and its encoder, if there is one; its row.
+/// How near two texts are that have as many pieces: as the two pieces that are farthest apart.
+fn likest(new: &[Vec<f32>], old: &[Vec<f32>]) -> Option<f32> {
+    let pairs = new.iter().zip(old).map(|(new, old)| dot(new, old));
+    match new.len() == old.len() {
+        true => pairs.reduce(f32::min),
+        false => None,
+    }
+}
+
+/// Stores a new memory with its vectors and their encoder, if there is one; its row.
 pub(super) fn insert(
     tx: &Transaction<'_>,
     new: &Checked,
     fingerprint: &[u8; 32],
-    vector: Option<(&str, &[f32])>,
+    vectors: Option<(&str, &[Vec<f32>])>,
     now: Timestamp,
 ) -> Result<i64, Error> {
     let memory = Memory {
@@ -282,8 +293,8 @@ pub(super) fn insert(
     };
     let row = sqlite::insert(tx, &memory, fingerprint)?
         .ok_or_else(|| Error::invalid("text", "another memory came to say the same"))?;
-    if let Some((encoder, vector)) = vector {
-        sqlite::insert_vector(tx, row, encoder, vector)?;
+    if let Some((encoder, vectors)) = vectors {
+        sqlite::insert_vectors(tx, row, encoder, vectors)?;
     }
     Ok(row)
 }

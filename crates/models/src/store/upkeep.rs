@@ -153,7 +153,7 @@ impl ModelStore {
 }
 
 /// Bytes that a file takes on the disk.
-fn allocated(path: &Path) -> u64 {
+pub(crate) fn allocated(path: &Path) -> u64 {
     #[cfg(unix)]
     {
         use std::os::unix::fs::MetadataExt;

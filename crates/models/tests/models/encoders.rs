@@ -143,7 +143,7 @@ fn an_encoder_comes_whole_with_what_is_known_of_it() {
     ] {
         assert_eq!(home.store.find(name), Some(encoder.clone()), "{name}");
     }
-    assert_eq!(home.store.list().unwrap(), [encoder.clone()]);
+    assert_eq!(home.store.list().unwrap(), std::slice::from_ref(&encoder));
     home.hub.forget();
     let offline = Network {
         offline: true,
@@ -157,7 +157,7 @@ fn an_encoder_comes_whole_with_what_is_known_of_it() {
 
     let removed = home.store.remove("all-minilm").unwrap();
     assert_eq!(removed.name, "minilm");
-    assert!(removed.freed >= all as u64);
+    assert!(removed.freed > 0);
     home.assert_nothing();
     assert_eq!(
         home.store.remove("minilm").unwrap_err().reason(),
@@ -250,6 +250,7 @@ fn an_interrupted_pull_leaves_no_half_of_it_and_goes_on_where_it_stopped() {
         .pull_with(&small, &OsString::new(), &Cancel::new())
         .unwrap();
     assert!(pulled.downloaded < all, "nothing was kept");
+    assert_eq!(home.store.prune().unwrap(), 0, "something was left");
     assert_eq!(
         fs::read(home.place().join("model.safetensors")).unwrap(),
         weights()
@@ -361,6 +362,27 @@ fn a_damaged_encoder_is_found_and_fetched_again() {
         .unwrap_err();
     assert!(error.to_string().contains("filled by hand"), "{error}");
     assert_eq!(home.store.list().unwrap().len(), 2);
+}
+
+#[test]
+fn what_a_pull_left_that_did_not_end_is_pruned() {
+    let home = Home::new();
+    assert_eq!(home.store.prune().unwrap(), 0);
+    home.hub.set(Faults {
+        dies_after: Some(weights().len() as u64 / 2),
+        ..Faults::default()
+    });
+    home.pull().unwrap_err();
+    // Kept until now; from here on it comes anew.
+    home.store.prune().unwrap();
+    let left = fs::read_dir(home.store.root().join(".fetching")).unwrap();
+    assert_eq!(
+        left.map(|entry| entry.unwrap().file_name())
+            .collect::<Vec<_>>(),
+        ["locks"]
+    );
+    home.hub.set(Faults::default());
+    assert!(home.pull().unwrap().downloaded >= weights().len() as u64);
 }
 
 /// The way through `pip`, with a script in its place.

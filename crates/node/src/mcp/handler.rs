@@ -1,4 +1,4 @@
-//! The server as the protocol sees it: tools, memories as resources, completion of projects.
+//! The server as the protocol sees it: tools, memories as resources, prompts, completion of projects.
 
 use hearth_memory::{Error, Memories};
 use hearth_protocol::memory::{MOST_FOUND, Search};
@@ -6,17 +6,19 @@ use jiff::Timestamp;
 use percent_encoding::percent_decode_str;
 use rmcp::model::{
     CallToolRequestParams, CallToolResponse, CompleteRequestParams, CompleteResult, CompletionInfo,
-    CustomRequest, CustomResult, ErrorCode, Implementation, InitializeRequestParams,
+    CustomRequest, CustomResult, ErrorCode, GetPromptRequestParams, GetPromptResponse,
+    GetPromptResult, Implementation, InitializeRequestParams, ListPromptsResult,
     ListResourceTemplatesResult, ListResourcesResult, ListToolsResult, PaginatedRequestParams,
-    ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult, Reference, Resource,
-    ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig, Tool,
+    ProtocolVersion, ReadResourceRequestParams, ReadResourceResponse, ReadResourceResult,
+    Reference, Resource, ResourceContents, ResourceTemplate, ServerCapabilities, ServerConfig,
+    Tool,
 };
 use rmcp::service::RequestContext;
 use rmcp::{ErrorData, RoleServer, ServerHandler};
 use serde::de::DeserializeOwned;
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::{Scope, text, tools};
+use super::{Scope, prompts, text, tools};
 
 /// One memory as a resource.
 const MEMORY: &str = "memory://memories/";
@@ -59,7 +61,7 @@ impl Server {
 /// An error of the memory where there is no tool's result to carry it.
 fn refused(error: &Error) -> ErrorData {
     match error {
-        Error::Unknown(_) => ErrorData::resource_not_found(error.to_string(), None),
+        Error::Unknown(id) => no_resource(&format!("{MEMORY}{id}")),
         Error::Invalid { .. } | Error::Unreadable { .. } | Error::Superseded { .. } => {
             ErrorData::invalid_params(error.to_string(), None)
         }
@@ -68,6 +70,13 @@ fn refused(error: &Error) -> ErrorData {
             ErrorData::internal_error(error.to_string(), None)
         }
     }
+}
+
+/// The error of an address that leads nowhere, which is data of it too.
+fn no_resource(uri: &str) -> ErrorData {
+    let message =
+        format!("there is no resource {uri}; there are {MEMORY_TEMPLATE} and {PROJECT_TEMPLATE}");
+    ErrorData::resource_not_found(message, Some(json!({"uri": uri})))
 }
 
 /// Who calls, as it calls itself. Over HTTP only clients since 2026-07-28 say it with every request.
@@ -80,6 +89,7 @@ fn client(context: &RequestContext<RoleServer>) -> Option<String> {
 impl ServerHandler for Server {
     fn get_info(&self) -> ServerConfig {
         let capabilities = ServerCapabilities::builder()
+            .enable_prompts()
             .enable_tools()
             .enable_resources()
             .enable_completions()
@@ -200,6 +210,30 @@ impl ServerHandler for Server {
         Ok(ReadResourceResult::new(vec![contents]).into())
     }
 
+    async fn list_prompts(
+        &self,
+        _request: Option<PaginatedRequestParams>,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<ListPromptsResult, ErrorData> {
+        Ok(ListPromptsResult::with_all_items(prompts::of(&self.scope)))
+    }
+
+    async fn get_prompt(
+        &self,
+        request: GetPromptRequestParams,
+        _context: RequestContext<RoleServer>,
+    ) -> Result<GetPromptResponse, ErrorData> {
+        let work = move |memories: &Memories, scope: &Scope| {
+            let arguments = request.arguments.unwrap_or_default();
+            prompts::get(memories, scope, &request.name, &arguments, Timestamp::now())
+        };
+        let message = self.blocking(work).await?.map_err(|error| match error {
+            prompts::Refused::Asked(reason) => ErrorData::invalid_params(reason, None),
+            prompts::Refused::Failed(error) => refused(&error),
+        })?;
+        Ok(GetPromptResult::new(vec![message]).into())
+    }
+
     async fn complete(
         &self,
         request: CompleteRequestParams,
@@ -215,10 +249,19 @@ impl ServerHandler for Server {
                 self.blocking(move |memories, scope| ids(memories, scope, &argument.value))
                     .await?
             }
+            Reference::Prompt(prompt) if prompt.name == prompts::RECALL => {
+                let is_project = argument.name == prompts::PROJECT;
+                let projects = move |memories: &Memories, _: &Scope| match is_project {
+                    true => projects(memories, &argument.value),
+                    false => Ok(Vec::new()),
+                };
+                self.blocking(projects).await?
+            }
             _ => {
                 let message = format!(
                     "ref: arguments of the resource templates {MEMORY_TEMPLATE} and {PROJECT_TEMPLATE} are completed, \
-                     and there are no prompts"
+                     and those of the prompt {}",
+                    prompts::RECALL
                 );
                 return Err(ErrorData::invalid_params(message, None));
             }
@@ -236,15 +279,19 @@ impl ServerHandler for Server {
     async fn on_custom_request(
         &self,
         request: CustomRequest,
-        _context: RequestContext<RoleServer>,
+        context: RequestContext<RoleServer>,
     ) -> Result<CustomResult, ErrorData> {
         let params = request.params.unwrap_or_default();
+        let has_handshake = context
+            .protocol_version()
+            .is_none_or(|version| version < ProtocolVersion::V_2026_07_28);
         let wrong = match &*request.method {
-            "initialize" => why::<InitializeRequestParams>(params),
+            "initialize" if has_handshake => why::<InitializeRequestParams>(params),
             "tools/call" => why::<CallToolRequestParams>(params),
+            "prompts/get" => why::<GetPromptRequestParams>(params),
             "resources/read" => why::<ReadResourceRequestParams>(params),
             "completion/complete" => why::<CompleteRequestParams>(params),
-            "tools/list" | "resources/list" | "resources/templates/list" => {
+            "tools/list" | "prompts/list" | "resources/list" | "resources/templates/list" => {
                 why::<PaginatedRequestParams>(params)
             }
             _ => None,
@@ -267,7 +314,7 @@ fn why<T: DeserializeOwned>(params: Value) -> Option<String> {
         params => params,
     };
     let read: Result<T, _> = hearth_protocol::parse::body(params.to_string().as_bytes());
-    read.err().map(|error| error.message.into())
+    read.err().map(|error| error.message)
 }
 
 /// The text of a resource.
@@ -290,12 +337,10 @@ fn read(memories: &Memories, uri: &str) -> Result<String, ErrorData> {
             .map_err(|error| refused(&error))?;
         return Ok(text::listed(&listed));
     }
-    let message =
-        format!("there is no resource {uri}; there are {MEMORY_TEMPLATE} and {PROJECT_TEMPLATE}");
-    Err(ErrorData::resource_not_found(message, None))
+    Err(no_resource(uri))
 }
 
-/// Projects that begin like this, most memories first, as a URI has them.
+/// Projects that begin like this, most memories first.
 fn projects(memories: &Memories, begun: &str) -> Result<Vec<String>, Error> {
     let begun = begun.to_lowercase();
     let stats = memories.stats(Timestamp::now())?;

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 
 use rmcp::model::JsonObject;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 use utoipa::openapi::RefOr;
 use utoipa::openapi::schema::Schema;
@@ -20,16 +20,26 @@ pub(crate) fn arguments<T: ToSchema>() -> Map<String, Value> {
     schema
 }
 
-/// The schema of a tool's result.
+/// The schema of a tool's result, without descriptions: `/openapi.json` has them, and every word of a list of tools may
+/// stand in a model's context.
 pub(crate) fn result<T: ToSchema>() -> Arc<JsonObject> {
-    Arc::new(described::<T>())
+    let mut schema = Value::Object(described::<T>());
+    without_descriptions(&mut schema);
+    match schema {
+        Value::Object(schema) => Arc::new(schema),
+        _ => Arc::default(),
+    }
 }
 
 fn described<T: ToSchema>() -> Map<String, Value> {
     let mut others = Vec::new();
     T::schemas(&mut others);
     match whole(&T::schema(), &others) {
-        Value::Object(schema) => schema,
+        Value::Object(mut schema) => {
+            // It tells of a body, and a tool has none.
+            schema.remove("description");
+            schema
+        }
         _ => Map::new(),
     }
 }
@@ -41,7 +51,8 @@ fn whole(schema: &RefOr<Schema>, others: &[(String, RefOr<Schema>)]) -> Value {
     value
 }
 
-/// Puts schemas where they are pointed to, and takes away formats of numbers, which JSON Schema does not know.
+/// Puts schemas where they are pointed to, takes away formats of numbers, which JSON Schema does not know, and says of
+/// tuples what every draft of it understands: `prefixItems` came with 2020-12, and `items` meant something else before.
 fn resolve(value: &mut Value, others: &[(String, RefOr<Schema>)]) {
     match value {
         Value::Array(all) => all.iter_mut().for_each(|one| resolve(one, others)),
@@ -59,7 +70,26 @@ fn resolve(value: &mut Value, others: &[(String, RefOr<Schema>)]) {
             {
                 object.remove("format");
             }
+            if let Some(Value::Array(kinds)) = object.remove("prefixItems") {
+                object.insert("minItems".into(), kinds.len().into());
+                object.insert("maxItems".into(), kinds.len().into());
+                object.insert("items".into(), json!({"anyOf": kinds}));
+            }
             object.values_mut().for_each(|one| resolve(one, others));
+        }
+        _ => {}
+    }
+}
+
+/// Takes descriptions away. A property of that name is an object, and stays.
+fn without_descriptions(value: &mut Value) {
+    match value {
+        Value::Array(all) => all.iter_mut().for_each(without_descriptions),
+        Value::Object(object) => {
+            if object.get("description").is_some_and(Value::is_string) {
+                object.remove("description");
+            }
+            object.values_mut().for_each(without_descriptions);
         }
         _ => {}
     }

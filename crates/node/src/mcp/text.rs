@@ -21,7 +21,11 @@ fn head(memory: &Memory, score: Option<f32>) -> String {
     let date = memory.written.to_string();
     add(date.get(..10).unwrap_or(&date).to_owned());
     if let Some(score) = score {
-        add(format!("score {score:.2}"));
+        // Those of words alone are tiny.
+        add(match score < 0.005 {
+            true => format!("score {score:.1e}"),
+            false => format!("score {score:.2}"),
+        });
     }
     if !memory.tags.is_empty() {
         add(format!("tags {}", memory.tags.join(" ")));

@@ -216,7 +216,7 @@ pub(crate) fn call(
 fn read<T: DeserializeOwned>(mut arguments: JsonObject) -> Result<T, Refused> {
     arguments.retain(|_, value| !value.is_null());
     let bytes = Value::Object(arguments).to_string();
-    parse::body(bytes.as_bytes()).map_err(|error| Refused(error.message.into()))
+    parse::body(bytes.as_bytes()).map_err(|error| Refused(error.message))
 }
 
 /// A result in words and as data.

@@ -10,12 +10,13 @@ use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
-use hearth_models::{Cancel, Error, Reason, Take};
+use hearth_models::{Cancel, EncoderStore, Error, Reason, Take};
 use hearth_protocol::ollama::{CopyRequest, ErrorBody, ModelRequest, Progress};
 use tokio::sync::mpsc;
 
 use super::answer::{JSON_LINES, push};
 use super::{Refusal, read};
+use crate::encoders;
 use crate::share::Models;
 use crate::state::{Node, Shared};
 
@@ -85,6 +86,11 @@ fn is_elsewhere(node: &Node, name: &str) -> bool {
 pub(crate) async fn delete(State(node): State<Shared>, body: Body) -> Result<StatusCode, Refusal> {
     let request: ModelRequest = read(&node, body).await?;
     let name = request.model()?.to_owned();
+    if let Some(encoder) = encoders::one(&node, &name) {
+        let store = EncoderStore::new(encoder.folder.parent().unwrap_or(&encoder.folder));
+        blocking(&node, &name, move || store.remove(&encoder.name)).await?;
+        return Ok(StatusCode::OK);
+    }
     let store = models(&node)?.store.clone();
     let (sought, found) = (name.clone(), store.clone());
     let model = match blocking(&node, &name, move || found.find(&sought)).await {

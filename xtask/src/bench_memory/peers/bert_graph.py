@@ -142,9 +142,9 @@ def make(folder, out):
     model.save_model_to_file(floats)
     found = operators(floats)
     for op, each in EXPECTED.items():
-        fused = found.get(op, 0) + (found.get("BiasGelu", 0) if op == "Gelu" else 0)
-        if fused < each * layers:
-            raise SystemExit(f"ONNX Runtime's optimiser made {fused} {op} of {each * layers}: {found}")
+        there = found.get(op, 0) + (found.get("BiasGelu", 0) if op == "Gelu" else 0)
+        if there < each * layers:
+            raise RuntimeError(f"ONNX Runtime's optimiser made {there} {op} of {each * layers}: {found}")
     # Shapes behind fused operators are not inferred; every value is a float.
     kinds = {"DefaultTensorType": TensorProto.FLOAT}
     quantise = {"per_channel": True, "weight_type": QuantType.QInt8, "extra_options": kinds}

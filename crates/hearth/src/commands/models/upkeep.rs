@@ -318,7 +318,10 @@ fn built_in(config: &Config) -> Outcome<Checked> {
 
 /// Removes what no model uses.
 pub fn prune(context: &Context) -> Outcome {
-    let pruned = store(&context.config).prune()?;
+    let mut pruned = store(&context.config).prune()?;
+    let encoders = encoders(&context.config).prune()?;
+    pruned.freed += encoders;
+    pruned.partials += u64::from(encoders > 0);
     match context.screen.json {
         true => println(
             &json!({"blobs": pruned.blobs, "partials": pruned.partials, "freed": pruned.freed})

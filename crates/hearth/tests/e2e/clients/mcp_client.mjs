@@ -48,6 +48,8 @@ async function use(client, word) {
   assert.deepEqual(completion.values, [word]);
   const wrong = await call("get_memory", { id: "mem-0" });
   assert.ok(wrong.isError && wrong.content[0].text.startsWith("id: "));
+  const stats = await call("memory_stats", {});
+  assert.ok(stats.structuredContent.projects.some(([project]) => project === word));
   await assert.rejects(call("remember", {}), /add_memory/);
   assert.ok(!(await call("delete_memory", { id })).isError);
 }

@@ -7,7 +7,7 @@ use super::{IDLE, script_errors};
 use crate::household::{Household, Node};
 
 const TEXTS: &str = "[...document.querySelectorAll('.memory .text')].map((e) => e.textContent)";
-const SAID: &str = "document.getElementById('said').textContent";
+const SAID: &str = "(document.getElementById('said')?.textContent ?? '')";
 
 fn open(page: &mut Browser, node: &Node, rest: &str) {
     page.open(&format!("http://{}/memories{rest}", node.address));
@@ -54,8 +54,8 @@ fn a_memory_is_added_found_edited_pinned_and_forgotten_by_keyboard() {
     page.until("document.querySelector('header a[href=\"/memories\"]').offsetHeight >= 44");
     page.value("document.querySelector('header a[href=\"/memories\"]').click()");
     page.until("location.pathname === '/memories' && document.readyState === 'complete'");
-    page.until("document.body.innerText.includes('Nothing is remembered yet')");
-    page.until("document.body.innerText.includes('hearth mcp')");
+    page.until("(document.body?.innerText ?? '').includes('Nothing is remembered yet')");
+    page.until("(document.body?.innerText ?? '').includes('hearth mcp')");
 
     // HTML in a text is text.
     let hostile =
@@ -135,10 +135,10 @@ fn a_memory_is_added_found_edited_pinned_and_forgotten_by_keyboard() {
     page.until(&format!("{SAID}.includes('took the place of the old one')"));
     assert_eq!(page.value(TEXTS), json!(["Staging listens on 9444"]));
     page.value("document.querySelector('.about-memory a').click()");
-    page.until(&format!("document.querySelector('.memory')?.dataset.id === {old} && document.body.innerText.includes('Superseded on')"));
+    page.until(&format!("document.querySelector('.memory')?.dataset.id === {old} && (document.body?.innerText ?? '').includes('Superseded on')"));
     page.value("document.querySelector('.note a').click()");
     page.until(&format!(
-        "document.querySelector('.memory')?.dataset.id !== {old} && document.getElementById('edit')"
+        "document.querySelector('.memory')?.dataset.id !== {old} && !!document.getElementById('edit') && document.readyState === 'complete'"
     ));
 
     // Pinned with one click.
@@ -157,12 +157,14 @@ fn a_memory_is_added_found_edited_pinned_and_forgotten_by_keyboard() {
         page.until("!document.getElementById('forgetting').open");
     };
     forget(&mut page, "keep");
-    page.until("document.querySelector('.memory')");
+    page.until("!!document.querySelector('.memory')");
     focus(&mut page, ".memory .forget");
     page.press("Enter");
     page.until("document.getElementById('forgetting').open");
     page.press("Escape");
-    page.until("!document.getElementById('forgetting').open && document.querySelector('.memory')");
+    page.until(
+        "!document.getElementById('forgetting').open && !!document.querySelector('.memory')",
+    );
     forget(&mut page, "forget");
     page.until(&format!(
         "location.search === '' && {SAID} === 'Forgotten.'"
@@ -377,13 +379,13 @@ fn without_script_memories_are_listed_and_searched() {
     page.value("document.getElementById('query').value = 'fact number 7'; document.querySelector('#search button').click()");
     page.until("location.search.startsWith('?q=') && document.querySelector('.memory .text')?.textContent.startsWith('Fact number 7:')");
     page.value("document.querySelector('.memory .button').click()");
-    page.until("location.search.startsWith('?id=') && document.querySelector('.about-memory')");
+    page.until("location.search.startsWith('?id=') && !!document.querySelector('.about-memory')");
     let dead = page.value(
         "[...document.querySelectorAll('button, select, textarea, input')].filter((e) => e.offsetParent)
            .filter((e) => !e.closest('#search')).map((e) => e.outerHTML)",
     );
     assert_eq!(dead, json!([]), "controls that do nothing");
-    page.until("document.body.innerText.includes('need JavaScript')");
+    page.until("(document.body?.innerText ?? '').includes('need JavaScript')");
 }
 
 #[test]
