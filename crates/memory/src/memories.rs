@@ -8,6 +8,7 @@ mod write;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hearth_protocol::memory::{Approximate, Examined, Memory, Stats};
@@ -21,7 +22,7 @@ use crate::doctor::{self, Remedy};
 use crate::embed::{Embed, Meaning, Source, encode};
 use crate::graph::{BREAK_EVEN, Graph};
 use crate::index::Index;
-use crate::retrieval::Hot;
+use crate::retrieval::{COLD_FROM, Hot};
 use crate::sqlite;
 
 /// Queries whose vectors are kept.
@@ -65,6 +66,8 @@ struct Inner {
     /// `None` until one is needed and there is one.
     encoder: Mutex<Option<Arc<dyn Embed>>>,
     index: RwLock<Index>,
+    /// More vectors than these have cold ones among them.
+    cold_from: AtomicUsize,
     /// One write at a time, so that what is compared with all others is not overtaken.
     writing: Mutex<()>,
     queries: Mutex<LruCache<String, Arc<Vec<f32>>>>,
@@ -92,6 +95,7 @@ impl Memories {
                 store,
                 place,
                 encoder: Mutex::default(),
+                cold_from: AtomicUsize::new(COLD_FROM),
                 index: RwLock::new(index),
                 writing: Mutex::default(),
                 approximating: Mutex::default(),
@@ -150,8 +154,7 @@ impl Memories {
     pub fn upkeep(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<(), Error> {
         self.tell_reads()?;
         let mut done = 0;
-        let meaning = self.meaning()?;
-        while let Some(encoder) = meaning.encoder() {
+        loop {
             let _one = lock(&self.inner.writing);
             let texts = self
                 .inner
@@ -160,6 +163,11 @@ impl Memories {
             if texts.is_empty() {
                 break;
             }
+            // Not opened before it has something to do: it takes memory.
+            let meaning = self.meaning()?;
+            let Some(encoder) = meaning.encoder() else {
+                break;
+            };
             let passages: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
             let encoded = encode(encoder.as_ref(), &passages)?;
             let left = self.inner.store.write(|tx| -> Result<u64, Error> {
@@ -269,6 +277,17 @@ impl Memories {
         Ok(())
     }
 
+    /// Has old memories grow cold from another number of them on: for tests, and for what measures it.
+    #[doc(hidden)]
+    pub fn grow_cold_from(&self, memories: usize) {
+        self.inner.cold_from.store(memories, Ordering::Relaxed);
+    }
+
+    fn hot(&self, now: Timestamp, index: &Index) -> Hot {
+        let from = self.inner.cold_from.load(Ordering::Relaxed);
+        Hot::at(now.as_millisecond(), index.slots(), from)
+    }
+
     /// Brings the index up to date with the database, whoever wrote there.
     fn refresh(&self) -> Result<(), Error> {
         // Searches look beside each other as long as nothing changes.
@@ -347,7 +366,7 @@ impl Memories {
         self.refresh()?;
         let counts = self.inner.store.read(sqlite::counts)?;
         let index = self.index();
-        let hot = Hot::at(now.as_millisecond(), index.slots());
+        let hot = self.hot(now, &index);
         let (scanned, cold) = index.tiers(&hot);
         Ok(Stats {
             memories: counts.live,

@@ -3,8 +3,8 @@
 //! An encoder reads some 256 tokens of a text and makes one vector of them: what stands behind them would not be found
 //! by meaning, and what stands among many other things hardly.
 
-/// Most bytes of a piece: a paragraph, some 150 tokens of English.
-pub(crate) const PIECE: usize = 600;
+/// Most bytes of a piece: a sentence or two. `cargo xtask bench memory` tells how well they are found.
+pub(crate) const PIECE: usize = 200;
 
 /// A text in pieces of whole sentences where these are short enough, of whole words otherwise. They follow each other
 /// without a gap; a text that is short enough is one.

@@ -4,8 +4,9 @@ use std::collections::HashSet;
 
 use hearth_protocol::memory::Why;
 
-/// Memories from which on old ones grow cold: fewer are compared in less time than one vector takes.
-const COLD_FROM: usize = 5_000;
+/// Vectors from which on old memories grow cold. Fewer are compared in two milliseconds, and what grows cold is found
+/// by words alone: `cargo xtask bench memory` prints what that costs.
+pub(crate) const COLD_FROM: usize = 100_000;
 /// How long a memory is hot after it was written or read, in milliseconds.
 const HOT: i64 = 90 * 24 * 3600 * 1000;
 /// Weight of meaning beside words. This, [`WORD`] and the weights of age were chosen on one half of the questions in
@@ -103,11 +104,16 @@ pub(crate) struct Hot {
 }
 
 impl Hot {
-    /// The hot ones of `count` memories at `now` (milliseconds since 1970).
-    pub fn at(now: i64, count: usize) -> Self {
+    /// The hot ones of `count` vectors at `now` (milliseconds since 1970), if there are more than `cold_from`.
+    pub fn at(now: i64, count: usize, cold_from: usize) -> Self {
         Self {
-            since: (count > COLD_FROM).then(|| now.saturating_sub(HOT)),
+            since: (count > cold_from).then(|| now.saturating_sub(HOT)),
         }
+    }
+
+    /// All are.
+    pub fn all() -> Self {
+        Self { since: None }
     }
 
     /// Whether a memory is.
@@ -236,8 +242,8 @@ mod tests {
     fn memories_grow_cold_when_there_are_many_and_nobody_asks_for_them() {
         let now = 1_000 * HOT;
         let (old, new) = (now - HOT - 1, now - HOT);
-        let few = Hot::at(now, COLD_FROM);
-        let many = Hot::at(now, COLD_FROM + 1);
+        let few = Hot::at(now, COLD_FROM, COLD_FROM);
+        let many = Hot::at(now, COLD_FROM + 1, COLD_FROM);
         assert!(few.is_hot(false, old) && many.is_hot(false, new) && many.is_hot(true, old));
         assert!(!many.is_hot(false, old));
     }

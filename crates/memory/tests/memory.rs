@@ -206,6 +206,7 @@ fn two_processes_with_two_encoders_do_not_mix_their_vectors() {
     add(&one, "The automobile is in the garage");
     assert!(first(&one, "car").is_some());
     let other = home.open(Some(Meanings::new(64)));
+    assert_eq!(other.stats(now()).unwrap().unencoded, 1);
     other.upkeep(&mut |_, _| true).unwrap();
     assert!(first(&other, "car").is_some());
     // Vectors are the other's now: this one finds by words, and what it remembers waits for the other's upkeep.
@@ -494,6 +495,7 @@ fn what_is_forgotten_is_gone_from_every_file() {
 fn memories_grow_cold_and_come_back_when_they_are_found() {
     let home = Home::new();
     let memories = home.meaning();
+    memories.grow_cold_from(500);
     let old = now() - days(400);
     memories
         .add(&new("The automobile was bought in spring"), old)
@@ -502,7 +504,7 @@ fn memories_grow_cold_and_come_back_when_they_are_found() {
     // Many others, as quickly as the tables allow.
     store
         .write(|tx| -> Result<(), hearth_store::sqlite::Error> {
-            for n in 0..5_100 {
+            for n in 0..600 {
                 tx.execute(
                     "INSERT INTO memory (id, text, kind, project, tags, confidence, pinned, written, fingerprint, seq)
                      VALUES ('mem-' || ?1, 'filler ' || ?1, 'note', '', '', 1, 0, ?2, CAST(?1 AS BLOB), 1)",
@@ -859,7 +861,7 @@ fn an_export_makes_the_same_store_again() {
 fn a_long_text_is_found_by_what_stands_at_its_end() {
     let home = Home::new();
     let memories = home.meaning();
-    // Three whole pieces.
+    // Whole pieces.
     let sentence = |n| format!("Paragraph {n:02} tells of weather{n:02}. ");
     let filler: String = (0..54).map(sentence).collect();
     let long = add(
@@ -881,7 +883,7 @@ fn a_long_text_is_found_by_what_stands_at_its_end() {
     // Each memory once, though every piece of it was compared.
     assert_eq!((found.len(), &found[0].0), (2, &long.id));
     // As near as one of its pieces, not as the whole, which the other is as near to.
-    assert!(found[0].1 > 3.0 * found[1].1, "{found:?}");
+    assert!(found[0].1 > 2.0 * found[1].1, "{found:?}");
     assert_eq!(explained("buy")[0].0, other.id);
     let stats = memories.stats(now()).unwrap();
     assert_eq!((stats.memories, stats.unencoded), (2, 0));

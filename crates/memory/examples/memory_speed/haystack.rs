@@ -18,8 +18,6 @@ use crate::texts::Draw;
 const FIRST: Date = date(2025, 9, 1);
 /// Days over which the sessions are spread.
 const DAYS: usize = 360;
-/// Bytes of a piece, where sessions are divided.
-const PIECE: usize = 250;
 /// Remarks of a session.
 const REMARKS: std::ops::Range<usize> = 5..9;
 
@@ -113,13 +111,11 @@ pub fn measure(sessions: usize, questions: usize, encoder: Option<Arc<dyn Embed>
     let mut stores = vec![("words only", Fusion::Weighted(0.0), Filled::new(None)?)];
     if encoder.is_some() {
         let meaning = Fusion::Weighted(1.0);
-        stores.push(("vectors only", meaning, Filled::new(encoder.clone())?));
-        stores.push(("vectors of pieces", meaning, Filled::new(encoder)?));
+        stores.push(("vectors only", meaning, Filled::new(encoder)?));
     }
-    for (at, (.., filled)) in stores.iter_mut().enumerate() {
-        let piece = if at == 2 { PIECE } else { usize::MAX };
+    for (.., filled) in &mut stores {
         for (number, needle) in needles.iter().enumerate() {
-            filled.import(&project(number), &needle.sessions, piece)?;
+            filled.import(&project(number), &needle.sessions)?;
         }
     }
     let mut rows = Vec::new();
@@ -136,13 +132,9 @@ pub fn measure(sessions: usize, questions: usize, encoder: Option<Arc<dyn Embed>
     for (name, fusion, filled) in &stores {
         rows.push(json!({"name": name, "means": score(filled, *fusion)?}));
     }
-    for (name, store) in [("fused, as searches are", 1), ("fused, pieces", 2)] {
-        if let Some((.., filled)) = stores.get(store) {
-            let means = score(filled, Fusion::USUAL)?;
-            rows.push(json!({"name": name, "means": means}));
-        }
-    }
     if let Some((.., filled)) = stores.get(1) {
+        let means = score(filled, Fusion::USUAL)?;
+        rows.push(json!({"name": "fused, as searches are", "means": means}));
         for (name, fusion) in crate::quality::fusions() {
             let means = score(filled, fusion)?;
             rows.push(json!({"name": name, "means": means}));

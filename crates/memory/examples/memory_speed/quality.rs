@@ -10,7 +10,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use hearth_memory::{Embed, Fusion, Memories, Place, TABLES};
-use hearth_protocol::memory::{MOST_FOUND, Memory, NewMemory, Search};
+use hearth_protocol::memory::{Memory, NewMemory, Search};
 use hearth_store::Store;
 use jiff::Timestamp;
 use jiff::civil::Date;
@@ -26,11 +26,8 @@ use crate::{Answer, texts};
 const TODAY: Date = jiff::civil::date(2026, 9, 1);
 /// Memories that a search is asked for.
 const LIMIT: usize = 10;
-/// Notes that nobody asks for, in the rows that have them: so few that no memory grows cold, and so many that some do.
+/// Notes that nobody asks for, in the rows that have them.
 const DISTRACTORS: usize = 4_500;
-const MANY_DISTRACTORS: usize = 6_000;
-/// Bytes of a piece, where long texts are divided.
-const PIECE: usize = 700;
 /// What a question may be about.
 const CLASSES: [&str; 9] = [
     "paraphrase",
@@ -133,31 +130,28 @@ impl Filled {
         &mut self,
         project: &str,
         texts: &[(String, Date)],
-        piece: usize,
     ) -> Result<(), Box<dyn Error>> {
         let mut lines = Vec::with_capacity(texts.len());
         for (number, (text, day)) in texts.iter().enumerate() {
-            for (part, text) in pieces(text, piece).into_iter().enumerate() {
-                let id = format!("{project}/{number}/{part}");
-                lines.push(serde_json::to_string(&Memory {
-                    id: id.clone(),
-                    text,
-                    kind: "conversation".into(),
-                    project: Some(project.to_owned()),
-                    tags: Vec::new(),
-                    confidence: 1.0,
-                    pinned: false,
-                    source: None,
-                    written: noon(*day)?,
-                    read: None,
-                    reads: 0,
-                    superseded: None,
-                    superseded_by: None,
-                    supersedes: Vec::new(),
-                    related: Vec::new(),
-                })?);
-                self.keys.insert(id, format!("{project}/{number}"));
-            }
+            let id = format!("{project}/{number}");
+            lines.push(serde_json::to_string(&Memory {
+                id: id.clone(),
+                text: text.clone(),
+                kind: "conversation".into(),
+                project: Some(project.to_owned()),
+                tags: Vec::new(),
+                confidence: 1.0,
+                pinned: false,
+                source: None,
+                written: noon(*day)?,
+                read: None,
+                reads: 0,
+                superseded: None,
+                superseded_by: None,
+                supersedes: Vec::new(),
+                related: Vec::new(),
+            })?);
+            self.keys.insert(id.clone(), id);
         }
         let (name, text) = (format!("{project}.jsonl"), lines.join("\n"));
         let usual = NewMemory::default();
@@ -176,8 +170,7 @@ impl Filled {
         let search = Search {
             query: query.to_owned(),
             project: project.map(ToOwned::to_owned),
-            // Several pieces may be of one text.
-            limit: Some((LIMIT * 4).min(MOST_FOUND)),
+            limit: Some(LIMIT),
             ..Search::default()
         };
         let found = self.memories.search_with(&search, fusion, noon(TODAY)?)?;
@@ -192,29 +185,23 @@ impl Filled {
         Ok(keys)
     }
 
-    fn with(
-        data: &Data,
-        encoder: Option<Arc<dyn Embed>>,
-        piece: usize,
-    ) -> Result<Self, Box<dyn Error>> {
+    fn with(data: &Data, encoder: Option<Arc<dyn Embed>>) -> Result<Self, Box<dyn Error>> {
         let mut filled = Self::new(encoder)?;
         let mut ids: HashMap<&str, String> = HashMap::new();
         for memory in &data.memories {
-            for text in pieces(&memory.text, piece) {
-                let new = NewMemory {
-                    text,
-                    kind: Some(memory.kind.clone()),
-                    project: memory.project.clone(),
-                    tags: memory.tags.clone(),
-                    supersedes: memory
-                        .supersedes
-                        .as_ref()
-                        .and_then(|old| ids.get(old.as_str()).cloned()),
-                    ..NewMemory::default()
-                };
-                let id = filled.add(&memory.key, &new, memory.day)?;
-                ids.insert(&memory.key, id);
-            }
+            let new = NewMemory {
+                text: memory.text.clone(),
+                kind: Some(memory.kind.clone()),
+                project: memory.project.clone(),
+                tags: memory.tags.clone(),
+                supersedes: memory
+                    .supersedes
+                    .as_ref()
+                    .and_then(|old| ids.get(old.as_str()).cloned()),
+                ..NewMemory::default()
+            };
+            let id = filled.add(&memory.key, &new, memory.day)?;
+            ids.insert(&memory.key, id);
         }
         Ok(filled)
     }
@@ -271,21 +258,6 @@ fn noon(day: Date) -> Result<Timestamp, jiff::Error> {
     Ok(day.at(12, 0, 0, 0).to_zoned(TimeZone::UTC)?.timestamp())
 }
 
-/// A text in pieces of whole sentences of at most so many bytes (or one sentence).
-fn pieces(text: &str, most: usize) -> Vec<String> {
-    let mut pieces: Vec<String> = Vec::new();
-    if text.len() <= most {
-        return vec![text.to_owned()];
-    }
-    for sentence in text.split_inclusive(". ") {
-        match pieces.last_mut() {
-            Some(last) if last.len() + sentence.len() <= most => last.push_str(sentence),
-            _ => pieces.push(sentence.to_owned()),
-        }
-    }
-    pieces
-}
-
 fn row(name: &str, scores: &BTreeMap<&'static str, Scores>) -> Value {
     let classes: serde_json::Map<String, Value> = CLASSES
         .iter()
@@ -317,7 +289,7 @@ pub fn measure(folder: &Path, encoder: Option<Arc<dyn Embed>>) -> Answer {
     };
     let (tune, test) = (half(Half::Tune), half(Half::Test));
     let every: Vec<&Question> = data.questions.iter().collect();
-    let words = Filled::with(&data, None, usize::MAX)?;
+    let words = Filled::with(&data, None)?;
     let by_words = Fusion::Weighted(0.0);
     let mut rows = vec![row("words only", &words.ask(&every, by_words)?)];
     let mut halves = vec![row("words only", &words.ask(&test, by_words)?)];
@@ -325,7 +297,7 @@ pub fn measure(folder: &Path, encoder: Option<Arc<dyn Embed>>) -> Answer {
     let mut crowded = Vec::new();
     let mut missed = Vec::new();
     if encoder.is_some() {
-        let filled = Filled::with(&data, encoder.clone(), usize::MAX)?;
+        let filled = Filled::with(&data, encoder.clone())?;
         let mut best: Option<(f64, String, Fusion)> = None;
         for (name, fusion) in fusions() {
             let tuned = filled.ask(&tune, fusion)?["all"].means();
@@ -361,24 +333,22 @@ pub fn measure(folder: &Path, encoder: Option<Arc<dyn Embed>>) -> Answer {
             }
         }
         // Many more that nobody asks for: the rest of a store that was used for a year.
-        let divided = Filled::with(&data, encoder.clone(), PIECE)?;
-        for store in [&words, &filled, &divided] {
+        for store in [&words, &filled] {
             store.distract(DISTRACTORS)?;
         }
         let usual = Fusion::USUAL;
         for (name, store, fusion) in [
             ("words only", &words, by_words),
             ("vectors only", &filled, meaning),
-            ("vectors only, long texts in pieces", &divided, meaning),
             ("fused, as searches are", &filled, usual),
-            ("fused, long texts in pieces", &divided, usual),
         ] {
             crowded.push(row(name, &store.ask(&every, fusion)?));
         }
         // What was found before is hot, so this one is asked once.
-        let tiered = Filled::with(&data, encoder.clone(), usize::MAX)?;
-        tiered.distract(MANY_DISTRACTORS)?;
-        let name = format!("fused, beside {MANY_DISTRACTORS}: what nobody read in 90 days is cold");
+        let tiered = Filled::with(&data, encoder.clone())?;
+        tiered.memories.grow_cold_from(DISTRACTORS);
+        tiered.distract(DISTRACTORS)?;
+        let name = "fused, what nobody read in 90 days is cold".to_owned();
         crowded.push(row(&name, &tiered.ask(&every, usual)?));
         for (name, fusion) in fusions() {
             let tuned = filled.ask(&tune, fusion)?["all"].means();
@@ -457,18 +427,12 @@ mod tests {
     #[test]
     fn words_alone_find_what_names_a_thing() {
         let data = data();
-        let filled = Filled::with(&data, None, usize::MAX).unwrap();
+        let filled = Filled::with(&data, None).unwrap();
         let every: Vec<&Question> = data.questions.iter().collect();
         let scores = filled.ask(&every, Fusion::USUAL).unwrap();
         let five = |class: &str| scores[class].means()[1];
         assert!(five("identifier") >= 0.95, "{}", five("identifier"));
         assert!(five("mixed") >= 0.85, "{}", five("mixed"));
         assert!(five("all") >= 0.6, "{}", five("all"));
-    }
-
-    #[test]
-    fn pieces_are_whole_sentences() {
-        assert_eq!(pieces("One. Two. Three.", 100), ["One. Two. Three."]);
-        assert_eq!(pieces("One. Two. Three.", 11), ["One. Two. ", "Three."]);
     }
 }

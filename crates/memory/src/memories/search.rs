@@ -10,7 +10,7 @@ use super::{Memories, dot, lock};
 use crate::Error;
 use crate::embed::Embed;
 use crate::gate;
-use crate::retrieval::{self, Asked, Fusion, Hot, Signals};
+use crate::retrieval::{self, Asked, Fusion, Signals};
 use crate::sqlite::{self, Reach};
 
 /// Memories that a search gives when nobody says how many.
@@ -54,7 +54,7 @@ impl Memories {
         let index = self.index();
         // Another process may have begun vectors of another encoder.
         let vector = vector.filter(|(encoder, _)| index.encoder() == Some(encoder));
-        let hot = Hot::at(now.as_millisecond(), index.slots());
+        let hot = self.hot(now, &index);
         let mut hits = self.inner.store.read(|tx| -> Result<_, Error> {
             let mut found: HashMap<i64, Signals> = HashMap::new();
             if let Some((_, vector)) = &vector {

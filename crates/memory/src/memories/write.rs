@@ -51,7 +51,7 @@ impl Memories {
         let vectors = encoded
             .as_ref()
             .map(|(id, vectors)| (id.as_str(), vectors.as_slice()));
-        let alike = self.alike(&new, vectors, now)?;
+        let alike = self.alike(&new, vectors)?;
         let written = self.inner.store.write(|tx| {
             let old = match &new.supersedes {
                 Some(id) => Some(current(tx, id)?),
@@ -148,7 +148,6 @@ impl Memories {
         &self,
         new: &Checked,
         vectors: Option<(&str, &[Vec<f32>])>,
-        now: Timestamp,
     ) -> Result<BTreeSet<i64>, Error> {
         self.refresh()?;
         let reach = Reach {
@@ -158,7 +157,7 @@ impl Memories {
         let index = self.index();
         let vectors = vectors.filter(|(encoder, _)| index.encoder() == Some(encoder));
         let first = vectors.and_then(|(_, vectors)| vectors.first());
-        let hot = Hot::at(now.as_millisecond(), 0);
+        let hot = Hot::all();
         self.inner.store.read(|tx| {
             let mut rows = BTreeSet::new();
             if let Some(first) = first {
