@@ -38,7 +38,8 @@ pub fn encoders(config: &Config) -> Arc<Encoders> {
 /// # Errors
 /// If the database cannot be read.
 pub fn open(config: &Config, store: Store, encoders: Arc<Encoders>) -> Outcome<Memories> {
-    let encoder = move || match encoders.get(USUAL) {
+    let encoder = move || {
+        match encoders.get(USUAL) {
         Ok(encoder) => Ok(encoder as Arc<dyn Embed>),
         Err(encoder::Error::Unknown { .. }) => Err(
             "there is no encoder, so memories are found by their words alone; `hearth pull minilm` fetches one"
@@ -48,6 +49,7 @@ pub fn open(config: &Config, store: Store, encoders: Arc<Encoders>) -> Outcome<M
             "the encoder in {} cannot be used, so memories are found by their words alone: {error}",
             encoders.folder().join(USUAL).display()
         )),
+    }
     };
     let place = Place {
         vectors: Some(config.home.join(VECTORS)),

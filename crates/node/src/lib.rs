@@ -56,8 +56,8 @@ pub use crate::recall::{RecallError, recall};
 pub use crate::share::Models;
 use crate::state::Shared;
 use crate::surface::Surface;
-use crate::upkeep::Upkeep;
 pub use crate::trace::Place;
+use crate::upkeep::Upkeep;
 pub use hearth_web::size;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
