@@ -1,7 +1,9 @@
 //! Looking for damage, and mending it: the database is the truth, and everything else is made from it again.
 
 use hearth_protocol::memory::{Examined, Finding};
-use hearth_store::sqlite::{self, Transaction};
+use hearth_store::sqlite::{self, ErrorCode, Transaction};
+
+use crate::sqlite::each_vector;
 
 /// What mends a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -78,14 +80,10 @@ pub(crate) fn examine(
         found.push(Diagnosis::new(format!("the database: {line}"), remedy));
     }
     if let Some(dimensions) = dimensions {
-        let wrong: i64 = tx.query_row(
-            "SELECT count(*) FROM memory_vector WHERE length(vector) != ?1",
-            [4 * dimensions as i64],
-            |row| row.get(0),
-        )?;
+        let wrong = damaged(tx, dimensions)?.len();
         if wrong > 0 {
             found.push(Diagnosis::new(
-                format!("{wrong} vectors are damaged"),
+                format!("vectors of {wrong} memories are damaged or lack"),
                 Remedy::Encode,
             ));
         }
@@ -105,21 +103,33 @@ pub(crate) fn file(trouble: &str) -> Diagnosis {
     Diagnosis::new(format!("the file of vectors {trouble}"), Remedy::Vectors)
 }
 
+/// Rows of the file that are not what they should be.
+pub(crate) fn rows(count: usize) -> Diagnosis {
+    let problem = format!("{count} vectors in the file are not those of the database");
+    Diagnosis::new(problem, Remedy::Vectors)
+}
+
 /// Lists of words that do not agree with the memories.
-pub(crate) fn words(error: &sqlite::Error) -> Diagnosis {
+fn words(error: &sqlite::Error) -> Diagnosis {
     Diagnosis::new(
         format!("the lists of words do not agree with the memories ({error})"),
         Remedy::Words,
     )
 }
 
-/// Compares the lists of words with the memories.
-pub(crate) fn check_words(tx: &Transaction<'_>) -> sqlite::Result<()> {
-    tx.execute(
+/// Compares the lists of words with the memories; what is wrong with them, if anything is.
+pub(crate) fn check_words(tx: &Transaction<'_>) -> sqlite::Result<Option<Diagnosis>> {
+    let checked = tx.execute(
         "INSERT INTO memory_words (memory_words, rank) VALUES ('integrity-check', 1)",
         [],
-    )?;
-    Ok(())
+    );
+    match checked {
+        Ok(_) => Ok(None),
+        Err(error) if error.sqlite_error_code() == Some(ErrorCode::DatabaseCorrupt) => {
+            Ok(Some(words(&error)))
+        }
+        Err(error) => Err(error),
+    }
 }
 
 /// Makes the lists of words again.
@@ -131,12 +141,33 @@ pub(crate) fn rebuild_words(tx: &Transaction<'_>) -> sqlite::Result<()> {
     Ok(())
 }
 
-/// Throws away vectors that are damaged.
+/// Memories with a vector that is none, or that are said to have vectors and have none, or the other way round.
+fn damaged(tx: &Transaction<'_>, dimensions: usize) -> sqlite::Result<Vec<i64>> {
+    let mut rows: Vec<i64> = tx
+        .prepare(
+            "SELECT row FROM memory WHERE encoded != (row IN (SELECT row FROM memory_vector))",
+        )?
+        .query_map([], |row| row.get(0))?
+        .collect::<sqlite::Result<_>>()?;
+    each_vector(tx, |row, vector| {
+        let length: f32 = vector.iter().map(|value| value * value).sum();
+        // Not a comparison that a number that is none would pass.
+        let is_one = (0.98..1.02).contains(&length);
+        if vector.len() != dimensions || !is_one {
+            rows.push(row);
+        }
+    })?;
+    rows.sort_unstable();
+    rows.dedup();
+    Ok(rows)
+}
+
+/// Throws away the vectors of memories of which one is damaged.
 pub(crate) fn drop_damaged(tx: &Transaction<'_>, dimensions: usize) -> sqlite::Result<()> {
-    tx.execute(
-        "DELETE FROM memory_vector WHERE row IN (SELECT row FROM memory_vector WHERE length(vector) != ?1)",
-        [4 * dimensions as i64],
-    )?;
+    for row in damaged(tx, dimensions)? {
+        tx.execute("DELETE FROM memory_vector WHERE row = ?1", [row])?;
+        tx.execute("UPDATE memory SET encoded = 0 WHERE row = ?1", [row])?;
+    }
     // Their slots are gone: everything is numbered anew.
     crate::sqlite::renumber(tx)
 }

@@ -37,6 +37,11 @@ impl Meaning {
     }
 }
 
+/// Names all that decides the vectors of a text: the encoder, and how texts are divided.
+pub(crate) fn scheme(encoder: &dyn Embed) -> String {
+    format!("{}/{PIECE}", encoder.id())
+}
+
 /// The vectors of each text, one for each of its pieces.
 pub(crate) fn encode(encoder: &dyn Embed, texts: &[&str]) -> Result<Vec<Vec<Vec<f32>>>, Error> {
     let pieces: Vec<Vec<&str>> = texts.iter().map(|text| pieces(text, PIECE)).collect();

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use hearth_protocol::memory::{MOST_NAME, MOST_SOURCE, MOST_TAGS, MOST_TEXT, NewMemory};
+use hearth_protocol::memory::{MOST_NAME, MOST_SOURCE, MOST_TAGS, MOST_TEXT, Memory, NewMemory};
 use sha2::{Digest, Sha256};
 
 use crate::Error;
@@ -14,6 +14,8 @@ const NEARLY_THE_SAME: f32 = 0.92;
 const NEARLY_THE_SAME_WORDS: f32 = 0.8;
 /// Words that a part of a recalled memory must have to be recognised.
 const LEAST_RECALLED: usize = 5;
+/// Share of a memory's words that are as good as the memory, where none of the others denies or limits them.
+const MOST_RECALLED: f32 = 0.8;
 /// What a kind is called when nobody says.
 const USUAL_KIND: &str = "note";
 
@@ -41,6 +43,30 @@ pub(crate) fn check(new: &NewMemory) -> Result<Checked, Error> {
         pinned: new.pinned,
         source: source(new.source.as_deref())?,
         supersedes: new.supersedes.clone(),
+    })
+}
+
+/// Checks and tidies a memory of an export, which somebody may have edited.
+pub(crate) fn restored(memory: Memory) -> Result<Memory, Error> {
+    let digits = memory.id.strip_prefix("mem-").unwrap_or_default();
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if digits.len() != 32 || !digits.bytes().all(is_digit) {
+        return Err(Error::invalid(
+            "id",
+            format!(
+                "{:.50?} is not `mem-` and 32 hexadecimal digits in lower case",
+                memory.id
+            ),
+        ));
+    }
+    Ok(Memory {
+        text: text(&memory.text)?,
+        kind: kind(&memory.kind)?,
+        project: project(memory.project.as_deref())?,
+        tags: tags(&memory.tags)?,
+        confidence: confidence("confidence", memory.confidence)?,
+        source: source(memory.source.as_deref())?,
+        ..memory
     })
 }
 
@@ -133,31 +159,127 @@ fn name(field: &'static str, name: &str) -> Result<String, Error> {
     ))
 }
 
-/// The words of a text as they are compared: in lower case, without quotes, brackets and the marks that end sentences.
-/// `C++` and `C` stay two words, and so do `3.10` and `3.1`.
+/// What marks of sentences a word may end with.
+const ENDS: [char; 4] = ['.', '!', '?', '…'];
+
+/// A sentence, or a line that is none: an item, a heading.
+#[derive(Default)]
+struct Sentence {
+    /// Its words as they are compared.
+    words: Vec<String>,
+    /// The mark at its end.
+    mark: Option<char>,
+}
+
+impl Sentence {
+    fn denies(&self) -> bool {
+        self.words.iter().any(|word| is_denial(word))
+    }
+
+    /// Whether it speaks for itself, and not of what comes after it as a heading or a question does.
+    fn is_statement(&self) -> bool {
+        self.mark.is_some_and(|mark| mark != '?')
+    }
+}
+
+/// The sentences of a text. A new one begins behind the mark of one and in a new line, but not with a small letter: that
+/// is an abbreviation, or a line that was broken. It does with an item of a list, and behind an empty line.
+fn sentences(text: &str) -> Vec<Sentence> {
+    let mut all: Vec<Sentence> = Vec::new();
+    let mut begins = true;
+    for line in text.lines() {
+        let words = unmarked(line);
+        begins |= words.is_empty() || words.len() < line.trim().len();
+        let mut is_first = true;
+        for raw in words.split_whitespace() {
+            let is_small = raw
+                .chars()
+                .find(|c| c.is_alphanumeric())
+                .is_some_and(char::is_lowercase);
+            let after_mark = all.last().is_some_and(|last| last.mark.is_some());
+            if begins || !is_small && (is_first || after_mark) {
+                all.push(Sentence::default());
+            }
+            (begins, is_first) = (false, false);
+            if let Some(sentence) = all.last_mut() {
+                let end = raw.trim_end_matches(|c| QUOTES.contains(c) || ")]}".contains(c));
+                sentence.mark = end.chars().next_back().filter(|c| ENDS.contains(c));
+                sentence.words.push(bare(raw));
+            }
+        }
+    }
+    all
+}
+
+/// Marks of quotations, and of code.
+const QUOTES: &str = "\"'`´“”‘’";
+
+/// A word as it is compared: in lower case, without quotes, brackets that are not its own, and the marks behind
+/// statements. What is nothing but marks stands as it is, and so do signs that make another word of it: `C++` and `C` are
+/// two words, and so are `3.10` and `3.1`, `_private` and `private`, `f()` and `f`.
+fn bare(raw: &str) -> String {
+    let mut word = raw;
+    loop {
+        let before = word.len();
+        word = word
+            .trim_matches(|c| QUOTES.contains(c))
+            .trim_end_matches(|c| ".,;:!…".contains(c));
+        for (open, close) in [('(', ')'), ('[', ']'), ('{', '}')] {
+            let inner = word.strip_prefix(open);
+            word = match inner.and_then(|inner| inner.strip_suffix(close)) {
+                Some(inner) => inner,
+                None if !word.contains(close) => inner.unwrap_or(word),
+                None if inner.is_none() && !word.contains(open) => {
+                    word.strip_suffix(close).unwrap_or(word)
+                }
+                None => word,
+            };
+        }
+        if word.is_empty() {
+            return raw.to_lowercase();
+        }
+        if word.len() == before {
+            return word.to_lowercase();
+        }
+    }
+}
+
+/// A line without the mark of a list. Before a number it is none: it may be a minus.
+fn unmarked(line: &str) -> &str {
+    let line = line.trim();
+    let rest = line
+        .strip_prefix(['-', '*', '•'])
+        .filter(|rest| rest.starts_with(char::is_whitespace))
+        .map(str::trim_start);
+    rest.filter(|rest| !is_number(rest)).unwrap_or(line)
+}
+
+fn is_number(text: &str) -> bool {
+    let digits = text.strip_prefix('.').unwrap_or(text);
+    digits.starts_with(char::is_numeric)
+}
+
+/// Whether a word turns what stands beside it into something else: its opposite, or so only at times.
+fn is_denial(word: &str) -> bool {
+    const DENIALS: [&str; 44] = [
+        "no", "not", "never", "none", "nobody", "nothing", "nowhere", "neither", "nor", "cannot",
+        "without", "unless", "until", "except", "if", "only", "instead", "hardly", "rarely",
+        "seldom", "stop", "stopped", "avoid", "against", "forbidden", "false", "wrong", "untrue",
+        "former", "formerly", "nicht", "kein", "keine", "keinen", "nie", "niemals", "ohne", "ne",
+        "pas", "jamais", "sans", "nunca", "sin", "non",
+    ];
+    DENIALS.contains(&word) || word.ends_with("n't") || word.ends_with("n’t")
+}
+
+/// The words of a text as they are compared.
 fn words(text: &str) -> Vec<String> {
-    let around = |c: char| "\"'`´“”‘’()[]{}<>*_".contains(c);
-    let ending = |c: char| ".,;:!?…".contains(c);
-    text.split_whitespace()
-        .map(|word| {
-            word.trim_matches(around)
-                .trim_end_matches(ending)
-                .trim_matches(around)
-                .to_lowercase()
-        })
-        .filter(|word| !word.is_empty() && word != "-" && word != "•")
-        .collect()
+    let sentences = sentences(text).into_iter();
+    sentences.flat_map(|sentence| sentence.words).collect()
 }
 
 /// What texts that say the same with other blanks, capitals and sentence marks have in common.
 pub(crate) fn fingerprint(text: &str) -> [u8; 32] {
-    let words = words(text);
-    let same = match words.is_empty() {
-        // Nothing but marks.
-        true => text.to_owned(),
-        false => words.join(" "),
-    };
-    Sha256::digest(same.as_bytes()).into()
+    Sha256::digest(words(text).join(" ").as_bytes()).into()
 }
 
 /// How a text stands to a memory that is there.
@@ -173,10 +295,11 @@ pub(crate) enum Likeness {
 
 /// Compares a text with a memory's; `similarity` is the cosine of their vectors, if both have one.
 pub(crate) fn likeness(new: &str, old: &str, similarity: Option<f32>) -> Likeness {
-    let (new, old) = (words(new), words(old));
-    if new.len() >= LEAST_RECALLED && old.windows(new.len()).any(|part| part == new.as_slice()) {
+    let (new, sentences) = (words(new), sentences(old));
+    if new.len() >= LEAST_RECALLED && is_part(&new, &sentences) {
         return Likeness::Part;
     }
+    let old: Vec<String> = sentences.into_iter().flat_map(|old| old.words).collect();
     let is_near = match similarity {
         Some(similarity) => similarity >= NEARLY_THE_SAME,
         None => {
@@ -193,16 +316,52 @@ pub(crate) fn likeness(new: &str, old: &str, similarity: Option<f32>) -> Likenes
     }
 }
 
+/// Whether these words are what the sentences say, and not the half of it that says something else.
+fn is_part(new: &[String], old: &[Sentence]) -> bool {
+    let all: Vec<&String> = old.iter().flat_map(|sentence| &sentence.words).collect();
+    let most = new.len() as f32 >= MOST_RECALLED * all.len() as f32;
+    let denies = |words: &[&String]| words.iter().any(|word| is_denial(word));
+    let stands = |at: usize| all[at..].iter().zip(new).all(|(old, new)| *old == new);
+    let starts = 0..(all.len() + 1).saturating_sub(new.len());
+    let mut covers = starts.filter(|at| stands(*at));
+    if most && covers.any(|at| !denies(&all[..at]) && !denies(&all[at + new.len()..])) {
+        return true;
+    }
+    (0..old.len()).any(|from| {
+        let mut left = new;
+        let mut to = from;
+        while let Some(sentence) = old.get(to).filter(|_| !left.is_empty()) {
+            match left.strip_prefix(sentence.words.as_slice()) {
+                Some(rest) => left = rest,
+                None => return false,
+            }
+            to += 1;
+        }
+        // "We no longer do this:", and an item; a claim, and "This is not so any more."
+        let before = old[..from].iter().enumerate();
+        let mut spoken_of = before.filter(|(at, old)| at + 1 == from || !old.is_statement());
+        left.is_empty()
+            && !spoken_of.any(|(_, old)| old.denies())
+            && !old.get(to).is_some_and(Sentence::denies)
+    })
+}
+
 /// The pieces of a text that may each be a memory that somebody cites: its lines, without the marks of lists and
 /// quotations, and without the ids in brackets that recalled memories carry.
 pub(crate) fn citations(text: &str) -> Vec<String> {
     text.lines()
-        .map(|line| {
-            let line = line.trim_start_matches(['>', '-', '*', '•', ' ', '\t']);
-            without_ids(line).trim().to_owned()
-        })
+        .map(|line| without_ids(unmarked(unquoted(line))).trim().to_owned())
         .filter(|line| !line.is_empty())
         .collect()
+}
+
+/// A line without the marks of a quotation. Before a number it is none: it may be "more than".
+fn unquoted(line: &str) -> &str {
+    let line = line.trim();
+    match line.strip_prefix('>').map(str::trim_start) {
+        Some(rest) if !is_number(rest) && !rest.starts_with('=') => unquoted(rest),
+        _ => line,
+    }
 }
 
 /// A text without `[mem-…]`.
@@ -236,15 +395,52 @@ mod tests {
         assert!(!same("use C", "use C++"));
         assert!(!same("Python 3.1", "Python 3.10"));
         assert!(!same("!!!", "???"));
+        assert!(!same("Keep batches < 64", "Keep batches > 64"));
+        assert!(!same("Keep batches <64", "Keep batches >64."));
+        assert!(!same("call it _private", "call it private"));
+        assert!(!same("import *", "import"));
+        assert!(!same("the offset is -5", "the offset is 5"));
+        assert!(!same("the offset is - 5", "the offset is 5"));
+        assert!(!same("- 5", "5") && !same("a - b", "a b"));
+        assert!(!same("an int[] of them", "an int of them") && !same("f()", "f"));
+        assert!(!same("it is {}", "it is []") && !same("it is :)", "it is :("));
+        assert!(!same("We deploy on Fridays?", "We deploy on Fridays."));
+        assert!(same("(see [the notes])", "See the notes"));
+        assert!(same("one,\n* two (or so).", "one two or so"));
     }
 
     #[test]
     fn a_part_is_recognised_and_a_phrase_is_not() {
         let old = "We chose SQLite because one file is easy to back up. Revisit at ten users.";
-        let part = "one file is easy to back up";
-        assert_eq!(likeness(part, old, None), Likeness::Part);
-        assert_eq!(likeness("We chose SQLite", old, None), Likeness::Other);
-        assert_eq!(likeness(old, old, None), Likeness::Part);
+        let part = |new: &str, old: &str| likeness(new, old, None) == Likeness::Part;
+        assert!(part("we chose SQLite because one file is easy to back up", old));
+        assert!(!part("one file is easy to back up", old));
+        assert!(!part("We chose SQLite", old));
+        assert!(part(old, old));
+        // Most of it will do.
+        let old = "We keep everything in one SQLite file because it is easy to move";
+        assert!(part("everything in one SQLite file because it is easy to move", old));
+        assert!(!part("We keep everything in one SQLite file", old));
+        assert!(part("keep this one in mind", "Notes:\n- Keep this one in mind\n- And that"));
+    }
+
+    #[test]
+    fn a_part_that_says_something_else_than_the_whole_is_none() {
+        let new = "Deploy from the main branch on Fridays";
+        for old in [
+            "We no longer deploy from the main branch on Fridays",
+            "We no longer\ndeploy from the main branch on Fridays",
+            "Deploy from the main branch on Fridays, never",
+            "Deploy from the main branch on Fridays?\nNo",
+            "Deploy from the main branch on Fridays. That is not so any more.",
+            "It is wrong: deploy from the main branch on Fridays",
+            "What we do not do:\n\n- Release early\n- Deploy from the main branch on Fridays\n- More",
+            "Do nothing, e.g. deploy from the main branch on Fridays",
+        ] {
+            assert_ne!(likeness(new, old, Some(0.0)), Likeness::Part, "{old}");
+        }
+        let old = "Never force-push to it. Ask first. Deploy from the main branch on Fridays! Then rest.";
+        assert_eq!(likeness(new, old, Some(0.0)), Likeness::Part);
     }
 
     #[test]
@@ -266,6 +462,8 @@ mod tests {
     fn citations_lose_their_marks() {
         let text = "> - [mem-00ff] Use tabs.\n\n* Never force-push\n";
         assert_eq!(citations(text), ["Use tabs.", "Never force-push"]);
+        let numbers = "> 64 is too many\n>= 5\n- 5 degrees\n-5 degrees";
+        assert_eq!(citations(numbers).join("\n"), numbers);
     }
 
     #[test]

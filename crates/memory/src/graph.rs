@@ -136,3 +136,54 @@ impl Graph {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashSet;
+
+    use hearth_encoder::Scan;
+    use rand::{Rng, SeedableRng, rngs::StdRng};
+
+    use super::*;
+
+    #[test]
+    fn it_finds_what_a_scan_finds_among_those_that_take_part() {
+        const WIDTH: usize = 48;
+        let mut random = StdRng::seed_from_u64(5);
+        let rows: Vec<i8> = (0..2000 * WIDTH)
+            .map(|_| random.random_range(-60..60))
+            .collect();
+        let mut graph = Graph::new(WIDTH, 100).unwrap();
+        for part in rows.chunks(300 * WIDTH) {
+            graph.push(part).unwrap();
+        }
+        assert_eq!(graph.rows(), 2000);
+        let selected: Vec<u64> = (0..2000usize.div_ceil(64))
+            .map(|_| random.random())
+            .collect();
+        let (mut found, mut wanted) = (0, 0);
+        for _ in 0..50 {
+            let query: Vec<i8> = (0..WIDTH).map(|_| random.random_range(-60..60)).collect();
+            let best = Scan::new().top_of(&rows, &query, 10, &selected);
+            let near = graph.nearest(&query, 10, &selected).unwrap();
+            for hit in &near {
+                assert_eq!(selected[hit.row / 64] >> (hit.row % 64) & 1, 1);
+                let row = &rows[hit.row * WIDTH..(hit.row + 1) * WIDTH];
+                let product = row
+                    .iter()
+                    .zip(&query)
+                    .map(|(a, b)| i32::from(*a) * i32::from(*b));
+                assert_eq!(hit.score, product.sum::<i32>());
+            }
+            let near: HashSet<usize> = near.iter().map(|hit| hit.row).collect();
+            wanted += best.len();
+            found += best.iter().filter(|hit| near.contains(&hit.row)).count();
+        }
+        assert!(found * 10 >= wanted * 9, "{found} of {wanted}");
+        assert!(!graph.is_for(2000));
+        graph.set_recall(1.0);
+        assert!(graph.is_for(101) && !graph.is_for(100) && !graph.is_unmeasured());
+    }
+}

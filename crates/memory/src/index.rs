@@ -63,6 +63,11 @@ pub fn quantise(vector: &[f32]) -> Vec<i8> {
         .collect()
 }
 
+fn product(a: &[i8], b: &[i8]) -> i32 {
+    let pairs = a.iter().zip(b);
+    pairs.map(|(a, b)| i32::from(*a) * i32::from(*b)).sum()
+}
+
 fn stamp(state: &State) -> Stamp {
     Stamp {
         dimensions: state.dimensions,
@@ -95,13 +100,13 @@ impl Index {
 
     /// Whether nothing changed since.
     pub fn is_current(&self, tx: &Transaction<'_>) -> sqlite::Result<bool> {
-        Ok(state(tx)? == self.state)
+        Ok(state(tx)? == self.state && self.vectors.is_whole())
     }
 
     /// Brings it up to date; `false` if it must be loaded anew, because the vectors were numbered anew.
     pub fn refresh(&mut self, tx: &Transaction<'_>) -> sqlite::Result<bool> {
         let now = state(tx)?;
-        if now.generation != self.state.generation {
+        if now.generation != self.state.generation || !self.vectors.is_whole() {
             return Ok(false);
         }
         if now.seq != self.state.seq {
@@ -248,10 +253,11 @@ impl Index {
             .as_ref()
             .map(|project| self.projects.get(project).copied().unwrap_or(u32::MAX));
         let every = self.projects.get("").copied().unwrap_or(u32::MAX);
-        let select = |cold: bool| -> (Vec<u64>, usize) {
-            let mut count = 0;
+        let select = |cold: bool| -> (Vec<u64>, usize, usize) {
+            let (mut count, mut memories, mut last) = (0, 0, None);
             let bits = self.entries.chunks(64).enumerate().map(|(at, entries)| {
                 let mut bits = 0u64;
+                let within = within.as_ref().map_or(u64::MAX, |within| within[at]);
                 for (bit, entry) in entries.iter().enumerate() {
                     let Some(entry) = entry else { continue };
                     let takes_part = !entry.superseded
@@ -259,36 +265,49 @@ impl Index {
                         && project.is_none_or(|project| {
                             entry.project == project || entry.project == every
                         })
-                        && (cold || self.is_hot(at * 64 + bit, entry, hot));
-                    bits |= u64::from(takes_part) << bit;
+                        && (cold || self.is_hot(at * 64 + bit, entry, hot))
+                        && within >> bit & 1 == 1;
+                    if takes_part {
+                        bits |= 1 << bit;
+                        count += 1;
+                        // The vectors of a memory follow each other.
+                        memories += usize::from(last.replace(entry.row) != Some(entry.row));
+                    }
                 }
-                bits &= within.as_ref().map_or(u64::MAX, |within| within[at]);
-                count += bits.count_ones() as usize;
                 bits
             });
-            (bits.collect(), count)
+            (bits.collect(), count, memories)
         };
-        let (mut selected, count) = select(false);
+        let (mut selected, mut count, mut memories) = select(false);
+        if memories < most {
+            (selected, count, memories) = select(true);
+        }
         let query = quantise(query);
+        let wanted = most.min(memories);
+        // A long text has many vectors, and may take all places: then more are asked for.
+        let mut places = most;
+        loop {
+            let found = self.near(&query, &selected, count, places);
+            let candidates = self.candidates(found, most, hot);
+            if candidates.len() >= wanted || places >= count {
+                return Ok(candidates);
+            }
+            places *= 4;
+        }
+    }
+
+    /// The best of `count` selected vectors, by the graph if it is for so many, by a scan otherwise.
+    fn near(&self, query: &[i8], selected: &[u64], count: usize, most: usize) -> Vec<Hit> {
         let graph = self.graph.as_ref().filter(|graph| graph.is_for(count));
         let near = graph.and_then(|graph| {
-            let mut near = graph.nearest(&query, most, &selected)?;
+            let mut near = graph.nearest(query, most, selected)?;
             // What came since is not in it.
-            let mut since = selected.clone();
+            let mut since = selected.to_vec();
             unset_before(&mut since, graph.rows());
-            near.extend(self.best(&query, &since, most));
+            near.extend(self.best(query, &since, most));
             Some(near)
         });
-        let found = match near {
-            Some(near) => near,
-            None => {
-                if count < most {
-                    selected = select(true).0;
-                }
-                self.best(&query, &selected, most)
-            }
-        };
-        Ok(self.candidates(found, most, hot))
+        near.unwrap_or_else(|| self.best(query, selected, most))
     }
 
     /// The best of the selected vectors, by a scan of each part.
@@ -332,6 +351,17 @@ impl Index {
                 cold: !self.is_hot(slot, entry, hot),
             })
             .collect()
+    }
+
+    /// How many vectors are not those of the database.
+    pub fn differences(&self, tx: &Transaction<'_>) -> sqlite::Result<usize> {
+        let mut wrong = self.vectors.rows().saturating_sub(self.state.next_slot);
+        vectors_from(tx, 0, |slot, vector| {
+            let mut row = quantise(vector);
+            row.resize(self.width(), 0);
+            wrong += usize::from(self.rows(slot, 1) != row);
+        })?;
+        Ok(wrong)
     }
 
     /// The graph, if there is one.
@@ -404,14 +434,21 @@ impl Index {
         let (mut found, mut wanted) = (0, 0);
         for sample in 0..SAMPLES {
             let row = self.rows(sample * graph.rows() / SAMPLES, 1);
+            if row.is_empty() {
+                continue;
+            }
             let mut best = self.best(row, &all, BEST);
             best.sort_unstable_by(|a, b| b.cmp(a));
             best.truncate(BEST);
-            let near = graph.nearest(row, BEST, &all).unwrap_or_default();
-            // Of vectors that are as near as each other any will do.
+            // Of vectors that are as near as each other any will do. How near they are is not taken from the graph.
             let least = best.last().map_or(i32::MAX, |hit| hit.score);
+            let near = graph.nearest(row, BEST, &all).unwrap_or_default();
+            let near: HashSet<usize> = near.into_iter().map(|hit| hit.row).collect();
             wanted += best.len();
-            found += near.iter().filter(|hit| hit.score >= least).count();
+            found += near
+                .into_iter()
+                .filter(|near| product(row, self.rows(*near, 1)) >= least)
+                .count();
         }
         found.min(wanted) as f32 / wanted.max(1) as f32
     }

@@ -1,5 +1,4 @@
-//! The door to a store of memories. What goes in is in [`write`], what is found in [`search`], import and export in
-//! [`exchange`].
+//! The door to a store of memories. What goes in is in `write`, what is found in `search`, import and export in `exchange`.
 
 mod exchange;
 mod search;
@@ -8,7 +7,7 @@ mod write;
 use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use hearth_protocol::memory::{Approximate, Examined, Memory, Stats};
@@ -19,7 +18,7 @@ use lru::LruCache;
 
 use crate::Error;
 use crate::doctor::{self, Remedy};
-use crate::embed::{Embed, Meaning, Source, encode};
+use crate::embed::{Embed, Meaning, Source, encode, scheme};
 use crate::graph::{BREAK_EVEN, Graph};
 use crate::index::Index;
 use crate::retrieval::{COLD_FROM, Hot};
@@ -35,6 +34,10 @@ const TOGETHER: usize = 256;
 const A_FEW: usize = 8;
 /// Vectors are numbered anew when so many, and so large a part of them, are gone.
 const GAPS: usize = 1000;
+
+/// Why meaning is not searched, though there is an encoder.
+const ANOTHER: &str = "another process uses another encoder with this memory, so memories are found by their words alone; \
+    have all use the same one, and start this one again";
 
 /// Where the file of vectors lies, and what finds by meaning.
 #[derive(Clone, Default)]
@@ -75,6 +78,8 @@ struct Inner {
     approximating: Mutex<()>,
     /// Memories that were read since the database was told, by row: when last, and how often.
     reads: Mutex<HashMap<i64, (Timestamp, u64)>>,
+    /// Whether what was forgotten may still be in the database's log.
+    log: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -101,6 +106,7 @@ impl Memories {
                 approximating: Mutex::default(),
                 queries: Mutex::new(LruCache::new(QUERIES)),
                 reads: Mutex::default(),
+                log: AtomicBool::new(false),
             }),
         })
     }
@@ -127,7 +133,7 @@ impl Memories {
         Ok(
             match self.inner.place.encoder.as_ref().map(|source| source()) {
                 Some(Ok(encoder)) => {
-                    let id = encoder.id();
+                    let id = scheme(encoder.as_ref());
                     let state = self.inner.store.read(sqlite::state)?;
                     if state.encoder.as_ref() != Some(&id) {
                         let dimensions = encoder.dimensions() as u32;
@@ -168,19 +174,18 @@ impl Memories {
             let Some(encoder) = meaning.encoder() else {
                 break;
             };
+            let scheme = scheme(encoder.as_ref());
+            if self.inner.store.read(sqlite::state)?.encoder.as_ref() != Some(&scheme) {
+                return Err(Error::Encoder(ANOTHER.into()));
+            }
             let passages: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
             let encoded = encode(encoder.as_ref(), &passages)?;
             let left = self.inner.store.write(|tx| -> Result<u64, Error> {
-                // Another process may have begun vectors of another encoder, or made these.
-                if sqlite::state(tx)?.encoder != Some(encoder.id()) {
-                    return Err(Error::Encoder(
-                        "another process uses another encoder with this memory".into(),
-                    ));
-                }
+                // Another process may have made these.
                 for ((row, _), vectors) in texts.iter().zip(&encoded) {
                     if sqlite::by_row(tx, *row)?.is_some() && sqlite::vectors(tx, *row)?.is_empty()
                     {
-                        sqlite::insert_vectors(tx, *row, &encoder.id(), vectors)?;
+                        sqlite::insert_vectors(tx, *row, &scheme, vectors)?;
                     }
                 }
                 Ok(sqlite::unencoded_count(tx)?)
@@ -192,6 +197,7 @@ impl Memories {
             }
         }
         self.close_gaps()?;
+        self.empty_log();
         let mut index = self.index_mut();
         flush(&mut index);
         Ok(())
@@ -238,7 +244,13 @@ impl Memories {
                     return Ok(());
                 }
             }
-            let recall = self.index().recall(&graph);
+            let recall = {
+                let index = self.index();
+                if index.generation() != generation {
+                    return Ok(());
+                }
+                index.recall(&graph)
+            };
             graph.set_recall(recall);
             self.index_mut().set_graph(Some(graph), generation);
             return Ok(());
@@ -263,6 +275,18 @@ impl Memories {
             self.index_mut().set_recall(recall);
         }
         Ok(())
+    }
+
+    /// Takes what was forgotten out of the database's log too; the next upkeep does if somebody reads at the moment.
+    fn empty_log(&self) {
+        if !self.inner.log.load(Ordering::Relaxed) {
+            return;
+        }
+        match self.inner.store.empty_log() {
+            Ok(true) => self.inner.log.store(false, Ordering::Relaxed),
+            Ok(false) => {}
+            Err(error) => tracing::warn!("the database's log could not be emptied: {error}"),
+        }
     }
 
     fn close_gaps(&self) -> Result<(), Error> {
@@ -323,14 +347,8 @@ impl Memories {
             .inner
             .store
             .write(|tx| doctor::examine(tx, dimensions))?;
-        if let Err(error) = self.inner.store.write(doctor::check_words) {
-            found.push(doctor::words(&error));
-        }
-        let (_, trouble) = self
-            .inner
-            .store
-            .read(|tx| Index::load(tx, self.inner.place.vectors.as_deref()))?;
-        found.extend(trouble.as_deref().map(doctor::file));
+        found.extend(self.inner.store.write(doctor::check_words)?);
+        found.extend(self.examine_file()?);
         if !fix {
             return Ok(doctor::told(&found, &[]));
         }
@@ -349,12 +367,35 @@ impl Memories {
         }
         if needed(Remedy::Vectors) {
             let mut index = self.index_mut();
+            if let Some(path) = &self.inner.place.vectors {
+                // With a word about it, if that fails: what is there then is what is there now.
+                match std::fs::remove_file(path) {
+                    Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                        tracing::warn!("{} could not be removed: {error}", path.display());
+                    }
+                    _ => {}
+                }
+            }
             *index = load(&self.inner.store, &self.inner.place)?;
-            if index.flush().is_ok() {
+            flush(&mut index);
+            drop(index);
+            if self.examine_file()?.is_none() {
                 mended.push(Remedy::Vectors);
             }
         }
         Ok(doctor::told(&found, &mended))
+    }
+
+    /// What is wrong with the file of vectors.
+    fn examine_file(&self) -> Result<Option<doctor::Diagnosis>, Error> {
+        self.inner.store.read(|tx| {
+            let (index, trouble) = Index::load(tx, self.inner.place.vectors.as_deref())?;
+            if let Some(trouble) = trouble {
+                return Ok(Some(doctor::file(&trouble)));
+            }
+            let wrong = index.differences(tx)?;
+            Ok((wrong > 0).then(|| doctor::rows(wrong)))
+        })
     }
 
     /// How the store stands.

@@ -33,11 +33,14 @@ pub const TABLES: Migration = Migration {
             superseded INTEGER,
             superseded_by INTEGER REFERENCES memory (row) ON DELETE SET NULL,
             fingerprint BLOB NOT NULL,
+            -- Whether it has vectors.
+            encoded INTEGER NOT NULL DEFAULT 0,
             -- The change that last touched it.
             seq INTEGER NOT NULL
         ) STRICT;
         CREATE UNIQUE INDEX memory_fingerprint ON memory (fingerprint, project) WHERE superseded IS NULL;
         CREATE INDEX memory_seq ON memory (seq);
+        CREATE INDEX memory_unencoded ON memory (row) WHERE encoded = 0 AND superseded IS NULL;
         CREATE INDEX memory_written ON memory (written);
         CREATE INDEX memory_superseded_by ON memory (superseded_by);
 
@@ -62,7 +65,15 @@ pub const TABLES: Migration = Migration {
             source TEXT PRIMARY KEY,
             digest BLOB NOT NULL
         ) STRICT;
-        CREATE INDEX memory_source ON memory (source) WHERE superseded IS NULL;
+
+        -- Who holds a memory: files that say it, by their source, and a person, by the empty one. It is withdrawn when
+        -- nobody does any more.
+        CREATE TABLE memory_holder (
+            row INTEGER NOT NULL REFERENCES memory (row) ON DELETE CASCADE,
+            source TEXT NOT NULL,
+            PRIMARY KEY (row, source)
+        ) STRICT, WITHOUT ROWID;
+        CREATE INDEX memory_holder_source ON memory_holder (source);
 
         -- Slots whose memories were forgotten, for processes that still know them.
         CREATE TABLE memory_gone (
@@ -101,6 +112,11 @@ pub const TABLES: Migration = Migration {
         END;
     ",
 };
+
+/// The holder that no file is: whoever writes, edits or pins a memory.
+pub(crate) const PERSON: &str = "";
+/// Lineage and links that an answer tells: not one's whole life.
+const LINEAGE: usize = 20;
 
 type Tx<'a> = Transaction<'a>;
 type Result<T> = sqlite::Result<T>;
@@ -152,24 +168,32 @@ fn stored(row: &Row<'_>) -> Result<Stored> {
     })
 }
 
-/// Fills in what a memory superseded, and what says nearly the same.
+/// Fills in what a memory superseded lately, and some of what says nearly the same.
 pub(crate) fn complete(tx: &Tx<'_>, stored: &mut Stored) -> Result<()> {
+    complete_to(tx, stored, LINEAGE)
+}
+
+/// Fills in what a memory superseded, the last that it replaced and theirs, and what says nearly the same: at most so
+/// many of each.
+pub(crate) fn complete_to(tx: &Tx<'_>, stored: &mut Stored, most: usize) -> Result<()> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
     let ids = |sql: &str| -> Result<Vec<String>> {
         tx.prepare_cached(sql)?
-            .query_map([stored.row], |row| row.get(0))?
+            .query_map([stored.row, most], |row| row.get(0))?
             .collect()
     };
-    // Not one's whole life: the last that it replaced, and theirs.
     let supersedes = ids(
         "WITH RECURSIVE older (row, depth) AS (
              SELECT row, 1 FROM memory WHERE superseded_by = ?1
              UNION SELECT memory.row, depth + 1 FROM memory JOIN older ON memory.superseded_by = older.row
-             WHERE depth < 20
-         ) SELECT id FROM memory JOIN older USING (row) ORDER BY depth, memory.row DESC LIMIT 20",
+             WHERE depth < ?2
+         ) SELECT id FROM memory JOIN older USING (row) ORDER BY depth, memory.row DESC LIMIT ?2",
     )?;
-    let related = ids("SELECT id FROM memory WHERE row IN (
+    let related = ids(
+        "SELECT id FROM memory WHERE row IN (
              SELECT other FROM memory_link WHERE one = ?1 UNION SELECT one FROM memory_link WHERE other = ?1
-         ) ORDER BY row DESC LIMIT 20")?;
+         ) ORDER BY row DESC LIMIT ?2",
+    )?;
     stored.memory.supersedes = supersedes;
     stored.memory.related = related;
     Ok(())
@@ -201,6 +225,18 @@ pub(crate) fn same(
     ))?
     .query_row(params![fingerprint, project.unwrap_or_default()], stored)
     .optional()
+}
+
+/// Rows of all memories that this one took the place of, and that those did.
+pub(crate) fn older(tx: &Tx<'_>, row: i64) -> Result<Vec<i64>> {
+    tx.prepare_cached(
+        "WITH RECURSIVE older (row) AS (
+             SELECT row FROM memory WHERE superseded_by = ?1
+             UNION SELECT memory.row FROM memory JOIN older ON memory.superseded_by = older.row
+         ) SELECT row FROM older",
+    )?
+    .query_map([row], |row| row.get(0))?
+    .collect()
 }
 
 /// The next number of a change.
@@ -260,6 +296,8 @@ pub(crate) fn insert_vectors(
         let bytes: Vec<u8> = values.flat_map(|value| value.to_le_bytes()).collect();
         insert.execute(params![slot, row, bytes])?;
     }
+    tx.prepare_cached("UPDATE memory SET encoded = 1 WHERE row = ?1")?
+        .execute([row])?;
     touch(tx, row)
 }
 
@@ -436,6 +474,7 @@ pub(crate) fn state(tx: &Tx<'_>) -> Result<State> {
 /// Throws away all vectors: those to come are of this encoder.
 pub(crate) fn begin_vectors(tx: &Tx<'_>, encoder: &str, dimensions: u32) -> Result<()> {
     tx.execute("DELETE FROM memory_vector", [])?;
+    tx.execute("UPDATE memory SET encoded = 0", [])?;
     tx.execute("DELETE FROM memory_gone", [])?;
     tx.execute(
         "UPDATE memory_index SET encoder = ?1, dimensions = ?2, generation = generation + 1, next_slot = 0, seq = seq + 1",
@@ -521,11 +560,20 @@ pub(crate) fn vectors_from(
     Ok(())
 }
 
+/// Calls `each` with every vector and the row of its memory.
+pub(crate) fn each_vector(tx: &Tx<'_>, mut each: impl FnMut(i64, &[f32])) -> Result<()> {
+    let mut select = tx.prepare_cached("SELECT row, vector FROM memory_vector")?;
+    let mut rows = select.query([])?;
+    while let Some(row) = rows.next()? {
+        each(row.get(0)?, &floats(row.get_ref(1)?.as_blob()?));
+    }
+    Ok(())
+}
+
 /// Memories that can be found and have no vector, oldest first: rows and texts.
 pub(crate) fn unencoded(tx: &Tx<'_>, most: usize) -> Result<Vec<(i64, String)>> {
     tx.prepare_cached(
-        "SELECT row, text FROM memory WHERE superseded IS NULL AND row NOT IN (SELECT row FROM memory_vector)
-         ORDER BY row LIMIT ?1",
+        "SELECT row, text FROM memory WHERE encoded = 0 AND superseded IS NULL ORDER BY row LIMIT ?1",
     )?
     .query_map([most as i64], |row| Ok((row.get(0)?, row.get(1)?)))?
     .collect()
@@ -534,7 +582,7 @@ pub(crate) fn unencoded(tx: &Tx<'_>, most: usize) -> Result<Vec<(i64, String)>> 
 /// How many of them there are.
 pub(crate) fn unencoded_count(tx: &Tx<'_>) -> Result<u64> {
     tx.prepare_cached(
-        "SELECT count(*) FROM memory WHERE superseded IS NULL AND row NOT IN (SELECT row FROM memory_vector)",
+        "SELECT count(*) FROM memory WHERE encoded = 0 AND superseded IS NULL",
     )?
     .query_row([], |row| Ok(row.get::<_, i64>(0)?.max(0) as u64))
 }
@@ -581,10 +629,15 @@ pub(crate) fn from_row(tx: &Tx<'_>, row: i64, most: usize) -> Result<Vec<Stored>
     .collect()
 }
 
-/// Notes which memory took the place of another; nothing if either is not there.
+/// Notes which memory took the place of another; nothing if either is not there, or if the lineage would go in a circle.
 pub(crate) fn succeed(tx: &Tx<'_>, old: &str, new: &str) -> Result<()> {
     tx.prepare_cached(
-        "UPDATE memory SET superseded_by = (SELECT row FROM memory WHERE id = ?2) WHERE id = ?1 AND superseded IS NOT NULL",
+        "WITH RECURSIVE older (row) AS (
+             SELECT row FROM memory WHERE id = ?1
+             UNION SELECT memory.row FROM memory JOIN older ON memory.superseded_by = older.row
+         ) UPDATE memory SET superseded_by = (SELECT row FROM memory WHERE id = ?2)
+         WHERE id = ?1 AND superseded IS NOT NULL
+             AND (SELECT row FROM memory WHERE id = ?2) NOT IN (SELECT row FROM older)",
     )?
     .execute([old, new])?;
     Ok(())
@@ -618,18 +671,53 @@ pub(crate) fn note_file(tx: &Tx<'_>, source: &str, digest: &[u8; 32]) -> Result<
     Ok(())
 }
 
-/// Memories of a source that can be found: rows and fingerprints.
-pub(crate) fn of_source(tx: &Tx<'_>, source: &str) -> Result<Vec<(i64, [u8; 32])>> {
+/// Notes that a source holds a memory.
+pub(crate) fn hold(tx: &Tx<'_>, row: i64, source: &str) -> Result<()> {
+    tx.prepare_cached("INSERT OR IGNORE INTO memory_holder (row, source) VALUES (?1, ?2)")?
+        .execute(params![row, source])?;
+    Ok(())
+}
+
+/// Memories that a source holds: rows and fingerprints.
+pub(crate) fn held(tx: &Tx<'_>, source: &str) -> Result<Vec<(i64, [u8; 32])>> {
     tx.prepare_cached(
-        "SELECT row, fingerprint FROM memory WHERE source = ?1 AND superseded IS NULL",
+        "SELECT row, fingerprint FROM memory JOIN memory_holder USING (row) WHERE memory_holder.source = ?1",
     )?
     .query_map([source], |row| Ok((row.get(0)?, row.get(1)?)))?
     .collect()
 }
 
-/// A memory that no other took the place of, and that is no longer so.
-pub(crate) fn withdraw(tx: &Tx<'_>, row: i64, now: Timestamp) -> Result<()> {
-    tx.prepare_cached("UPDATE memory SET superseded = ?2 WHERE row = ?1")?
+/// Whether another memory took the place of what this source says.
+pub(crate) fn is_replaced(
+    tx: &Tx<'_>,
+    fingerprint: &[u8; 32],
+    project: Option<&str>,
+    source: &str,
+) -> Result<bool> {
+    tx.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM memory JOIN memory_holder USING (row)
+             WHERE memory_holder.source = ?3 AND fingerprint = ?1 AND project IN (?2, '')
+                 AND superseded_by IS NOT NULL)",
+    )?
+    .query_row(
+        params![fingerprint, project.unwrap_or_default(), source],
+        |row| row.get(0),
+    )
+}
+
+/// Has a source hold a memory no longer, and withdraws it if nobody else does: no other took its place, and it is no
+/// longer so. Whether it was withdrawn.
+pub(crate) fn let_go(tx: &Tx<'_>, row: i64, source: &str, now: Timestamp) -> Result<bool> {
+    tx.prepare_cached("DELETE FROM memory_holder WHERE row = ?1 AND source = ?2")?
+        .execute(params![row, source])?;
+    let withdrawn = tx
+        .prepare_cached(
+            "UPDATE memory SET superseded = ?2 WHERE row = ?1 AND superseded IS NULL
+                 AND NOT EXISTS (SELECT 1 FROM memory_holder WHERE row = ?1)",
+        )?
         .execute(params![row, now.as_millisecond()])?;
-    touch(tx, row)
+    if withdrawn > 0 {
+        touch(tx, row)?;
+    }
+    Ok(withdrawn > 0)
 }

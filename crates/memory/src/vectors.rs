@@ -29,6 +29,13 @@ pub(crate) struct Stamp {
     pub encoder: [u8; 32],
 }
 
+/// A file that is mapped, and open, so that its length can be asked.
+#[derive(Debug)]
+struct Mapped {
+    map: Mmap,
+    file: File,
+}
+
 /// How many rows a file has, and their checksum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Extent {
@@ -42,7 +49,7 @@ pub(crate) struct Vectors {
     /// Without one everything stays in memory.
     path: Option<PathBuf>,
     stamp: Stamp,
-    map: Option<Mmap>,
+    map: Option<Mapped>,
     extent: Extent,
     tail: Vec<i8>,
     /// Whether rows of the file are no longer what they should be.
@@ -90,7 +97,7 @@ impl Vectors {
         let mapped: &[i8] = match &self.map {
             Some(map) => {
                 let end = HEADER + self.extent.rows as usize * self.width();
-                bytemuck::cast_slice(map.get(HEADER..end).unwrap_or_default())
+                bytemuck::cast_slice(map.map.get(HEADER..end).unwrap_or_default())
             }
             None => &[],
         };
@@ -119,11 +126,17 @@ impl Vectors {
         if row >= self.rows() {
             return;
         }
+        let width = self.width();
+        let [mapped, tail] = self.parts();
+        let there = mapped.chunks(width).chain(tail.chunks(width)).nth(row);
+        // Again at each start: nothing to do, and no reason to write the file anew.
+        if there.is_some_and(|there| there.iter().all(|value| *value == 0)) {
+            return;
+        }
         if row < self.extent.rows as usize {
             self.bring_into_memory(self.extent.rows as usize);
         }
-        let at = (row - self.extent.rows as usize) * self.width();
-        let width = self.width();
+        let at = (row - self.extent.rows as usize) * width;
         self.tail[at..at + width].fill(0);
     }
 
@@ -138,6 +151,14 @@ impl Vectors {
         self.outdated = true;
     }
 
+    /// Whether the file is still as long as it was. Nobody cuts it short who means well; but who does would end the
+    /// process at its next look at the rows that are gone.
+    pub fn is_whole(&self) -> bool {
+        let Some(mapped) = &self.map else { return true };
+        let length = mapped.file.metadata().map(|file| file.len());
+        length.is_ok_and(|length| length >= mapped.map.len() as u64)
+    }
+
     /// Rows that are not in the file.
     pub fn unwritten(&self) -> usize {
         self.tail.len() / self.width()
@@ -150,7 +171,9 @@ impl Vectors {
 
     /// Bytes of the file.
     pub fn file_bytes(&self) -> u64 {
-        self.map.as_ref().map_or(0, |map| map.len() as u64)
+        self.map
+            .as_ref()
+            .map_or(0, |mapped| mapped.map.len() as u64)
     }
 
     /// Writes what is not in the file, and maps it. On an error everything stays as it is, in memory.
@@ -273,7 +296,7 @@ fn parse(head: &[u8; HEADER], stamp: &Stamp) -> Result<Extent, &'static str> {
 }
 
 /// Maps a file and checks it. `None` if there is none.
-fn read(path: &Path, stamp: &Stamp) -> Result<Option<(Mmap, Extent)>, String> {
+fn read(path: &Path, stamp: &Stamp) -> Result<Option<(Mapped, Extent)>, String> {
     let failed = |error: std::io::Error| format!("cannot be read: {error}");
     let mut file = match File::open(path) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -290,14 +313,15 @@ fn read(path: &Path, stamp: &Stamp) -> Result<Option<(Mmap, Extent)>, String> {
         return Err("is cut short".into());
     }
     // SAFETY: no process of Hearth's shortens such a file or changes rows that its header counts: rows are appended,
-    // everything else is a new file under the same name.
+    // everything else is a new file under the same name. Against others the length is asked before each search
+    // (`is_whole`), which leaves them the time of one.
     #[allow(unsafe_code)]
     let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
     let rows = map
         .get(HEADER..HEADER + bytes as usize)
         .ok_or("is cut short")?;
     match crc32fast::hash(rows) == extent.crc {
-        true => Ok(Some((map, extent))),
+        true => Ok(Some((Mapped { map, file }, extent))),
         false => Err("has damaged rows".into()),
     }
 }

@@ -209,8 +209,12 @@ fn two_processes_with_two_encoders_do_not_mix_their_vectors() {
     assert_eq!(other.stats(now()).unwrap().unencoded, 1);
     other.upkeep(&mut |_, _| true).unwrap();
     assert!(first(&other, "car").is_some());
-    // Vectors are the other's now: this one finds by words, and what it remembers waits for the other's upkeep.
-    assert_eq!(first(&one, "car"), None);
+    // Vectors are the other's now: this one finds by words and says so, and what it remembers waits for the other's
+    // upkeep.
+    let found = one.search(&query("car"), now()).unwrap();
+    assert_eq!(found.count, 0);
+    assert!(found.words_only.unwrap().contains("another encoder"));
+    assert!(one.upkeep(&mut |_, _| true).is_ok());
     add(&one, "Purchase of a boat");
     assert!(first(&one, "boats").is_some());
     assert_eq!(other.stats(now()).unwrap().unencoded, 1);
@@ -470,8 +474,6 @@ fn what_is_forgotten_is_gone_from_every_file() {
         Err(Error::Unknown(_))
     ));
     assert_eq!(texts(&memories, &query("xylophone passphrase")).len(), 1);
-    memories.upkeep(&mut |_, _| true).unwrap();
-    drop(memories);
     let holds = |word: &str| {
         let files = std::fs::read_dir(home.folder.path()).unwrap();
         files.flatten().any(|file| {
@@ -482,13 +484,26 @@ fn what_is_forgotten_is_gone_from_every_file() {
                 .any(|part| part.eq_ignore_ascii_case(word))
         })
     };
-    assert!(holds("rosebud"));
-    assert!(!holds("xylophon") && !holds("passphras"));
+    // While it is still open, too.
+    for _ in 0..2 {
+        assert!(holds("rosebud"));
+        assert!(!holds("xylophon") && !holds("passphras"));
+        memories.upkeep(&mut |_, _| true).unwrap();
+    }
+    drop(memories);
+    assert!(holds("rosebud") && !holds("xylophon"));
     let bytes = std::fs::read(home.vectors()).unwrap();
     assert!(
         bytes[64 + 96..64 + 2 * 96].iter().all(|byte| *byte == 0),
         "the vector is still there"
     );
+    // Nobody who opens it later writes the file anew because of that.
+    let written = || home.vectors().metadata().unwrap().modified().unwrap();
+    let before = written();
+    for _ in 0..2 {
+        assert_eq!(texts(&home.meaning(), &query("sledge")).len(), 1);
+    }
+    assert_eq!(written(), before);
 }
 
 #[test]
@@ -666,7 +681,7 @@ fn the_doctor_finds_what_is_broken_and_mends_it() {
     memories.upkeep(&mut |_, _| true).unwrap();
     assert!(memories.examine(true).unwrap().findings.is_empty());
     let store = home.store();
-    let break_it: [(&str, &dyn Fn()); 4] = [
+    let break_it: [(&str, &dyn Fn()); 7] = [
         ("lists of words", &|| {
             let sql = "INSERT INTO memory_words (memory_words) VALUES ('delete-all')";
             store.write(|tx| tx.execute(sql, [])).unwrap();
@@ -681,10 +696,25 @@ fn the_doctor_finds_what_is_broken_and_mends_it() {
             let sql = "UPDATE memory_vector SET vector = x'00' WHERE row % 2 = 0";
             store.write(|tx| tx.execute(sql, [])).unwrap();
         }),
-        ("no vector", &|| {
+        ("lack", &|| {
             store
                 .write(|tx| tx.execute("DELETE FROM memory_vector WHERE row = 3", []))
                 .unwrap();
+        }),
+        ("damaged", &|| {
+            // Numbers that are none.
+            let sql = "UPDATE memory_vector SET vector =
+                unhex(replace(hex(zeroblob(length(vector) / 4)), '00', '0000C07F')) WHERE row = 5";
+            store.write(|tx| tx.execute(sql, [])).unwrap();
+        }),
+        ("not those of the database", &|| {
+            let sql = "UPDATE memory_vector SET vector =
+                unhex('0000803F' || hex(zeroblob(length(vector) - 4))) WHERE row = 2";
+            store.write(|tx| tx.execute(sql, [])).unwrap();
+        }),
+        ("file of vectors", &|| {
+            // As a shell does that redirects into it.
+            std::fs::write(home.vectors(), b"short").unwrap();
         }),
     ];
     for (what, break_it) in break_it {
@@ -897,6 +927,43 @@ fn a_long_text_is_found_by_what_stands_at_its_end() {
     let memories = home.meaning();
     let found = memories.search(&query("buy boat"), now()).unwrap();
     assert_eq!(found.memories[0].memory.id, other.id);
+}
+
+#[test]
+fn a_very_long_text_leaves_room_for_others() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let lines: String = (0..400).map(|n| format!("The automobile of number{n} is for sale today.\n")).collect();
+    let long = add(&memories, &lines);
+    for n in 0..30 {
+        add(&memories, &format!("Somebody{n} has an automobile"));
+    }
+    let found = memories.search(&query("vehicle"), now()).unwrap();
+    assert_eq!(found.count, 10);
+    let hits = found.memories.iter().filter(|hit| hit.memory.id == long.id);
+    assert!(hits.count() <= 1);
+    let all = Search {
+        limit: Some(50),
+        ..query("vehicle")
+    };
+    assert_eq!(texts(&memories, &all).len(), 31);
+}
+
+#[test]
+fn a_file_of_vectors_that_is_cut_short_while_it_is_used_ends_nothing() {
+    let home = Home::new();
+    let memories = home.meaning();
+    for n in 0..100 {
+        add(&memories, &format!("fact {n} of the automobile"));
+    }
+    memories.upkeep(&mut |_, _| true).unwrap();
+    for rest in [0, 100, 5000] {
+        let file = std::fs::OpenOptions::new().write(true).open(home.vectors());
+        file.unwrap().set_len(rest).unwrap();
+        assert_eq!(memories.search(&query("vehicle"), now()).unwrap().count, 10);
+        memories.upkeep(&mut |_, _| true).unwrap();
+        assert_eq!(memories.examine(false).unwrap().findings, []);
+    }
 }
 
 #[test]

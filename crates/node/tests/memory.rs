@@ -157,7 +157,7 @@ fn a_memory_that_was_superseded_is_a_conflict() {
 fn a_file_is_imported_and_an_export_makes_the_same_store() {
     let node = TestNode::start(options());
     let import = |node: &TestNode, query: &str, file: &str| {
-        let reply = node.post(&format!("/memory/import?{query}"), file.to_owned());
+        let reply = node.post(&format!("/memory/import?{query}"), file);
         (reply.status, reply.json())
     };
     let text = "# Ports\n\nStaging listens on 8443.\n";

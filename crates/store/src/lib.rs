@@ -111,6 +111,21 @@ impl Store {
         Ok(value)
     }
 
+    /// Empties the write-ahead log, in which what was deleted stays otherwise; `false` if somebody reads the database at
+    /// the moment, so that it has to be done again.
+    ///
+    /// # Errors
+    /// Why the database could not be written.
+    pub fn empty_log(&self) -> Result<bool, rusqlite::Error> {
+        if self.inner.path.is_none() {
+            return Ok(true);
+        }
+        let writer = lock(&self.inner.writer);
+        writer.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |row| {
+            Ok(row.get::<_, i64>(0)? == 0)
+        })
+    }
+
     /// Runs `work` on one consistent state of the database, beside a write that may be going on; blocks.
     ///
     /// # Errors

@@ -10,7 +10,7 @@ use sha2::{Digest, Sha256};
 use super::write::{insert, merge};
 use super::{Memories, TOGETHER, lock};
 use crate::Error;
-use crate::embed::encode;
+use crate::embed::{encode, scheme};
 use crate::gate;
 use crate::import::{self, Contents};
 use crate::sqlite;
@@ -97,7 +97,7 @@ impl Memories {
             .collect();
         let mut imported = Imported::default();
         let meaning = self.meaning()?;
-        let id = meaning.encoder().map(|encoder| encoder.id());
+        let id = meaning.encoder().map(|encoder| scheme(encoder.as_ref()));
         let _one = lock(&self.inner.writing);
         for some in checked.chunks(TOGETHER) {
             let there = self.inner.store.read(|tx| -> Result<Vec<bool>, Error> {

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use hearth_protocol::memory::{Found, Hit, Listed, MOST_FOUND, Memory, Search};
 use jiff::Timestamp;
 
-use super::{Memories, dot, lock};
+use super::{ANOTHER, Memories, dot, lock};
 use crate::Error;
-use crate::embed::Embed;
+use crate::embed::{Embed, scheme};
 use crate::gate;
 use crate::retrieval::{self, Asked, Fusion, Signals};
 use crate::sqlite::{self, Reach};
@@ -47,13 +47,23 @@ impl Memories {
         let meaning = self.meaning()?;
         self.refresh()?;
         let vector = match meaning.encoder() {
-            Some(encoder) => Some((encoder.id(), self.query_vector(encoder.as_ref(), query)?)),
+            Some(encoder) => Some((
+                scheme(encoder.as_ref()),
+                self.query_vector(encoder.as_ref(), query)?,
+            )),
             None => None,
         };
         let most = (limit * CANDIDATES).max(LEAST_CANDIDATES);
         let index = self.index();
         // Another process may have begun vectors of another encoder.
-        let vector = vector.filter(|(encoder, _)| index.encoder() == Some(encoder));
+        let mut words_only = meaning.words_only();
+        let vector = vector.filter(|(scheme, _)| {
+            let is_same = index.encoder() == Some(scheme);
+            if !is_same {
+                words_only = Some(ANOTHER.into());
+            }
+            is_same
+        });
         let hot = self.hot(now, &index);
         let mut hits = self.inner.store.read(|tx| -> Result<_, Error> {
             let mut found: HashMap<i64, Signals> = HashMap::new();
@@ -79,7 +89,9 @@ impl Memories {
                 if let Some((_, vector)) = &vector {
                     let pieces = sqlite::vectors(tx, row)?;
                     let similarities = pieces.iter().map(|piece| dot(vector, piece));
-                    signals.similarity = similarities.reduce(f32::max);
+                    // A damaged one is not the nearest of all.
+                    let similarity = similarities.reduce(f32::max);
+                    signals.similarity = similarity.filter(|value| value.is_finite());
                 }
                 let age = now.as_millisecond() - stored.memory.written.as_millisecond();
                 signals.age_days = age as f32 / 86_400_000.0;
@@ -113,7 +125,7 @@ impl Memories {
         Ok(Found {
             count: memories.len(),
             memories,
-            words_only: meaning.words_only(),
+            words_only,
         })
     }
 

@@ -1,6 +1,7 @@
 //! Remembering: what passes the gate is stored; what is changed supersedes; what is forgotten is gone.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use hearth_protocol::id;
 use hearth_protocol::memory::{Change, MOST_TAGS, Memory, NewMemory, Outcome, Written};
@@ -9,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{Memories, dot, flush, lock, whole};
 use crate::Error;
-use crate::embed::encode;
+use crate::embed::{encode, scheme};
 use crate::gate::{self, Checked, Likeness};
 use crate::retrieval::{self, Hot};
 use crate::sqlite::{self, Reach, Stored};
@@ -44,7 +45,7 @@ impl Memories {
                 vectors
                     .into_iter()
                     .next()
-                    .map(|vectors| (encoder.id(), vectors))
+                    .map(|vectors| (scheme(encoder.as_ref()), vectors))
             }
             None => None,
         };
@@ -252,6 +253,9 @@ impl Memories {
         self.refresh()?;
         let mut index = self.index_mut();
         flush(&mut index);
+        drop(index);
+        self.inner.log.store(true, Ordering::Relaxed);
+        self.empty_log();
         Ok(stored.memory)
     }
 }
