@@ -262,11 +262,50 @@ fn is_number(text: &str) -> bool {
 /// Whether a word turns what stands beside it into something else: its opposite, or so only at times.
 fn is_denial(word: &str) -> bool {
     const DENIALS: [&str; 44] = [
-        "no", "not", "never", "none", "nobody", "nothing", "nowhere", "neither", "nor", "cannot",
-        "without", "unless", "until", "except", "if", "only", "instead", "hardly", "rarely",
-        "seldom", "stop", "stopped", "avoid", "against", "forbidden", "false", "wrong", "untrue",
-        "former", "formerly", "nicht", "kein", "keine", "keinen", "nie", "niemals", "ohne", "ne",
-        "pas", "jamais", "sans", "nunca", "sin", "non",
+        "no",
+        "not",
+        "never",
+        "none",
+        "nobody",
+        "nothing",
+        "nowhere",
+        "neither",
+        "nor",
+        "cannot",
+        "without",
+        "unless",
+        "until",
+        "except",
+        "if",
+        "only",
+        "instead",
+        "hardly",
+        "rarely",
+        "seldom",
+        "stop",
+        "stopped",
+        "avoid",
+        "against",
+        "forbidden",
+        "false",
+        "wrong",
+        "untrue",
+        "former",
+        "formerly",
+        "nicht",
+        "kein",
+        "keine",
+        "keinen",
+        "nie",
+        "niemals",
+        "ohne",
+        "ne",
+        "pas",
+        "jamais",
+        "sans",
+        "nunca",
+        "sin",
+        "non",
     ];
     DENIALS.contains(&word) || word.ends_with("n't") || word.ends_with("n’t")
 }
@@ -357,11 +396,14 @@ pub(crate) fn citations(text: &str) -> Vec<String> {
 
 /// A line without the marks of a quotation. Before a number it is none: it may be "more than".
 fn unquoted(line: &str) -> &str {
-    let line = line.trim();
-    match line.strip_prefix('>').map(str::trim_start) {
-        Some(rest) if !is_number(rest) && !rest.starts_with('=') => unquoted(rest),
-        _ => line,
+    let mut line = line.trim();
+    while let Some(rest) = line.strip_prefix('>').map(str::trim_start) {
+        if is_number(rest) || rest.starts_with('=') {
+            break;
+        }
+        line = rest;
     }
+    line
 }
 
 /// A text without `[mem-…]`.
@@ -413,15 +455,24 @@ mod tests {
     fn a_part_is_recognised_and_a_phrase_is_not() {
         let old = "We chose SQLite because one file is easy to back up. Revisit at ten users.";
         let part = |new: &str, old: &str| likeness(new, old, None) == Likeness::Part;
-        assert!(part("we chose SQLite because one file is easy to back up", old));
+        assert!(part(
+            "we chose SQLite because one file is easy to back up",
+            old
+        ));
         assert!(!part("one file is easy to back up", old));
         assert!(!part("We chose SQLite", old));
         assert!(part(old, old));
         // Most of it will do.
         let old = "We keep everything in one SQLite file because it is easy to move";
-        assert!(part("everything in one SQLite file because it is easy to move", old));
+        assert!(part(
+            "everything in one SQLite file because it is easy to move",
+            old
+        ));
         assert!(!part("We keep everything in one SQLite file", old));
-        assert!(part("keep this one in mind", "Notes:\n- Keep this one in mind\n- And that"));
+        assert!(part(
+            "keep this one in mind",
+            "Notes:\n- Keep this one in mind\n- And that"
+        ));
     }
 
     #[test]
@@ -439,7 +490,8 @@ mod tests {
         ] {
             assert_ne!(likeness(new, old, Some(0.0)), Likeness::Part, "{old}");
         }
-        let old = "Never force-push to it. Ask first. Deploy from the main branch on Fridays! Then rest.";
+        let old =
+            "Never force-push to it. Ask first. Deploy from the main branch on Fridays! Then rest.";
         assert_eq!(likeness(new, old, Some(0.0)), Likeness::Part);
     }
 
@@ -464,6 +516,7 @@ mod tests {
         assert_eq!(citations(text), ["Use tabs.", "Never force-push"]);
         let numbers = "> 64 is too many\n>= 5\n- 5 degrees\n-5 degrees";
         assert_eq!(citations(numbers).join("\n"), numbers);
+        assert!(citations(&">".repeat(MOST_TEXT)).is_empty());
     }
 
     #[test]

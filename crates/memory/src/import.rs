@@ -6,10 +6,16 @@ use jiff::Timestamp;
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use serde_json::Value;
 
+use crate::gate;
+
 /// Longest note that a section of a document becomes, in bytes; longer ones are divided between paragraphs. An encoder
 /// reads some 256 tokens of each.
 const LONGEST_NOTE: usize = 1_500;
-/// Longest turn of a conversation that is kept, in bytes.
+/// Longest decision, in bytes; longer ones are divided.
+const LONGEST_DECISION: usize = MOST_TEXT / 2;
+/// Longest heading that is put before what stands under it, in bytes.
+const LONGEST_HEADING: usize = 500;
+/// Longest turn of a conversation that is kept in one, in bytes; longer ones are divided between paragraphs.
 const LONGEST_TURN: usize = 4_000;
 /// Files in which coding tools keep what they are told about a project.
 const TOOL_FILES: [&str; 8] = [
@@ -99,11 +105,12 @@ pub fn read(path: &str, bytes: &[u8]) -> Result<Contents, Unreadable> {
             .unwrap_or_default()
             .to_lowercase();
         match DECISION_FOLDERS.contains(&folder.as_str()) {
-            true => new(decision(text).map_or_else(|| notes(text), |decision| vec![decision])),
+            true => new(decision(text).unwrap_or_else(|| notes(text))),
             false => new(notes(text)),
         }
     } else if ends(&[".txt"]) {
-        new(pieces(text, "").map(|text| note("note", text)).collect())
+        let pieces = pieces(text, LONGEST_NOTE).into_iter();
+        new(pieces.map(|text| note("note", text)).collect())
     } else if ends(&[".jsonl", ".ndjson"]) {
         lines(text, path)
     } else if ends(&[".json"]) {
@@ -126,6 +133,28 @@ struct Section<'a> {
     /// The headings above it, the outermost first.
     path: Vec<String>,
     text: &'a str,
+}
+
+impl Section<'_> {
+    /// The headings above it and what parts them from it; empty if there are none.
+    fn heading(&self, end: &str) -> String {
+        let heading = self.path.join(" > ");
+        match first_of(&heading, LONGEST_HEADING) {
+            "" => String::new(),
+            heading => format!("{heading}{end}"),
+        }
+    }
+}
+
+/// Whether nothing is in it that could be kept.
+fn is_blank(text: &str) -> bool {
+    text.chars().all(|c| c.is_whitespace() || c.is_control())
+}
+
+/// The beginning of a text, of at most so many bytes.
+fn first_of(text: &str, most: usize) -> &str {
+    let parts = cut(text.trim(), most).into_iter();
+    parts.into_iter().next().unwrap_or_default()
 }
 
 /// The sections of a document.
@@ -164,7 +193,7 @@ fn sections(text: &str) -> Vec<Section<'_>> {
         path: names(&path),
         text: text.get(from..).unwrap_or_default(),
     });
-    sections.retain(|section| !section.text.trim().is_empty());
+    sections.retain(|section| !is_blank(section.text));
     sections
 }
 
@@ -180,23 +209,27 @@ fn without_front_matter(text: &str) -> &str {
 fn notes(text: &str) -> Vec<NewMemory> {
     let mut notes = Vec::new();
     for section in sections(text) {
-        let heading = section.path.join(" > ");
-        notes.extend(pieces(section.text, &heading).map(|text| note("note", text)));
+        let heading = section.heading("\n");
+        let pieces = pieces(section.text, LONGEST_NOTE).into_iter();
+        notes.extend(pieces.map(|text| note("note", format!("{heading}{text}"))));
     }
     notes
 }
 
-/// A text in pieces of whole paragraphs, each under the heading.
-fn pieces(text: &str, heading: &str) -> impl Iterator<Item = String> {
+/// A text in pieces of whole paragraphs, of at most so many bytes.
+fn pieces(text: &str, most: usize) -> Vec<String> {
     let mut pieces: Vec<String> = Vec::new();
     for paragraph in text
         .split("\n\n")
         .map(str::trim_end)
-        .filter(|part| !part.trim().is_empty())
+        .filter(|part| !is_blank(part))
     {
-        for part in cut(paragraph, LONGEST_NOTE) {
+        for part in cut(paragraph, most) {
+            if is_blank(part) {
+                continue;
+            }
             match pieces.last_mut() {
-                Some(last) if last.len() + part.len() + 2 <= LONGEST_NOTE => {
+                Some(last) if last.len() + part.len() + 2 <= most => {
                     last.push_str("\n\n");
                     last.push_str(part);
                 }
@@ -204,13 +237,7 @@ fn pieces(text: &str, heading: &str) -> impl Iterator<Item = String> {
             }
         }
     }
-    let heading = match heading {
-        "" => String::new(),
-        heading => format!("{heading}\n"),
-    };
     pieces
-        .into_iter()
-        .map(move |piece| format!("{heading}{piece}"))
 }
 
 /// A text in parts of at most so many bytes, cut at blanks where there are some.
@@ -237,34 +264,30 @@ fn cut(mut text: &str, most: usize) -> Vec<&str> {
 fn rules(text: &str) -> Vec<NewMemory> {
     let mut rules = Vec::new();
     for section in sections(text) {
-        let heading = section.path.join(" > ");
-        let under = |text: &str| match heading.as_str() {
-            "" => text.trim().to_owned(),
-            heading => format!("{heading}: {}", text.trim()),
+        let heading = section.heading(": ");
+        let mut add = |text: &str| {
+            let pieces = pieces(text, LONGEST_NOTE).into_iter();
+            rules.extend(pieces.map(|piece| format!("{heading}{}", piece.trim())));
         };
         let (mut depth, mut from) = (0, 0);
         for (event, range) in Parser::new_ext(section.text, Options::all()).into_offset_iter() {
             match event {
                 Event::Start(Tag::List(_)) => {
                     if depth == 0 {
-                        rules.extend(
-                            pieces(&section.text[from..range.start], "").map(|text| under(&text)),
-                        );
+                        add(&section.text[from..range.start]);
                         from = range.end;
                     }
                     depth += 1;
                 }
                 Event::End(TagEnd::List(_)) => depth -= 1,
                 Event::Start(Tag::Item) if depth == 1 => {
-                    let item = section.text[range].trim_start_matches(['-', '*', '+', ' ']);
-                    rules.extend(cut(item.trim(), LONGEST_NOTE).into_iter().map(under));
+                    let item = section.text[range].trim();
+                    add(item.strip_prefix(['-', '*', '+']).unwrap_or(item).trim());
                 }
                 _ => {}
             }
         }
-        rules.extend(
-            pieces(section.text.get(from..).unwrap_or_default(), "").map(|text| under(&text)),
-        );
+        add(section.text.get(from..).unwrap_or_default());
     }
     rules
         .into_iter()
@@ -272,13 +295,11 @@ fn rules(text: &str) -> Vec<NewMemory> {
         .collect()
 }
 
-/// A decision record (Nygard, or MADR): its title, and what was decided, with what follows from it.
-fn decision(text: &str) -> Option<NewMemory> {
+/// A decision record (Nygard, or MADR): its title, and what was decided, with what follows from it. One, if it is not
+/// very long.
+fn decision(text: &str) -> Option<Vec<NewMemory>> {
     let sections = sections(text);
-    let title = sections
-        .iter()
-        .find_map(|section| section.path.first())
-        .cloned()?;
+    let title = sections.iter().find_map(|section| section.path.first())?;
     let part = |names: &[&str]| {
         sections.iter().find(|section| {
             let name = section
@@ -290,24 +311,25 @@ fn decision(text: &str) -> Option<NewMemory> {
         })
     };
     let decided = part(&["decision outcome", "decision", "we decided"])?;
-    let mut text = format!("{title}\n{}", decided.text.trim());
+    let mut text = decided.text.trim().to_owned();
     if let Some(follows) = part(&["consequences", "positive consequences"]) {
         text += &format!("\n\n{}", follows.text.trim());
     }
     let status = part(&["status"])
         .map(|section| section.text.to_lowercase())
         .unwrap_or_default();
-    let text = cut(&text, MOST_TEXT / 2)
-        .first()
-        .map(|text| (*text).to_owned())?;
-    Some(NewMemory {
-        // What was replaced or turned down is worth knowing, and not worth following.
-        confidence: ["superseded", "deprecated", "rejected"]
-            .iter()
-            .any(|word| status.contains(word))
-            .then_some(0.3),
-        ..note("decision", text)
-    })
+    // What was replaced or turned down is worth knowing, and not worth following.
+    let confidence = ["superseded", "deprecated", "rejected"]
+        .iter()
+        .any(|word| status.contains(word))
+        .then_some(0.3);
+    let title = first_of(title, LONGEST_HEADING);
+    let parts = pieces(&text, LONGEST_DECISION).into_iter();
+    let decisions = parts.map(|part| NewMemory {
+        confidence,
+        ..note("decision", format!("{title}\n{part}"))
+    });
+    Some(decisions.collect())
 }
 
 /// JSON lines: an export of Hearth's, or objects with the fields of a new memory.
@@ -323,11 +345,22 @@ fn lines(text: &str, path: &str) -> Result<Contents, Unreadable> {
             line: at + 1,
             reason: error.to_string(),
         };
+        // With the field's name.
+        let refused = |error: crate::Error| Unreadable::Line {
+            line: at + 1,
+            reason: error.to_string(),
+        };
         let value: Value = serde_json::from_str(line).map_err(wrong)?;
         if value.get("id").is_some() && value.get("written").is_some() {
-            memories.push(serde_json::from_value::<Memory>(value).map_err(wrong)?);
+            let memory = serde_json::from_value::<Memory>(value).map_err(wrong)?;
+            memories.push(gate::restored(memory).map_err(refused)?);
         } else {
             let memory = serde_json::from_value::<NewMemory>(value).map_err(wrong)?;
+            gate::check(&memory).map_err(refused)?;
+            if memory.supersedes.is_some() {
+                let how = "a file cannot take a memory's place; leave it out, or use `hearth memory add --supersedes`";
+                return Err(refused(crate::Error::invalid("supersedes", how)));
+            }
             let source = memory.source.clone().or_else(|| Some(path.to_owned()));
             new.push((NewMemory { source, ..memory }, None));
         }
@@ -388,8 +421,8 @@ fn conversations(all: &[Value], path: &str, turns: impl Fn(&Value) -> Vec<Turn>)
             .find_map(|key| conversation.get(key)?.as_str());
         let title = title
             .map(str::trim)
-            .filter(|title| !title.is_empty())
-            .unwrap_or("Conversation");
+            .filter(|title| !is_blank(title))
+            .map_or("Conversation", |title| first_of(title, LONGEST_HEADING));
         let mut asked: Option<Turn> = None;
         for turn in turns(conversation) {
             if turn.by_person {
@@ -399,22 +432,34 @@ fn conversations(all: &[Value], path: &str, turns: impl Fn(&Value) -> Vec<Turn>)
             let Some(question) = asked.take() else {
                 continue;
             };
-            let shortened = |text: &str| cut(text.trim(), LONGEST_TURN)[0].to_owned();
-            let text = format!(
-                "{title}\nQ: {}\nA: {}",
-                shortened(&question.text),
-                shortened(&turn.text)
-            );
-            let memory = NewMemory {
-                source: Some(path.to_owned()),
-                tags: vec!["conversation".into()],
-                ..note("conversation", text)
-            };
-            debug_assert!(memory.tags.len() <= MOST_TAGS);
-            memories.push((memory, question.at));
+            for text in exchange(&question.text, &turn.text) {
+                let memory = NewMemory {
+                    source: Some(path.to_owned()),
+                    tags: vec!["conversation".into()],
+                    ..note("conversation", format!("{title}\n{text}"))
+                };
+                debug_assert!(memory.tags.len() <= MOST_TAGS);
+                memories.push((memory, question.at));
+            }
         }
     }
     Contents::New(memories)
+}
+
+/// A question and its answer. Long ones are divided: the end of the one and the beginning of the other stay together.
+fn exchange(question: &str, answer: &str) -> Vec<String> {
+    let divided = |text: &str| match text.trim() {
+        text if text.len() <= LONGEST_TURN => vec![text.to_owned()],
+        text => pieces(text, LONGEST_TURN),
+    };
+    let mut questions = divided(question);
+    let mut answers = divided(answer).into_iter();
+    let asked = questions.pop().unwrap_or_default();
+    let answered = answers.next().unwrap_or_default();
+    let mut all: Vec<String> = questions.iter().map(|part| format!("Q: {part}")).collect();
+    all.push(format!("Q: {asked}\nA: {answered}"));
+    all.extend(answers.map(|part| format!("A: {part}")));
+    all
 }
 
 fn seconds(value: Option<&Value>) -> Option<Timestamp> {
@@ -568,6 +613,57 @@ mod tests {
     }
 
     #[test]
+    fn empty_items_and_blanks_are_passed_over() {
+        let rules = "# Rules\n\n- \n- Be brief\n-\n- **Never** skip\n\n1. \n";
+        let found = texts("CLAUDE.md", rules);
+        assert_eq!(found[..2], ["Rules: Be brief", "Rules: **Never** skip"]);
+        assert!(texts("CLAUDE.md", "- \n").is_empty());
+        assert!(texts("a.md", "# A\n\n\u{1}\u{2}\n").is_empty());
+        let blanks = format!("# A\n\n{}word\n", " ".repeat(1_600));
+        assert_eq!(texts("a.md", &blanks), ["A\nword"]);
+        let heading = format!("# {}\n\nSo.", "x".repeat(MOST_TEXT));
+        assert!(texts("a.md", &heading)[0].ends_with("x\nSo."));
+    }
+
+    #[test]
+    fn what_is_long_is_divided_and_nothing_is_dropped() {
+        let long = |name: &str, count: usize| -> String {
+            (0..count)
+                .map(|n| format!("{name}{n:05}. And so on.\n\n"))
+                .collect()
+        };
+        let all_in = |found: &[String], name: &str, count: usize| {
+            (0..count).all(|n| {
+                let word = format!("{name}{n:05}.");
+                found.iter().filter(|text| text.contains(&word)).count() == 1
+            })
+        };
+        let record = format!("# Title\n\n## Decision\n\n{}", long("d", 4_000));
+        let found = texts("adr/1.md", &record);
+        assert!(found.len() > 1 && all_in(&found, "d", 4_000));
+        assert!(
+            found
+                .iter()
+                .all(|text| text.starts_with("Title\n") && text.len() <= MOST_TEXT)
+        );
+        let claude = serde_json::json!([{"name": "Ports", "chat_messages": [
+            {"sender": "human", "text": long("q", 400)},
+            {"sender": "assistant", "text": long("a", 1_000)}]}]);
+        let found = texts("c.json", &claude.to_string());
+        assert!(all_in(&found, "q", 400) && all_in(&found, "a", 1_000));
+        assert!(
+            found
+                .iter()
+                .all(|text| text.starts_with("Ports\n") && text.len() < 9_000)
+        );
+        assert!(
+            found
+                .iter()
+                .any(|text| text.contains("q00399.") && text.contains("\nA: a00000."))
+        );
+    }
+
+    #[test]
     fn conversations_become_questions_with_their_answers() {
         let chatgpt = r#"[{"title": "Ports", "current_node": "c", "mapping": {
             "r": {"parent": null, "message": null},
@@ -610,7 +706,8 @@ mod tests {
         fn no_document_is_too_odd(text in "(#{0,4} ?|- |\n|\\* |[a-zé`>]{1,9}| |---\n|1\\. ){0,60}", path in prop::sample::select(vec!["a.md", "CLAUDE.md", "adr/1.md", "a.txt", "a.json", "a.jsonl"])) {
             if let Ok(Contents::New(new)) = read(path, text.as_bytes()) {
                 for (memory, _) in new {
-                    prop_assert!(memory.text.len() <= MOST_TEXT);
+                    prop_assert!(gate::check(&memory).is_ok(), "{:?}", memory.text);
+                    prop_assert!(!memory.text.ends_with(':'), "{:?}", memory.text);
                 }
             }
         }

@@ -581,10 +581,8 @@ pub(crate) fn unencoded(tx: &Tx<'_>, most: usize) -> Result<Vec<(i64, String)>> 
 
 /// How many of them there are.
 pub(crate) fn unencoded_count(tx: &Tx<'_>) -> Result<u64> {
-    tx.prepare_cached(
-        "SELECT count(*) FROM memory WHERE encoded = 0 AND superseded IS NULL",
-    )?
-    .query_row([], |row| Ok(row.get::<_, i64>(0)?.max(0) as u64))
+    tx.prepare_cached("SELECT count(*) FROM memory WHERE encoded = 0 AND superseded IS NULL")?
+        .query_row([], |row| Ok(row.get::<_, i64>(0)?.max(0) as u64))
 }
 
 /// Counts for people.

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::type_complexity)]
 
+mod exchange;
 mod meanings;
 
 use std::path::{Path, PathBuf};
@@ -267,18 +268,14 @@ fn the_same_text_is_merged_and_nearly_the_same_is_linked() {
 fn recalled_text_is_not_stored_again() {
     let home = Home::new();
     for memories in [home.meaning(), home.open(None)] {
-        let long =
-            "We keep everything in one SQLite file because it is easy to back up and to move";
+        let long = "We keep everything in one SQLite file. It is easy to back up and to move";
         add(&memories, long);
         let cited = "it is easy to back up and to move";
         let quoted = format!("> - [mem-0123] {long}.\n> - [mem-4567] {cited}");
         // Nobody was told it yet: two people may think the same.
         assert_ne!(
             memories
-                .add(
-                    &of("other", "everything in one SQLite file because it is easy"),
-                    now()
-                )
+                .add(&of("other", "We keep everything in one SQLite file"), now())
                 .unwrap()
                 .outcome,
             Outcome::Recalled
@@ -751,142 +748,6 @@ fn the_doctor_finds_what_is_broken_and_mends_it() {
     }
 }
 
-fn import(memories: &Memories, path: &str, text: &str) -> Imported {
-    let usual = NewMemory {
-        project: Some("shop".into()),
-        ..NewMemory::default()
-    };
-    memories
-        .import(path, text.as_bytes(), &usual, now())
-        .unwrap()
-}
-
-#[test]
-fn an_import_takes_what_changed_and_withdraws_what_is_gone() {
-    let home = Home::new();
-    let memories = home.meaning();
-    let first = "# Rules\n\n- Use the database\n- Buy nothing\n";
-    assert_eq!(
-        import(&memories, "shop/CLAUDE.md", first),
-        Imported {
-            stored: 2,
-            ..Imported::default()
-        }
-    );
-    assert_eq!(
-        import(&memories, "shop/CLAUDE.md", first),
-        Imported {
-            unchanged: 1,
-            ..Imported::default()
-        }
-    );
-    let second = "# Rules\n\n- Use the database\n- Purchase everything\n";
-    assert_eq!(
-        import(&memories, "shop/CLAUDE.md", second),
-        Imported {
-            stored: 1,
-            merged: 1,
-            withdrawn: 1,
-            unchanged: 0
-        }
-    );
-    let found = texts(
-        &memories,
-        &Search {
-            project: Some("shop".into()),
-            ..query("shopping")
-        },
-    );
-    assert_eq!(found[0], "Rules: Purchase everything");
-    assert!(!found.contains(&"Rules: Buy nothing".to_owned()));
-    assert_eq!(memories.stats(now()).unwrap().unencoded, 0);
-}
-
-#[test]
-fn the_same_file_may_be_of_several_projects_and_what_is_gone_is_withdrawn() {
-    let home = Home::new();
-    let memories = home.meaning();
-    let text = "# Notes\n\nThe automobile is in the garage.\n";
-    let of_project = |project: &str| NewMemory {
-        project: Some(project.into()),
-        ..NewMemory::default()
-    };
-    for project in ["shop", "farm"] {
-        let usual = of_project(project);
-        let imported = memories.import("/n/a.md", text.as_bytes(), &usual, now());
-        assert_eq!(imported.unwrap().stored, 1, "{project}");
-    }
-    let found = memories.search(&query("car"), now()).unwrap();
-    assert_eq!(found.count, 2);
-    assert_eq!(memories.files().unwrap(), ["/n/a.md"]);
-    assert_eq!(memories.withdraw("/n/a.md", now()).unwrap(), 2);
-    assert_eq!(first(&memories, "car"), None);
-    assert!(memories.files().unwrap().is_empty());
-    assert_eq!(memories.stats(now()).unwrap().superseded, 2);
-    // It comes back.
-    let imported = memories.import("/n/a.md", text.as_bytes(), &of_project("shop"), now());
-    assert_eq!(imported.unwrap().stored, 1);
-    assert!(first(&memories, "car").is_some());
-}
-
-#[test]
-fn an_export_makes_the_same_store_again() {
-    let home = Home::new();
-    let memories = home.meaning();
-    let old = memories
-        .add(&of("shop", "The port is 8080"), now())
-        .unwrap()
-        .memory;
-    memories
-        .change(
-            &old.id,
-            &Change {
-                text: Some("The port is 8321".into()),
-                ..Change::default()
-            },
-            now(),
-        )
-        .unwrap();
-    add(&memories, "The socket is 8321");
-    let pinned = NewMemory {
-        pinned: true,
-        tags: vec!["a".into(), "b".into()],
-        confidence: Some(0.3),
-        source: Some("a file".into()),
-        kind: Some("fact".into()),
-        ..new("We buy on Fridays")
-    };
-    memories.add(&pinned, now()).unwrap();
-    memories.search(&query("port"), now()).unwrap();
-    let all = |memories: &Memories| {
-        let mut lines = String::new();
-        memories
-            .export(&mut |memory| {
-                lines += &serde_json::to_string(memory).unwrap();
-                lines.push('\n');
-                true
-            })
-            .unwrap();
-        lines
-    };
-    let exported = all(&memories);
-    assert_eq!(exported.lines().count(), 4);
-    let other = Home::new();
-    let again = other.meaning();
-    assert_eq!(import(&again, "e.jsonl", &exported).stored, 4);
-    assert_eq!(all(&again), exported);
-    again.upkeep(&mut |_, _| true).unwrap();
-    assert_eq!(texts(&again, &query("purchase"))[0], "We buy on Fridays");
-    // Once more brings nothing.
-    assert_eq!(
-        import(&again, "f.jsonl", &exported),
-        Imported {
-            merged: 4,
-            ..Imported::default()
-        }
-    );
-}
-
 #[test]
 fn a_long_text_is_found_by_what_stands_at_its_end() {
     let home = Home::new();
@@ -933,7 +794,9 @@ fn a_long_text_is_found_by_what_stands_at_its_end() {
 fn a_very_long_text_leaves_room_for_others() {
     let home = Home::new();
     let memories = home.meaning();
-    let lines: String = (0..400).map(|n| format!("The automobile of number{n} is for sale today.\n")).collect();
+    let lines: String = (0..400)
+        .map(|n| format!("The automobile of number{n} is for sale today.\n"))
+        .collect();
     let long = add(&memories, &lines);
     for n in 0..30 {
         add(&memories, &format!("Somebody{n} has an automobile"));
@@ -1032,4 +895,101 @@ fn very_many_memories_are_found_through_the_approximate_index() {
     // Too few again.
     memories.approximate(1000, &|| true).unwrap();
     assert_eq!(approximate(), None);
+}
+
+#[test]
+fn what_says_something_else_is_stored_though_it_looks_like_what_was_recalled() {
+    let home = Home::new();
+    for memories in [home.meaning(), home.open(None)] {
+        for (old, new_one) in [
+            (
+                "The batch size must be < 64 on this machine",
+                "The batch size must be > 64 on this machine",
+            ),
+            (
+                "Name the field _private here",
+                "Name the field private here",
+            ),
+            (
+                "We no longer deploy from the main branch on Fridays",
+                "Deploy from the main branch on Fridays",
+            ),
+        ] {
+            add(&memories, old);
+            assert!(first(&memories, old).is_some());
+            let written = memories.add(&new(new_one), now()).unwrap();
+            assert_eq!(written.memory.text, new_one, "{:?}", written.outcome);
+            assert!(texts(&memories, &query(new_one)).contains(&new_one.to_owned()));
+        }
+    }
+}
+
+#[test]
+fn what_another_project_was_told_is_new_to_all() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let text = "The automobile of the firm is in the garage";
+    memories.add(&of("shop", text), now()).unwrap();
+    assert!(first(&memories, "car").is_some());
+    let written = memories.add(&new(text), now()).unwrap();
+    // Neither recalled from the shop nor linked to what others do not see.
+    assert_eq!(
+        (written.outcome, written.memory.project),
+        (Outcome::Stored, None)
+    );
+    let farm = Search {
+        project: Some("farm".into()),
+        ..query("car")
+    };
+    assert_eq!(texts(&memories, &farm), [text]);
+}
+
+#[test]
+fn forgetting_takes_the_older_ones_too() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let change = |old: &Memory, text: &str| {
+        let change = Change {
+            text: Some(text.into()),
+            ..Change::default()
+        };
+        memories.change(&old.id, &change, now()).unwrap()
+    };
+    let one = add(&memories, "The passphrase is xylophone");
+    let two = change(&one, "The passphrase is marimba");
+    let three = change(&two, "The passphrase is in the safe");
+    let other = add(&memories, "Purchase of a boat");
+    let forgotten = memories.forget(&three.id).unwrap();
+    assert_eq!(forgotten.supersedes, [two.id.as_str(), one.id.as_str()]);
+    for id in [&one.id, &two.id, &three.id] {
+        assert!(matches!(memories.get(id, now()), Err(Error::Unknown(_))));
+    }
+    let stats = memories.stats(now()).unwrap();
+    assert_eq!((stats.memories, stats.superseded), (1, 0));
+    // A newer one outlives what it replaced.
+    let newer = change(&other, "Purchase of a ship");
+    memories.forget(&other.id).unwrap();
+    assert_eq!(memories.get(&newer.id, now()).unwrap().text, newer.text);
+    assert!(memories.examine(false).unwrap().findings.is_empty());
+}
+
+#[test]
+fn merging_keeps_the_tags_that_were_there() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let tagged = |first: char, count: usize| NewMemory {
+        tags: (0..count).map(|n| format!("{first}{n:02}")).collect(),
+        ..new("The automobile is in the garage")
+    };
+    memories.add(&tagged('z', 30), now()).unwrap();
+    let merged = memories.add(&tagged('a', 30), now()).unwrap().memory;
+    let count = |first| {
+        merged
+            .tags
+            .iter()
+            .filter(|tag| tag.starts_with(first))
+            .count()
+    };
+    assert_eq!((count('a'), count('z')), (2, 30));
+    assert!(merged.tags.is_sorted());
 }

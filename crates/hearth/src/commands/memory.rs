@@ -201,7 +201,7 @@ struct EditArgs {
 EXAMPLES
   hearth memory forget mem-0123…
 
-Text, words and vector leave the files. There is no way back.")]
+Text, words and vectors leave the files, and so do those of the older ones whose place it took. There is no way back.")]
 struct ForgetArgs {
     #[arg(value_name = "ID", required = true)]
     ids: Vec<String>,
@@ -316,7 +316,12 @@ pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
             for id in &args.ids {
                 let memory = door.forget(id.clone()).await?;
                 show(screen, &memory, || {
-                    format!("forgotten: {}\n", first_line(&memory.text))
+                    let older = match memory.supersedes.len() {
+                        0 => String::new(),
+                        1 => " (and the older one that it replaced)".to_owned(),
+                        older => format!(" (and the {older} older ones that it replaced)"),
+                    };
+                    format!("forgotten: {}{older}\n", first_line(&memory.text))
                 });
             }
         }

@@ -13,12 +13,15 @@ use crate::Error;
 use crate::embed::{encode, scheme};
 use crate::gate;
 use crate::import::{self, Contents};
-use crate::sqlite;
+use crate::sqlite::{self, PERSON};
 
 impl Memories {
     /// Imports a file (see [`crate::import`]). One that is as it was the last time is passed over; of one that changed,
-    /// memories that it no longer holds are withdrawn. `usual` gives what the file does not say: project, tags,
-    /// confidence. Texts are encoded together, and not compared for near likeness.
+    /// memories that it no longer says are withdrawn, unless another file says them or a person wrote, changed or pinned
+    /// them. What a person put something else in the place of does not come back. `usual` gives what the file does not
+    /// say: project, tags, confidence. Texts are encoded together, and not compared for near likeness.
+    ///
+    /// An export of Hearth's is taken in as it was, each time: what is lacking comes back.
     ///
     /// # Errors
     /// If the file cannot be read, a memory in it is wrong, or the database or the encoder fails; what came before stays.
@@ -42,12 +45,15 @@ impl Memories {
             why,
         })?;
         let imported = match contents {
-            Contents::New(new) => self.import_new(path, new, usual, now)?,
+            Contents::New(new) => {
+                let imported = self.import_new(path, new, usual, now)?;
+                let store = &self.inner.store;
+                store.write(|tx| sqlite::note_file(tx, path, &digest))?;
+                imported
+            }
+            // Not noted: a backup is to help again when something else was lost.
             Contents::Memories(memories) => self.restore(&memories)?,
         };
-        self.inner
-            .store
-            .write(|tx| sqlite::note_file(tx, path, &digest))?;
         self.refresh()?;
         self.flush_now_and_then();
         Ok(imported)
@@ -61,7 +67,7 @@ impl Memories {
         Ok(self.inner.store.read(sqlite::files)?)
     }
 
-    /// Withdraws what came from a file that is gone; how many memories that is. They are kept, and no longer found.
+    /// Withdraws what only a file said that is gone; how many memories that is. They are kept, and no longer found.
     ///
     /// # Errors
     /// If the database fails.
@@ -91,14 +97,13 @@ impl Memories {
             let fingerprint = gate::fingerprint(&new.text);
             checked.push((new, fingerprint, written.unwrap_or(now)));
         }
-        let held: HashSet<[u8; 32]> = checked
+        let said: HashSet<[u8; 32]> = checked
             .iter()
             .map(|(_, fingerprint, _)| *fingerprint)
             .collect();
         let mut imported = Imported::default();
         let meaning = self.meaning()?;
         let id = meaning.encoder().map(|encoder| scheme(encoder.as_ref()));
-        let _one = lock(&self.inner.writing);
         for some in checked.chunks(TOGETHER) {
             let there = self.inner.store.read(|tx| -> Result<Vec<bool>, Error> {
                 let same = some.iter().map(|(new, fingerprint, _)| {
@@ -117,6 +122,8 @@ impl Memories {
                 None => Vec::new(),
             }
             .into_iter();
+            // For each chunk, and not while it is encoded: others write between them.
+            let _one = lock(&self.inner.writing);
             self.inner.store.write(|tx| -> Result<(), Error> {
                 for ((new, fingerprint, written), there) in some.iter().zip(&there) {
                     let vectors = match there {
@@ -124,35 +131,52 @@ impl Memories {
                         false => encoded.next(),
                     };
                     let vectors = id.as_deref().zip(vectors.as_deref());
-                    if let Some(same) = sqlite::same(tx, fingerprint, new.project.as_deref())? {
-                        merge(tx, same, new, None, now)?;
+                    let project = new.project.as_deref();
+                    if let Some(same) = sqlite::same(tx, fingerprint, project)? {
+                        merge(tx, same, new, source, None, now)?;
                         imported.merged += 1;
                         continue;
                     }
-                    insert(tx, new, fingerprint, vectors, *written)?;
+                    if sqlite::is_replaced(tx, fingerprint, project, source)? {
+                        imported.merged += 1;
+                        continue;
+                    }
+                    insert(tx, new, fingerprint, source, vectors, *written)?;
                     imported.stored += 1;
                 }
                 Ok(())
             })?;
         }
+        let _one = lock(&self.inner.writing);
         let store = &self.inner.store;
-        imported.withdrawn = store.write(|tx| withdraw(tx, source, &held, now))?;
+        imported.withdrawn = store.write(|tx| withdraw(tx, source, &said, now))?;
         Ok(imported)
     }
 
     /// Takes in memories of an export as they were, with ids, times and lineage. [`Memories::upkeep`] encodes them.
     fn restore(&self, memories: &[Memory]) -> Result<Imported, Error> {
+        let newer: HashSet<&str> = memories
+            .iter()
+            .filter_map(|memory| memory.superseded_by.as_deref())
+            .collect();
         let _one = lock(&self.inner.writing);
         self.inner.store.write(|tx| {
             let mut imported = Imported::default();
             for memory in memories {
-                gate::text(&memory.text)?;
-                gate::tags(&memory.tags)?;
-                gate::kind(&memory.kind)?;
-                gate::confidence("confidence", memory.confidence)?;
-                match sqlite::insert(tx, memory, &gate::fingerprint(&memory.text))? {
-                    Some(_) => imported.stored += 1,
-                    None => imported.merged += 1,
+                let fingerprint = gate::fingerprint(&memory.text);
+                let Some(row) = sqlite::insert(tx, memory, &fingerprint)? else {
+                    imported.merged += 1;
+                    continue;
+                };
+                imported.stored += 1;
+                // An export does not say who holds a memory. What its file no longer says is to go, unless a person
+                // pinned it or wrote it in another's place.
+                if let Some(source) = &memory.source {
+                    sqlite::hold(tx, row, source)?;
+                }
+                let is_edited = newer.contains(memory.id.as_str());
+                if memory.source.is_none() || memory.pinned || is_edited {
+                    sqlite::hold(tx, row, PERSON)?;
                 }
             }
             for memory in memories {
@@ -172,31 +196,29 @@ impl Memories {
     }
 
     /// Calls `each` with every memory, superseded ones too, oldest first: all that [`Memories::import`] needs to make the
-    /// same store again. Stops when it returns `false`.
+    /// same store again. Stops when it returns `false`. All are of one moment, whatever is written meanwhile; `each` must
+    /// not call this store.
     ///
     /// # Errors
     /// If the database fails.
     pub fn export(&self, each: &mut dyn FnMut(&Memory) -> bool) -> Result<(), Error> {
         self.tell_reads()?;
-        let mut row = 0;
-        loop {
-            let page = self.inner.store.read(|tx| -> Result<_, Error> {
-                let mut page = sqlite::from_row(tx, row, TOGETHER)?;
-                for stored in &mut page {
-                    sqlite::complete(tx, stored)?;
-                }
-                Ok(page)
-            })?;
-            let Some(last) = page.last() else {
-                return Ok(());
-            };
-            row = last.row + 1;
-            for stored in &page {
-                if !each(&stored.memory) {
+        self.inner.store.read(|tx| {
+            let mut row = 0;
+            loop {
+                let page = sqlite::from_row(tx, row, TOGETHER)?;
+                let Some(last) = page.last() else {
                     return Ok(());
+                };
+                row = last.row + 1;
+                for mut stored in page {
+                    sqlite::complete_to(tx, &mut stored, usize::MAX)?;
+                    if !each(&stored.memory) {
+                        return Ok(());
+                    }
                 }
             }
-        }
+        })
     }
 }
 
@@ -207,17 +229,16 @@ fn digest(bytes: &[u8], usual: &NewMemory) -> [u8; 32] {
     all.chain_update([0]).chain_update(bytes).finalize().into()
 }
 
-/// Withdraws the memories of a source whose fingerprints it no longer holds; how many.
+/// Has a source hold no longer what it does not say any more; how many memories that withdraws.
 fn withdraw(
     tx: &Transaction<'_>,
     source: &str,
-    held: &HashSet<[u8; 32]>,
+    said: &HashSet<[u8; 32]>,
     now: Timestamp,
 ) -> Result<u64, Error> {
     let mut withdrawn = 0;
-    for (row, fingerprint) in sqlite::of_source(tx, source)? {
-        if !held.contains(&fingerprint) {
-            sqlite::withdraw(tx, row, now)?;
+    for (row, fingerprint) in sqlite::held(tx, source)? {
+        if !said.contains(&fingerprint) && sqlite::let_go(tx, row, source, now)? {
             withdrawn += 1;
         }
     }

@@ -1,6 +1,6 @@
 //! Remembering: what passes the gate is stored; what is changed supersedes; what is forgotten is gone.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::atomic::Ordering;
 
 use hearth_protocol::id;
@@ -13,7 +13,7 @@ use crate::Error;
 use crate::embed::{encode, scheme};
 use crate::gate::{self, Checked, Likeness};
 use crate::retrieval::{self, Hot};
-use crate::sqlite::{self, Reach, Stored};
+use crate::sqlite::{self, PERSON, Reach, Stored};
 
 /// Memories that a new one is compared with.
 const NEIGHBOURS: usize = 8;
@@ -62,13 +62,13 @@ impl Memories {
             let there = sqlite::same(tx, &fingerprint, new.project.as_deref())?;
             // Its own old text, in other clothes: what changes is how it is written, so it is a new one.
             if let Some(there) = there.filter(|there| Some(there.row) != old_row) {
-                return merge(tx, there, &new, old_row, now);
+                return merge(tx, there, &new, PERSON, old_row, now);
             }
             if let Some(old) = old_row {
                 // Before it comes: a text is there once among those that can be found.
                 sqlite::supersede(tx, old, old, now)?;
             }
-            let row = insert(tx, &new, &fingerprint, vectors, now)?;
+            let row = insert(tx, &new, &fingerprint, PERSON, vectors, now)?;
             if let Some(old) = old_row {
                 sqlite::supersede(tx, old, row, now)?;
             }
@@ -97,14 +97,11 @@ impl Memories {
     /// The memory that a text only repeats, as one repeats what one was told: every piece of it is one that was
     /// recalled, or a part of one.
     fn recalled(&self, new: &Checked) -> Result<Option<Memory>, Error> {
-        let told = lock(&self.inner.reads);
-        let reach = Reach {
-            project: new.project.clone(),
-            ..Reach::default()
-        };
+        // A copy: searches note there what they found.
+        let told: HashSet<i64> = lock(&self.inner.reads).keys().copied().collect();
+        let reach = seen_with(new);
         self.inner.store.read(|tx| {
-            let was_told =
-                |stored: &Stored| stored.memory.reads > 0 || told.contains_key(&stored.row);
+            let was_told = |stored: &Stored| stored.memory.reads > 0 || told.contains(&stored.row);
             let find = |piece: &str| -> Result<Option<Stored>, Error> {
                 let same = sqlite::same(tx, &gate::fingerprint(piece), new.project.as_deref())?;
                 if let Some(same) = same.filter(|same| was_told(same)) {
@@ -151,10 +148,7 @@ impl Memories {
         vectors: Option<(&str, &[Vec<f32>])>,
     ) -> Result<BTreeSet<i64>, Error> {
         self.refresh()?;
-        let reach = Reach {
-            project: new.project.clone(),
-            ..Reach::default()
-        };
+        let reach = seen_with(new);
         let index = self.index();
         let vectors = vectors.filter(|(encoder, _)| index.encoder() == Some(encoder));
         let first = vectors.and_then(|(_, vectors)| vectors.first());
@@ -230,33 +224,48 @@ impl Memories {
         }
         let memory = self.inner.store.write(|tx| {
             sqlite::change(tx, old.row, &change)?;
+            sqlite::hold(tx, old.row, PERSON)?;
             whole(tx, old.row)
         })?;
         self.refresh()?;
         Ok(memory)
     }
 
-    /// Forgets a memory for good: its text, its words and its vectors leave the files.
+    /// Forgets a memory for good, and with it every older one whose place it took: their texts, words and vectors leave
+    /// the files. What it was; `supersedes` lists the older ones.
     ///
     /// # Errors
     /// If there is none, or the database fails.
     pub fn forget(&self, id: &str) -> Result<Memory, Error> {
         let _one = lock(&self.inner.writing);
-        let stored = self.inner.store.write(|tx| {
-            let Some(stored) = sqlite::by_id(tx, id)? else {
+        let (memory, rows) = self.inner.store.write(|tx| {
+            let Some(mut stored) = sqlite::by_id(tx, id)? else {
                 return Err(Error::Unknown(id.to_owned()));
             };
-            sqlite::delete(tx, stored.row)?;
-            Ok(stored)
+            sqlite::complete_to(tx, &mut stored, usize::MAX)?;
+            let mut rows = sqlite::older(tx, stored.row)?;
+            rows.push(stored.row);
+            for row in &rows {
+                sqlite::delete(tx, *row)?;
+            }
+            Ok((stored.memory, rows))
         })?;
-        lock(&self.inner.reads).remove(&stored.row);
+        lock(&self.inner.reads).retain(|row, _| !rows.contains(row));
         self.refresh()?;
         let mut index = self.index_mut();
         flush(&mut index);
         drop(index);
         self.inner.log.store(true, Ordering::Relaxed);
         self.empty_log();
-        Ok(stored.memory)
+        Ok(memory)
+    }
+}
+
+/// What somebody sees who sees the new memory: one of every project is seen where no other project's are.
+fn seen_with(new: &Checked) -> Reach {
+    Reach {
+        project: Some(new.project.clone().unwrap_or_default()),
+        ..Reach::default()
     }
 }
 
@@ -269,11 +278,12 @@ fn likest(new: &[Vec<f32>], old: &[Vec<f32>]) -> Option<f32> {
     }
 }
 
-/// Stores a new memory with its vectors and their encoder, if there is one; its row.
+/// Stores a new memory that somebody holds with its vectors and their encoder, if there is one; its row.
 pub(super) fn insert(
     tx: &Transaction<'_>,
     new: &Checked,
     fingerprint: &[u8; 32],
+    holder: &str,
     vectors: Option<(&str, &[Vec<f32>])>,
     now: Timestamp,
 ) -> Result<i64, Error> {
@@ -296,6 +306,7 @@ pub(super) fn insert(
     };
     let row = sqlite::insert(tx, &memory, fingerprint)?
         .ok_or_else(|| Error::invalid("text", "another memory came to say the same"))?;
+    sqlite::hold(tx, row, holder)?;
     if let Some((encoder, vectors)) = vectors {
         sqlite::insert_vectors(tx, row, encoder, vectors)?;
     }
@@ -316,18 +327,24 @@ fn current(tx: &Transaction<'_>, id: &str) -> Result<Stored, Error> {
     }
 }
 
-/// Gives a memory that is there what a new one of the same text brings.
+/// Gives a memory that is there what a new one of the same text brings, and another holder.
 pub(super) fn merge(
     tx: &Transaction<'_>,
     there: Stored,
     new: &Checked,
+    holder: &str,
     supersedes: Option<i64>,
     now: Timestamp,
 ) -> Result<Written, Error> {
-    let mut tags = [there.memory.tags.as_slice(), &new.tags].concat();
+    let mut tags = there.memory.tags.clone();
+    let more = new
+        .tags
+        .iter()
+        .filter(|tag| !there.memory.tags.contains(tag));
+    // Where there are too many, those that were there first.
+    let room = MOST_TAGS.saturating_sub(tags.len());
+    tags.extend(more.take(room).cloned());
     tags.sort_unstable();
-    tags.dedup();
-    tags.truncate(MOST_TAGS);
     let change = Change {
         tags: Some(tags),
         confidence: Some(there.memory.confidence.max(new.confidence)),
@@ -335,6 +352,7 @@ pub(super) fn merge(
         ..Change::default()
     };
     sqlite::change(tx, there.row, &change)?;
+    sqlite::hold(tx, there.row, holder)?;
     if let Some(old) = supersedes {
         sqlite::supersede(tx, old, there.row, now)?;
     }
