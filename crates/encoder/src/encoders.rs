@@ -4,17 +4,55 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::SystemTime;
 
 use crate::encoder::Encoder;
 use crate::error::Error;
 
+/// The weights in an encoder's folder.
+const WEIGHTS: &str = "model.safetensors";
+
 /// Where an encoder is once it was opened; locked while somebody opens it.
-type Place = Arc<Mutex<Option<Arc<Encoder>>>>;
+type Place = Arc<Mutex<Option<Opened>>>;
+
+/// An encoder, and the file that its weights were read from.
+#[derive(Debug)]
+struct Opened {
+    encoder: Arc<Encoder>,
+    file: Identity,
+}
+
+/// Tells one file of weights from another that took its place.
+#[derive(Debug, PartialEq, Eq)]
+struct Identity {
+    length: u64,
+    modified: Option<SystemTime>,
+    number: Option<u64>,
+}
+
+impl Identity {
+    /// Of the weights in an encoder's folder; `None` if there are none.
+    fn of(folder: &Path) -> Option<Self> {
+        let file = fs::metadata(folder.join(WEIGHTS)).ok()?;
+        #[cfg(unix)]
+        let number = Some(std::os::unix::fs::MetadataExt::ino(&file));
+        // The time has to do where files have no number.
+        #[cfg(not(unix))]
+        let number = None;
+        Some(Self {
+            length: file.len(),
+            modified: file.modified().ok(),
+            number,
+        })
+    }
+}
 
 /// Sentence encoders in the folders of one folder, such as `HOME/encoders/minilm`. A name is a folder's name.
 ///
-/// What was opened stays open, whatever becomes of its folder. A failure is not kept: the next one who asks looks
-/// again, since the encoder may have been fetched meanwhile.
+/// What is opened is kept for as long as its folder has the same file of weights: who asks after that folder was removed
+/// hears that there is none, and who asks after it was replaced gets the new one. Whoever holds an encoder may go on
+/// using it. A failure is not kept: the next one who asks looks again, since the encoder may have been fetched
+/// meanwhile.
 #[derive(Debug)]
 pub struct Encoders {
     folder: PathBuf,
@@ -46,24 +84,29 @@ impl Encoders {
         names
     }
 
-    /// Whether there is an encoder of that name: open, or as files that are all there.
+    /// Whether there is an encoder of that name: its files are all there.
     pub fn holds(&self, name: &str) -> bool {
         if !is_plain(name) {
             return false;
         }
         let folder = self.folder.join(name);
         let has = |file: &str| folder.join(file).is_file();
-        let whole = has("config.json")
-            && has("model.safetensors")
-            && (has("tokenizer.json") || has("vocab.txt"));
-        whole || self.opened(name).is_some()
+        has("config.json") && has(WEIGHTS) && (has("tokenizer.json") || has("vocab.txt"))
     }
 
-    /// The encoder of that name, if it is open already. Waits for nothing.
+    /// The encoder of that name, if it is open already and its weights are still the folder's. Waits for nothing.
     pub fn opened(&self, name: &str) -> Option<Arc<Encoder>> {
         let place = Arc::clone(locked(&self.known).get(name)?);
+        let file = Identity::of(&self.folder.join(name))?;
         // Who holds it is opening the encoder.
-        place.try_lock().ok()?.clone()
+        let held = place.try_lock().ok()?;
+        let opened = held.as_ref().filter(|opened| opened.file == file)?;
+        Some(Arc::clone(&opened.encoder))
+    }
+
+    /// Lets go of the encoder of that name, if it is open. Its memory is free once nobody uses it any more.
+    pub fn forget(&self, name: &str) {
+        locked(&self.known).remove(name);
     }
 
     /// The encoder of that name. The first who asks opens it, which takes a tenth of a second or more; others who ask
@@ -73,25 +116,30 @@ impl Encoders {
     /// If there is no folder of that name, or what it holds cannot be used; see [`Encoder::open`].
     pub fn get(&self, name: &str) -> Result<Arc<Encoder>, Error> {
         let folder = self.folder.join(name);
-        let known = locked(&self.known).get(name).cloned();
-        let place = match known {
-            Some(place) => place,
-            None if is_plain(name) && folder.is_dir() => {
-                Arc::clone(locked(&self.known).entry(name.to_owned()).or_default())
-            }
-            None => {
-                return Err(Error::Unknown {
-                    name: name.to_owned(),
-                    folder: self.folder.clone(),
-                });
-            }
-        };
-        let mut held = locked(&place);
-        if let Some(encoder) = &*held {
-            return Ok(Arc::clone(encoder));
+        if !is_plain(name) || !folder.is_dir() {
+            self.forget(name);
+            return Err(Error::Unknown {
+                name: name.to_owned(),
+                folder: self.folder.clone(),
+            });
         }
+        let place = Arc::clone(locked(&self.known).entry(name.to_owned()).or_default());
+        let mut held = locked(&place);
+        // Looked at before the file is read: of two that change places meanwhile the older one is noted, and the next
+        // who asks opens the newer.
+        let file = Identity::of(&folder);
+        if let Some(opened) = held
+            .as_ref()
+            .filter(|opened| Some(&opened.file) == file.as_ref())
+        {
+            return Ok(Arc::clone(&opened.encoder));
+        }
+        *held = None;
         let encoder = Arc::new(Encoder::open(&folder)?);
-        *held = Some(Arc::clone(&encoder));
+        *held = file.map(|file| Opened {
+            encoder: Arc::clone(&encoder),
+            file,
+        });
         Ok(encoder)
     }
 }

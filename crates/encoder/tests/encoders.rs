@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::{Arc, Barrier};
 
 use hearth_encoder::{Encoders, Error, Role};
-use tiny::TINY;
+use tiny::{TINY, Tiny};
 
 fn place(home: &Path, name: &str) {
     let made = TINY.folder();
@@ -37,13 +37,39 @@ fn those_who_ask_at_once_share_one_that_is_opened_once() {
             .collect()
     });
     assert!(all.iter().all(|encoder| Arc::ptr_eq(encoder, &all[0])));
-    // What is open stays open, whatever becomes of its folder.
+    assert!(Arc::ptr_eq(&encoders.opened("minilm").unwrap(), &all[0]));
+}
+
+#[test]
+fn an_encoder_is_what_its_folder_holds_now() {
+    let home = tempfile::tempdir().unwrap();
+    place(home.path(), "minilm");
+    let encoders = Encoders::new(home.path().to_owned());
+    let first = encoders.get("minilm").unwrap();
+    assert!(Arc::ptr_eq(&encoders.get("minilm").unwrap(), &first));
     fs::remove_dir_all(home.path().join("minilm")).unwrap();
-    assert!(Arc::ptr_eq(&encoders.get("minilm").unwrap(), &all[0]));
-    assert!(encoders.holds("minilm"));
-    assert_eq!(encoders.names(), [""; 0]);
-    let before = all[0].encode("the river", Role::Plain).unwrap();
-    assert_eq!(before.vector.len(), TINY.hidden);
+    assert!(!encoders.holds("minilm"));
+    assert!(encoders.opened("minilm").is_none());
+    let gone = encoders.get("minilm").unwrap_err();
+    assert!(matches!(gone, Error::Unknown { .. }), "{gone}");
+    // Who holds it goes on using it.
+    let vector = first.encode("the river", Role::Plain).unwrap().vector;
+    assert_eq!(vector.len(), TINY.hidden);
+    place(home.path(), "minilm");
+    let second = encoders.get("minilm").unwrap();
+    assert_eq!(second.id(), first.id());
+    // Another one takes its place by a rename, as pulls do it.
+    let other = Tiny { seed: 2, ..TINY }.folder();
+    let new = home.path().join("minilm/new");
+    fs::copy(other.path().join("model.safetensors"), &new).unwrap();
+    fs::rename(&new, home.path().join("minilm/model.safetensors")).unwrap();
+    assert!(encoders.opened("minilm").is_none());
+    let third = encoders.get("minilm").unwrap();
+    assert_ne!(third.id(), first.id());
+    assert!(Arc::ptr_eq(&encoders.opened("minilm").unwrap(), &third));
+    encoders.forget("minilm");
+    assert!(encoders.opened("minilm").is_none());
+    assert!(encoders.get("minilm").is_ok());
 }
 
 #[test]

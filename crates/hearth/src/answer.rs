@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use clap::Args;
 use hearth_engine::{
     Catalogue, Chat, Constraint, Engine, EngineError, Event, FinishReason, Prompt, Reasoning,
     Request, Sampling,
@@ -88,7 +89,8 @@ impl Answer {
         value
     }
 
-    /// A line for each memory that went with the question, or one that says why there is none.
+    /// A line for each memory that went with the question, or one that says that there is none; then what held others
+    /// back.
     pub fn citations(&self) -> Vec<String> {
         let Some(memory) = &self.memory else {
             return Vec::new();
@@ -102,6 +104,9 @@ impl Answer {
                 "{} more had no room in the prompt",
                 memory.left_out
             ));
+        }
+        if let Some(reason) = &memory.words_only {
+            lines.push(format!("memories were searched by words alone: {reason}"));
         }
         lines
     }
@@ -307,11 +312,24 @@ pub fn meant(models: &[ModelStatus], name: &str) -> Outcome<String> {
     Ok(catalogue.resolve(Some(name))?.name)
 }
 
-/// The memories that `--memory` means: all without a project.
-pub fn memories_of(project: &str) -> Recall {
-    Recall {
-        project: (!project.is_empty()).then(|| project.to_owned()),
-        ..Recall::default()
+/// Which memories go with a question.
+#[derive(Debug, Clone, Default, Args)]
+pub struct MemoryArgs {
+    /// Let memories that fit go with each question
+    #[arg(long)]
+    pub memory: bool,
+    /// Let this project's memories, and those of every project, go with each question
+    #[arg(long, short, value_name = "NAME")]
+    pub project: Option<String>,
+}
+
+impl MemoryArgs {
+    /// What they wish for: a project says that memories are wanted.
+    pub fn recall(&self) -> Option<Recall> {
+        (self.memory || self.project.is_some()).then(|| Recall {
+            project: self.project.clone(),
+            ..Recall::default()
+        })
     }
 }
 

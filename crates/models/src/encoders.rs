@@ -17,6 +17,7 @@ use std::path::{Path, PathBuf};
 pub use self::pull::{Fetch, PulledEncoder, pull_encoder};
 use crate::cancel::Cancel;
 use crate::catalogue;
+use crate::claim::Claim;
 use crate::disk;
 use crate::error::{Error, Reason};
 use crate::manifest::Model;
@@ -62,6 +63,16 @@ impl EncoderStore {
     /// What is on its way, with its locks: the parts of a store of models that a pull needs.
     fn fetching(&self) -> ModelStore {
         ModelStore::new(self.root.join(FETCHING))
+    }
+
+    /// Waits for the claim to an encoder; calls `waiting` once if somebody else has it.
+    fn claim(
+        &self,
+        name: &str,
+        cancel: &Cancel,
+        waiting: &mut dyn FnMut(),
+    ) -> Result<Claim, Error> {
+        self.fetching().claim(&lock(name), cancel, waiting)
     }
 
     /// Every encoder, sorted by name.
@@ -111,8 +122,7 @@ impl EncoderStore {
             Error::new(Reason::NotHere, format!("encoder `{name}` is not here"))
                 .fix("run `hearth list` to see what is")
         })?;
-        let fetching = self.fetching();
-        let _claim = fetching.claim(&encoder.name, &Cancel::new(), &mut || {})?;
+        let _claim = self.claim(&encoder.name, &Cancel::new(), &mut || {})?;
         let freed = size_of(&encoder.folder);
         self.take_away(&encoder.folder)?;
         Ok(Removed {
@@ -140,7 +150,7 @@ impl EncoderStore {
         let books = fetching.books()?;
         let mut claims = Vec::new();
         for known in catalogue::encoders() {
-            match fetching.try_claim(&books, &known.name)? {
+            match fetching.try_claim(&books, &lock(&known.name))? {
                 Some(claim) => claims.push(claim),
                 None => return Ok(0),
             }
@@ -207,6 +217,11 @@ impl EncoderStore {
         }
         Ok(checked)
     }
+}
+
+/// The lock of an encoder. A folder may have any name, also that of a lock of the store's own.
+fn lock(name: &str) -> String {
+    format!("encoder-{name}")
 }
 
 /// Removes a folder and all in it; one that is not there is removed already.

@@ -2,7 +2,7 @@
 //! with the same errors.
 //!
 //! An encoder is opened when it is first asked for. Its work is done off the threads that answer requests, a few at a
-//! time, and broken off when the client goes away.
+//! time, and broken off when the client goes away; until it has ended it keeps its turn.
 
 use std::ops::ControlFlow;
 use std::path::PathBuf;
@@ -13,7 +13,7 @@ use std::time::SystemTime;
 use hearth_encoder::{Batch, Embedding, Encoder, Encoders, Error, Role};
 use hearth_engine::{EmbedInput, EmbedRequest, Embeddings, EngineError};
 use hearth_models::catalogue;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::state::{Node, Shared};
 use crate::trace;
@@ -22,20 +22,55 @@ use crate::trace;
 const AT_ONCE: usize = 2;
 /// Requests that may wait for their turn.
 const WAITING: usize = 64;
+/// Bytes of text that are looked at for each token that fits. BERT's tokenizers know no word of more than 100
+/// characters, and a character has at most 4 bytes: what is longer is hardly text, and not worth splitting to count it.
+const BYTES_PER_TOKEN: usize = 400;
 
 /// Who may encode, and who may wait for it.
 #[derive(Debug)]
 pub(crate) struct Turns {
-    places: Semaphore,
-    turns: Semaphore,
+    places: Arc<Semaphore>,
+    turns: Arc<Semaphore>,
 }
 
 impl Default for Turns {
     fn default() -> Self {
         Self {
-            places: Semaphore::new(AT_ONCE + WAITING),
-            turns: Semaphore::new(AT_ONCE),
+            places: Arc::new(Semaphore::new(AT_ONCE + WAITING)),
+            turns: Arc::new(Semaphore::new(AT_ONCE)),
         }
+    }
+}
+
+impl Turns {
+    /// A place among those who wait or encode with encoder `name`.
+    fn place(&self, name: &str) -> Result<OwnedSemaphorePermit, EngineError> {
+        let place = Arc::clone(&self.places).try_acquire_owned();
+        place.map_err(|_| EngineError::QueueFull {
+            name: name.to_owned(),
+            limit: WAITING,
+        })
+    }
+
+    /// Waits for its turn and does the work off this thread. The work is told when nobody waits for it any more, and
+    /// turn and place are free when it ends, not when the one who asked goes.
+    async fn work<T: Send + 'static>(
+        &self,
+        place: OwnedSemaphorePermit,
+        work: impl FnOnce(&AtomicBool) -> Result<T, EngineError> + Send + 'static,
+    ) -> Result<T, EngineError> {
+        let failed = |reason: String| EngineError::Compute { reason };
+        let turn = Arc::clone(&self.turns).acquire_owned().await;
+        let turn = turn.map_err(|error| failed(error.to_string()))?;
+        let gone = Gone::default();
+        let is_gone = Arc::clone(&gone.0);
+        let working = trace::spawn_blocking(move || {
+            let done = work(&is_gone);
+            drop((turn, place));
+            done
+        });
+        let done = working.await;
+        done.unwrap_or_else(|error| Err(failed(error.to_string())))
     }
 }
 
@@ -115,6 +150,13 @@ pub(crate) async fn open(node: &Shared, name: &str) -> Result<Arc<Encoder>, Engi
         .map_err(|error| failed(error.to_string()))
 }
 
+/// Lets go of an encoder that was removed.
+pub(crate) fn forget(node: &Node, name: &str) {
+    if let Some(encoders) = &node.options.encoders {
+        encoders.forget(name);
+    }
+}
+
 /// Embeds texts with an encoder. A text that is too long is refused, unless it may be `cut`.
 pub(crate) async fn embed(
     node: &Shared,
@@ -122,22 +164,13 @@ pub(crate) async fn embed(
     request: EmbedRequest,
     cut: bool,
 ) -> Result<Embeddings, EngineError> {
-    let full = |_| EngineError::QueueFull {
-        name: name.clone(),
-        limit: WAITING,
-    };
-    let _place = node.encoding.places.try_acquire().map_err(full)?;
+    let place = node.encoding.place(&name)?;
     let encoder = open(node, &name).await?;
-    let texts = texts(&encoder, request)?;
-    let failed = |reason: String| EngineError::Compute { reason };
-    let turn = node.encoding.turns.acquire().await;
-    let _turn = turn.map_err(|error| failed(error.to_string()))?;
-    let gone = Gone::default();
-    let is_gone = Arc::clone(&gone.0);
-    let encoding = trace::spawn_blocking(move || encode(&encoder, &texts, cut, &is_gone));
-    let all = encoding
-        .await
-        .unwrap_or_else(|error| Err(failed(error.to_string())))?;
+    let texts = texts(&encoder, request, cut)?;
+    let encoding = node
+        .encoding
+        .work(place, move |gone| encode(&encoder, &texts, cut, gone));
+    let all = encoding.await?;
     Ok(Embeddings {
         model: name,
         prompt_tokens: all.iter().map(|one| one.tokens as u32).sum(),
@@ -155,8 +188,9 @@ impl Drop for Gone {
     }
 }
 
-/// What a request wants encoded, if it is nothing that an encoder cannot do.
-fn texts(encoder: &Encoder, request: EmbedRequest) -> Result<Vec<String>, EngineError> {
+/// What a request wants encoded, if it is nothing that an encoder cannot do. What is too long by far is refused or `cut`
+/// here, before anybody splits it.
+fn texts(encoder: &Encoder, request: EmbedRequest, cut: bool) -> Result<Vec<String>, EngineError> {
     let invalid = |field, message| EngineError::Invalid { field, message };
     let own = encoder.dimensions();
     if let Some(wanted) = request.dimensions.filter(|wanted| *wanted as usize != own) {
@@ -165,11 +199,26 @@ fn texts(encoder: &Encoder, request: EmbedRequest) -> Result<Vec<String>, Engine
         );
         return Err(invalid("dimensions", message));
     }
+    let context = encoder.max_tokens();
+    let most = context * BYTES_PER_TOKEN;
     let texts = request.inputs.into_iter().enumerate();
     texts
         .map(|(index, input)| match input {
             EmbedInput::Text(text) if text.is_empty() => {
                 Err(invalid("input", format!("input[{index}] is empty")))
+            }
+            EmbedInput::Text(mut text) if text.len() > most && cut => {
+                let end = (0..=most).rev().find(|end| text.is_char_boundary(*end));
+                text.truncate(end.unwrap_or_default());
+                text.shrink_to_fit();
+                Ok(text)
+            }
+            EmbedInput::Text(text) if text.len() > most => {
+                let bytes = text.len();
+                let message = format!(
+                    "input[{index}] has {bytes} bytes and at most {most} are read, {context} tokens; divide it into shorter texts"
+                );
+                Err(invalid("input", message))
             }
             EmbedInput::Text(text) => Ok(text),
             EmbedInput::Tokens(_) => Err(invalid(
@@ -192,8 +241,12 @@ fn encode(
         reason: error.to_string(),
     };
     let context = encoder.max_tokens();
+    let is_gone = || gone.load(Ordering::Relaxed);
     // Before anything is computed: one text too long refuses all of them.
     for (index, text) in texts.iter().enumerate().filter(|_| !cut) {
+        if is_gone() {
+            return Err(failed(Error::Cancelled));
+        }
         let tokens = encoder.count_tokens(text).map_err(failed)?;
         if tokens > context {
             return Err(EngineError::InputTooLong {
@@ -204,11 +257,14 @@ fn encode(
             });
         }
     }
+    if is_gone() {
+        return Err(failed(Error::Cancelled));
+    }
     if let [text] = texts {
         let embedding = encoder.encode(text, Role::Plain).map_err(failed)?;
         return Ok(vec![embedding]);
     }
-    let progress = |_| match gone.load(Ordering::Relaxed) {
+    let progress = |_| match is_gone() {
         true => ControlFlow::Break(()),
         false => ControlFlow::Continue(()),
     };
@@ -219,4 +275,50 @@ fn encode(
     };
     let all = encoder.encode_batch(texts, Role::Plain, batch);
     all.map_err(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::sync::mpsc;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn work_keeps_its_turn_when_the_one_who_asked_goes() {
+        let turns = Arc::new(Turns::default());
+        let free = || {
+            (
+                turns.turns.available_permits(),
+                turns.places.available_permits(),
+            )
+        };
+        let all = free();
+        let (begun, begins) = tokio::sync::oneshot::channel();
+        let (told, tells) = tokio::sync::oneshot::channel();
+        let (end, ends) = mpsc::channel::<()>();
+        let own = Arc::clone(&turns);
+        let asking = tokio::spawn(async move {
+            let place = own.place("minilm").unwrap();
+            let work = move |gone: &AtomicBool| {
+                begun.send(()).unwrap();
+                ends.recv().unwrap();
+                told.send(gone.load(Ordering::Relaxed)).unwrap();
+                Ok(())
+            };
+            own.work(place, work).await
+        });
+        begins.await.unwrap();
+        asking.abort();
+        assert!(asking.await.unwrap_err().is_cancelled());
+        assert_eq!(free(), (all.0 - 1, all.1 - 1), "the work goes on");
+        end.send(()).unwrap();
+        assert!(tells.await.unwrap(), "the work was not told");
+        // They come back when it has ended.
+        let everyone = turns.places.acquire_many(all.1 as u32).await;
+        drop(everyone.unwrap());
+        let everyone = turns.turns.acquire_many(all.0 as u32).await;
+        drop(everyone.unwrap());
+    }
 }

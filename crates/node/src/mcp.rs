@@ -1,17 +1,19 @@
 //! MCP: the memory as tools and resources that a coding tool hands to its model
 //! (<https://modelcontextprotocol.io/specification>).
 //!
-//! One server over [`Memories`] stands behind two doors: `/mcp` of the node (`http`), and a pair of pipes ([`serve`]),
-//! which `hearth mcp` opens on its standard streams. The protocol itself is the crate `rmcp`'s; what it offers is
-//! written down in `handler`, the tools in `tools`, the prompts in `prompts`, and what a model reads in `text`.
+//! One server over [`Memories`] stands behind two doors: `/mcp` of the node (`http`), and a pair of pipes ([`serve`], `pipes`),
+//! which `hearth mcp` opens on its standard streams. The protocol itself is the crate `rmcp`'s, but for what is no message
+//! at all (`shape`); what it offers is written down in `handler`, the tools in `tools`, the prompts in `prompts`, and what a model reads in `text`.
 //!
 //! No session is kept between requests over HTTP, as MCP has it since 2026-07-28: a tool may come back after the node was
 //! started anew, and nothing grows when one never says goodbye.
 
 mod handler;
 pub(crate) mod http;
+mod pipes;
 mod prompts;
 mod schema;
+mod shape;
 mod text;
 mod tools;
 
@@ -23,6 +25,7 @@ use utoipa::IntoParams;
 
 use crate::upkeep::Upkeep;
 use handler::Server;
+use pipes::Pipes;
 
 /// What a model says for all projects, where the session has one of its own.
 const EVERY_PROJECT: &str = "*";
@@ -64,7 +67,7 @@ pub async fn serve(
 ) -> std::io::Result<()> {
     let upkeep = Upkeep::begin(memories.clone(), None);
     let server = Server::new(memories.clone(), scope, version);
-    let ended = match rmcp::serve_server(server, (reader, writer)).await {
+    let ended = match rmcp::serve_server(server, Pipes::open(reader, writer)).await {
         Ok(service) => service.waiting().await.map(drop).map_err(Into::into),
         // Who looks whether the program starts asks nothing.
         Err(ServerInitializeError::ConnectionClosed(_)) => Ok(()),

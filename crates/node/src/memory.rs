@@ -3,10 +3,9 @@
 use axum::Json;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::rejection::QueryRejection;
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
 use axum::http::header::{CONTENT_DISPOSITION, CONTENT_TYPE};
+use axum::http::{StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use futures_util::stream;
@@ -17,6 +16,7 @@ use hearth_protocol::memory::{
 };
 use hearth_protocol::parse;
 use jiff::Timestamp;
+use percent_encoding::percent_decode_str;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -100,9 +100,31 @@ async fn answer<T: Serialize + Send + 'static>(
     }
 }
 
-fn wrong_parameter(error: &QueryRejection) -> Response {
+fn wrong_parameter(reason: String) -> Response {
     let status = StatusCode::BAD_REQUEST;
-    problem(status, "invalid_field", "Bad Request", error.body_text())
+    problem(status, "invalid_field", "Bad Request", reason)
+}
+
+/// The parameters of an address, and the tags among them: `tag` may come several times, which `Query` takes for a
+/// mistake.
+fn parameters<T: DeserializeOwned>(uri: &Uri) -> Result<(T, Vec<String>), Box<Response>> {
+    let is_tag = |part: &&str| part.split('=').next() == Some("tag");
+    let query = uri.query().unwrap_or_default();
+    let (tags, others): (Vec<&str>, Vec<&str>) = query.split('&').partition(is_tag);
+    let others = Uri::builder().path_and_query(format!("/?{}", others.join("&")));
+    let others = others.build().unwrap_or_default();
+    let Query(read) = Query::try_from_uri(&others)
+        .map_err(|error| Box::new(wrong_parameter(error.body_text())))?;
+    let tags = tags.into_iter().map(|part| {
+        let value = part.split_once('=').map_or("", |(_, value)| value);
+        let value = value.replace('+', " ");
+        let decoded = percent_decode_str(&value).decode_utf8();
+        decoded.map(String::from).map_err(|error| {
+            let reason = format!("tag: its percent-encoded bytes are no UTF-8: {error}");
+            Box::new(wrong_parameter(reason))
+        })
+    });
+    Ok((read, tags.collect::<Result<_, _>>()?))
 }
 
 fn ok<T>(_: &T) -> StatusCode {
@@ -157,8 +179,9 @@ pub(crate) struct Listing {
     project: Option<String>,
     /// Only this kind.
     kind: Option<String>,
-    /// Only those with this tag.
-    tag: Option<String>,
+    /// Only those with this tag; several, each as a `tag` of its own, must all be there.
+    #[serde(default)]
+    tag: Vec<String>,
     /// Only those as sure as this, 0 to 1.
     min_confidence: Option<f32>,
     /// 1 to 100; 10 if absent.
@@ -171,18 +194,15 @@ pub(crate) struct Listing {
 #[utoipa::path(get, path = "/memory", tag = "memory", params(Listing), responses(
     (status = 200, description = "a page", body = Listed),
     (status = 400, description = "a parameter is wrong", body = Problem)))]
-pub(crate) async fn list(
-    State(node): State<Shared>,
-    listing: Result<Query<Listing>, QueryRejection>,
-) -> Response {
-    let listing = match listing {
-        Ok(Query(listing)) => listing,
-        Err(error) => return wrong_parameter(&error),
+pub(crate) async fn list(State(node): State<Shared>, uri: Uri) -> Response {
+    let listing = match parameters(&uri) {
+        Ok((listing, tag)) => Listing { tag, ..listing },
+        Err(refusal) => return *refusal,
     };
     let search = Search {
         project: listing.project,
         kind: listing.kind,
-        tags: listing.tag.into_iter().collect(),
+        tags: listing.tag,
         min_confidence: listing.min_confidence,
         limit: listing.limit,
         ..Search::default()
@@ -228,7 +248,7 @@ pub(crate) async fn change(
     .await
 }
 
-/// Forgets a memory for good; gives what it was.
+/// Forgets a memory for good, and the older ones whose place it took; gives what it was.
 #[utoipa::path(delete, path = "/memory/{id}", tag = "memory", params(("id" = String, Path)), responses(
     (status = 200, description = "what was forgotten", body = Memory),
     (status = 404, description = "there is no such memory", body = Problem)))]
@@ -269,12 +289,13 @@ pub(crate) async fn examine(State(node): State<Shared>, raw: Body) -> Response {
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Importing {
-    /// Its path or name: the ending says what it is, and another import of the same path takes its place.
+    /// Its name, not an absolute path: the ending says what it is, and another import of the same name takes its place.
     path: String,
     /// Whose the memories are; without one they belong to every project.
     project: Option<String>,
-    /// A word to find them by.
-    tag: Option<String>,
+    /// A word to find them by; several are each a `tag` of its own.
+    #[serde(default)]
+    tag: Vec<String>,
     /// How sure they are, 0 to 1; 1 if absent.
     confidence: Option<f32>,
 }
@@ -285,22 +306,27 @@ pub(crate) struct Importing {
         (status = 200, description = "what came of it", body = Imported),
         (status = 400, description = "a parameter is wrong, or the file cannot be read", body = Problem),
         (status = 413, description = "the file is too large", body = Problem)))]
-pub(crate) async fn import(
-    State(node): State<Shared>,
-    importing: Result<Query<Importing>, QueryRejection>,
-    raw: Body,
-) -> Response {
-    let importing = match importing {
-        Ok(Query(importing)) => importing,
-        Err(error) => return wrong_parameter(&error),
+pub(crate) async fn import(State(node): State<Shared>, uri: Uri, raw: Body) -> Response {
+    let importing = match parameters(&uri) {
+        Ok((importing, tag)) => Importing { tag, ..importing },
+        Err(refusal) => return *refusal,
     };
+    if std::path::Path::new(&importing.path).is_absolute() {
+        // An import of a folder on this machine withdraws what came from files that are gone.
+        return problem(
+            StatusCode::BAD_REQUEST,
+            "invalid_field",
+            "Bad Request",
+            "path: it begins with a root, as files of this machine do; send a name, such as `notes/ports.md`",
+        );
+    }
     let bytes = match received(&node, raw).await {
         Ok(bytes) => bytes,
         Err(failure) => return refused(&failure),
     };
     let usual = NewMemory {
         project: importing.project,
-        tags: importing.tag.into_iter().collect(),
+        tags: importing.tag,
         confidence: importing.confidence,
         ..NewMemory::default()
     };

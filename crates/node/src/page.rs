@@ -80,7 +80,7 @@ pub(crate) async fn memories(
         query: wanted.q.trim().to_owned(),
         project: wanted.project.trim().to_owned(),
         kind: wanted.kind.trim().to_lowercase(),
-        tag: wanted.tag.trim().trim_start_matches('#').to_lowercase(),
+        tag: wanted.tag.trim().to_lowercase(),
         after: wanted.after,
         id: wanted.id,
     };

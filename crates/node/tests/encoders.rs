@@ -312,6 +312,52 @@ fn encoders_are_listed_as_embedding_models() {
 }
 
 #[test]
+fn what_is_removed_is_gone_and_what_comes_in_its_place_answers() {
+    let home = Home::new();
+    let ask = json!({"model": "minilm", "input": "warm fire"});
+    let first = home.openai(ask.clone());
+    let name = json!({"model": "minilm"}).to_string();
+    assert_eq!(home.node.delete("/api/delete", &name).status, 200);
+    let posted = |path: &str, body: &str| home.node.post(path, body).status;
+    assert_eq!(posted("/v1/embeddings", &ask.to_string()), 404);
+    assert_eq!(posted("/api/embed", &ask.to_string()), 404);
+    assert_eq!(posted("/api/show", &name), 404);
+    // As `hearth pull` brings it while the node runs.
+    sentence::write(&home.folder.path().join("minilm"), 2).unwrap();
+    let second = home.openai(ask);
+    assert_ne!(first["data"], second["data"]);
+    assert_eq!(
+        numbers(&second["data"][0]["embedding"]),
+        home.vector("warm fire")
+    );
+}
+
+#[test]
+fn of_a_text_that_is_no_text_only_the_beginning_is_looked_at() {
+    let home = Home::new();
+    let most = CONTEXT * 400;
+    let huge = format!("warm{}fire", " ".repeat(most));
+    let refused = home.node.post(
+        "/v1/embeddings",
+        json!({"model": "minilm", "input": ["a", huge]}).to_string(),
+    );
+    assert_eq!(refused.status, 400, "{refused:?}");
+    let said = format!(
+        "input[1] has {} bytes and at most {most} are read",
+        huge.len()
+    );
+    assert!(refused.body.contains(&said), "{refused:?}");
+    let cut = home.ollama(json!({"model": "minilm", "input": huge}));
+    assert_eq!(
+        cut["prompt_eval_count"], 3,
+        "the one word and what stands around it"
+    );
+    // Within a character nothing is cut.
+    let cut = home.ollama(json!({"model": "minilm", "input": format!("a{}", "ü".repeat(most))}));
+    assert_eq!(cut["embeddings"].as_array().unwrap().len(), 1);
+}
+
+#[test]
 fn a_model_of_the_same_name_goes_before() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("minilm.gguf");

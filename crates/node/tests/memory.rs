@@ -180,6 +180,7 @@ fn a_file_is_imported_and_an_export_makes_the_same_store() {
         ("project=x", "path"),
         ("path=a.md&confidence=2", "confidence"),
         ("path=a.png", "Markdown"),
+        ("path=/etc/a.md", "path: it begins with a root"),
         ("path=a.md&colour=1", "colour"),
     ] {
         let (status, problem) = import(&node, query, "x");
@@ -187,4 +188,58 @@ fn a_file_is_imported_and_an_export_makes_the_same_store() {
         let detail = problem["detail"].as_str().unwrap();
         assert!(detail.contains(said), "{query}: {detail}");
     }
+}
+
+#[test]
+fn several_tags_narrow_a_list_and_mark_an_import() {
+    let node = TestNode::start(options());
+    let file = b"# Ports\n\nStaging listens on 9443.\n";
+    let query = "path=ports.md&tag=net&confidence=1&tag=a%2C+b%26%C3%A9";
+    let reply = node.post(&format!("/memory/import?{query}"), file);
+    assert_eq!(reply.status, 200, "{reply:?}");
+    post(
+        &node,
+        "/memory",
+        &json!({"text": "Lunch is at noon", "tags": ["net"]}),
+    );
+    let count = |query: &str| node.get(&format!("/memory?{query}")).json()["count"].clone();
+    assert_eq!(count("tag=net"), 2);
+    assert_eq!(count("tag=net&limit=5&tag=a,%20b%26%c3%a9"), 1);
+    assert_eq!(count("tag=net&tag=other"), 0);
+    for (query, part) in [
+        ("tag=%ff", "tag: "),
+        ("tag=a&tags=b", "tags"),
+        ("tag=a&limit=x", "limit"),
+        ("tag=", "tags"),
+    ] {
+        let refused = node.get(&format!("/memory?{query}"));
+        assert_eq!(refused.status, 400, "{query}: {refused:?}");
+        assert!(refused.body.contains(part), "{query}: {}", refused.body);
+    }
+    let documented = node.get("/openapi.json").json();
+    let parameters = documented["paths"]["/memory"]["get"]["parameters"]
+        .as_array()
+        .unwrap();
+    let tag = parameters.iter().find(|one| one["name"] == "tag").unwrap();
+    assert_eq!(tag["schema"]["type"], "array", "{tag}");
+    assert_eq!(tag["required"], false, "{tag}");
+}
+
+#[test]
+fn the_page_follows_a_tag_that_begins_with_a_hash() {
+    let node = TestNode::start(options());
+    post(
+        &node,
+        "/memory",
+        &json!({"text": "Tagged oddly", "tags": ["#net"]}),
+    );
+    let page = node.get("/memories");
+    let link = page.body.split("href=\"/memories?tag=").nth(1).unwrap();
+    let (tag, _) = link.split_once('"').unwrap();
+    let followed = node.get(&format!("/memories?tag={tag}"));
+    assert!(
+        followed.body.contains("Tagged oddly"),
+        "{tag}: {}",
+        followed.body
+    );
 }

@@ -331,10 +331,141 @@ fn responses_take_the_same_and_store_no_memories() {
     let id = answer["id"].as_str().unwrap();
     let items = node.get(&format!("/v1/responses/{id}/input_items")).json();
     assert!(!items.to_string().contains("9443"), "{items}");
+    // What is stored names the memories and holds none, so that what is forgotten is gone.
+    let stored = node.get(&format!("/v1/responses/{id}")).json();
+    let ids = answer["hearth"]["memory"]["used"].as_array().unwrap();
+    let ids: Vec<Value> = ids.iter().map(|one| json!({"id": one["id"]})).collect();
+    assert_eq!(stored["hearth"]["memory"]["used"], json!(ids), "{stored}");
+    assert!(!stored.to_string().contains("9443"), "{stored}");
     let stream = ask(json!({"hearth": {"memory": {"limit": 1}}, "stream": true}));
     let first = chunks(&stream)[0].clone();
     assert_eq!(first["type"], "response.created");
     assert_eq!(cited(&first["response"]), ["staging port is 9443"]);
     let wrong = ask(json!({"hearth": {"memory": {"limit": 0}}}));
     assert_eq!(wrong.json()["error"]["param"], "hearth.memory.limit");
+}
+
+#[test]
+fn the_other_chat_routes_take_the_same() {
+    let node = knowing();
+    let messages = json!([{"role": "user", "content": "which port does staging use"}]);
+    let used = |answer: &Value| cited(answer).len();
+    let base = json!({"messages": messages, "max_tokens": 8});
+    let with = |mut body: Value, more: Value| {
+        let fields = body.as_object_mut().unwrap();
+        fields.extend(more.as_object().unwrap().clone());
+        body
+    };
+    let wish = json!({"hearth": {"memory": true}});
+    let post = |path: &str, body: Value| {
+        let reply = node.post(path, body.to_string());
+        assert_eq!(reply.status, 200, "{path}: {reply:?}");
+        reply
+    };
+
+    let tokens = |body| post("/v1/messages/count_tokens", body).json()["input_tokens"].as_u64();
+    assert!(tokens(with(base.clone(), wish.clone())) > tokens(base.clone()).map(|all| all + 20));
+    let plain = post("/v1/messages", base.clone()).json();
+    assert!(plain.get("hearth").is_none(), "{plain}");
+    let answer = post("/v1/messages", with(base.clone(), wish.clone())).json();
+    assert_eq!(used(&answer), 2, "{answer}");
+    let asked = with(
+        base.clone(),
+        json!({"hearth": {"memory": {"limit": 1}}, "stream": true}),
+    );
+    let events = chunks(&post("/v1/messages", asked));
+    assert_eq!(events[0]["type"], "message_start");
+    assert_eq!(cited(&events[0]["message"]), ["staging port is 9443"]);
+
+    let model = node.get("/api/tags").json()["models"][0]["name"].clone();
+    let options = json!({"model": model, "options": {"num_predict": 8}});
+    for (path, asked) in [
+        ("/api/chat", json!({"messages": messages})),
+        (
+            "/api/generate",
+            json!({"prompt": "which port does staging use"}),
+        ),
+    ] {
+        let asked = with(with(options.clone(), asked), wish.clone());
+        let whole = post(path, with(asked.clone(), json!({"stream": false}))).json();
+        assert_eq!(used(&whole), 2, "{path}: {whole}");
+        let stream = post(path, asked.clone());
+        let lines: Vec<Value> = stream
+            .body
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(used(&lines[0]), 2, "{path}: {lines:?}");
+        assert!(lines[1..].iter().all(|line| line.get("hearth").is_none()));
+        let plain = with(asked, json!({"hearth": null, "stream": false}));
+        let plain = post(path, plain).json();
+        assert!(plain.get("hearth").is_none(), "{path}: {plain}");
+        assert!(
+            whole["prompt_eval_count"].as_u64()
+                > plain["prompt_eval_count"].as_u64().map(|all| all + 20)
+        );
+    }
+}
+
+#[test]
+fn every_route_that_has_no_place_for_memories_says_so() {
+    let node = knowing();
+    let model = node.get("/api/tags").json()["models"][0]["name"].clone();
+    let messages = json!([{"role": "user", "content": "x"}]);
+    for (path, mut body, part) in [
+        (
+            "/v1/embeddings",
+            json!({"input": "x"}),
+            "POST /memory/search",
+        ),
+        (
+            "/api/embed",
+            json!({"model": model, "input": "x"}),
+            "POST /memory/search",
+        ),
+        (
+            "/api/embeddings",
+            json!({"model": model, "prompt": "x"}),
+            "POST /memory/search",
+        ),
+        (
+            "/v1/completions",
+            json!({"prompt": "x"}),
+            "/v1/chat/completions",
+        ),
+        (
+            "/api/generate",
+            json!({"model": model, "prompt": "x", "raw": true}),
+            "raw",
+        ),
+    ] {
+        body["hearth"] = json!({"memory": true});
+        let reply = node.post(path, body.to_string());
+        assert_eq!(reply.status, 400, "{path}: {reply:?}");
+        assert!(
+            reply.body.contains("hearth.memory") && reply.body.contains(part),
+            "{path}: {}",
+            reply.body
+        );
+        body["hearth"] = json!({"memory": {"limit": 1, "x": 1}});
+        let reply = node.post(path, body.to_string());
+        assert_eq!(reply.status, 400, "{path}: {reply:?}");
+    }
+    // Errors have the shape of the API that was asked.
+    let wrong = json!({"memory": {"limit": 0}});
+    let asked = json!({"messages": messages, "max_tokens": 8, "hearth": wrong});
+    let refused = node.post("/v1/messages", asked.to_string()).json();
+    assert_eq!(
+        refused["error"]["details"]["param"], "hearth.memory.limit",
+        "{refused}"
+    );
+    let asked = json!({"model": model, "messages": messages, "hearth": wrong});
+    let refused = node.post("/api/chat", asked.to_string()).json();
+    assert!(
+        refused["error"]
+            .as_str()
+            .unwrap()
+            .starts_with("hearth.memory.limit: "),
+        "{refused}"
+    );
 }

@@ -11,6 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
+use crate::recall::{Extension, Used};
 
 /// The body of a request, also of one that only counts its tokens.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -51,6 +52,8 @@ pub struct MessagesRequest {
     /// Not supported: refused unless null.
     #[schema(value_type = Option<Object>)]
     pub container: Option<Value>,
+    /// Hearth's own: memories for the prompt.
+    pub hearth: Option<Extension>,
 }
 
 /// Who speaks.
@@ -385,6 +388,9 @@ pub struct Message {
     pub stop_sequence: Option<String>,
     /// Tokens used.
     pub usage: Usage,
+    /// The memories that were in the prompt, if the request asked for them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hearth: Option<Used>,
 }
 
 /// One block of an answer.

@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
+use crate::recall::{Extension, embeds_none};
 
 /// Most texts in one request, as OpenAI has it.
 pub const MOST_INPUTS: usize = 2048;
@@ -20,6 +21,8 @@ pub struct EmbeddingRequest {
     pub encoding_format: Option<EncodingFormat>,
     /// Elements to keep of each vector, 1 to the model's own number.
     pub dimensions: Option<u32>,
+    /// Not supported: refused where it asks for memories.
+    pub hearth: Option<Extension>,
 }
 
 /// Text or token ids, one or several.
@@ -73,7 +76,7 @@ impl EmbeddingRequest {
                 ),
             ));
         }
-        Ok(())
+        embeds_none(self.hearth.as_ref())
     }
 }
 

@@ -96,7 +96,7 @@ pub enum Outcome {
     Linked,
     /// It was there already: the memory that is there got its tags, its confidence and its pin.
     Merged,
-    /// It was a memory that had been recalled, or a part of one: nothing is new.
+    /// It was a memory that had been recalled, or whole sentences of one: nothing is new.
     Recalled,
 }
 
@@ -214,7 +214,7 @@ pub struct Imported {
     pub stored: u64,
     /// Memories that were there already.
     pub merged: u64,
-    /// Memories of the same file that it no longer holds; they are kept, and no longer found.
+    /// Memories of the same file that it no longer holds, and nobody else does; they are kept, and no longer found.
     pub withdrawn: u64,
     /// Files that were as they had been.
     pub unchanged: u64,

@@ -12,6 +12,7 @@ use utoipa::ToSchema;
 
 use crate::chat::Stop;
 use crate::error::ApiError;
+use crate::recall::{Extension, Used, embeds_none};
 use crate::tool::{ToolChoice, ToolDefinition};
 
 /// The body of `POST /api/chat`.
@@ -43,6 +44,8 @@ pub struct ChatRequest {
     pub logprobs: Option<bool>,
     /// Alternatives reported per token, 0 to 20; needs `logprobs`.
     pub top_logprobs: Option<u8>,
+    /// Hearth's own: memories for the prompt.
+    pub hearth: Option<Extension>,
 }
 
 /// The body of `POST /api/generate`.
@@ -74,6 +77,8 @@ pub struct GenerateRequest {
     pub logprobs: Option<bool>,
     /// Alternatives reported per token, 0 to 20; needs `logprobs`.
     pub top_logprobs: Option<u8>,
+    /// Hearth's own: memories for the prompt.
+    pub hearth: Option<Extension>,
     /// Not supported: refused unless empty.
     pub suffix: Option<String>,
     /// Not supported: refused unless empty.
@@ -475,9 +480,16 @@ pub struct EmbedRequest {
     /// How long the model stays loaded after this.
     #[schema(value_type = Option<String>, example = "5m")]
     pub keep_alive: Option<KeepAlive>,
+    /// Not supported: refused where it asks for memories.
+    pub hearth: Option<Extension>,
 }
 
 impl EmbedRequest {
+    /// Refuses what cannot be honoured.
+    pub fn check(&self) -> Result<(), ApiError> {
+        embeds_none(self.hearth.as_ref())
+    }
+
     /// Name of the model.
     pub fn model(&self) -> Result<&str, ApiError> {
         named(&self.model, &None)
@@ -498,9 +510,16 @@ pub struct EmbeddingsRequest {
     /// How long the model stays loaded after this.
     #[schema(value_type = Option<String>, example = "5m")]
     pub keep_alive: Option<KeepAlive>,
+    /// Not supported: refused where it asks for memories.
+    pub hearth: Option<Extension>,
 }
 
 impl EmbeddingsRequest {
+    /// Refuses what cannot be honoured.
+    pub fn check(&self) -> Result<(), ApiError> {
+        embeds_none(self.hearth.as_ref())
+    }
+
     /// Name of the model.
     pub fn model(&self) -> Result<&str, ApiError> {
         named(&self.model, &None)
@@ -546,6 +565,9 @@ pub struct ChatResponse {
     /// At the end.
     #[serde(flatten)]
     pub metrics: Option<Metrics>,
+    /// In the first line: the memories that were in the prompt, if the request asked for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hearth: Option<Used>,
 }
 
 /// The assistant's message.
@@ -588,6 +610,9 @@ pub struct GenerateResponse {
     /// At the end.
     #[serde(flatten)]
     pub metrics: Option<Metrics>,
+    /// In the first line: the memories that were in the prompt, if the request asked for them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hearth: Option<Used>,
 }
 
 /// A token, its probability and its alternatives.

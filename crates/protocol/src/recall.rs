@@ -7,6 +7,8 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
+use crate::error::ApiError;
+
 /// Most memories that a prompt gets when nobody says.
 pub const USUAL_RECALLED: usize = 5;
 
@@ -29,6 +31,17 @@ impl Extension {
             Some(Wish::Switch(true)) => Some(Recall::default()),
             Some(Wish::Chosen(recall)) => Some(recall.clone()),
         }
+    }
+}
+
+/// Refuses memories for an embedding.
+pub(crate) fn embeds_none(extension: Option<&Extension>) -> Result<(), ApiError> {
+    match extension.and_then(Extension::recall) {
+        None => Ok(()),
+        Some(_) => Err(ApiError::unsupported(
+            "hearth.memory",
+            "hearth.memory means nothing to an embedding; use a chat route, or POST /memory/search to find memories",
+        )),
     }
 }
 
@@ -108,22 +121,25 @@ fn is_zero(count: &usize) -> bool {
     *count == 0
 }
 
-/// A memory that a prompt got.
+/// A memory that a prompt got. Of a stored answer only `id` is kept: a memory that is forgotten leaves nothing behind.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = HearthCitation)]
 pub struct Citation {
     /// Its id.
     pub id: String,
     /// As much of its text as the prompt got.
+    #[serde(default)]
     pub text: String,
     /// Whether that is not all of it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub cut: bool,
     /// How well it fits, larger is better; comparable within one answer.
+    #[serde(default)]
     pub score: f32,
     /// Whose it is; `null` belongs to every project.
     pub project: Option<String>,
     /// What it is.
+    #[serde(default)]
     pub kind: String,
     /// Where it comes from.
     pub source: Option<String>,

@@ -43,6 +43,7 @@ fn a_message() {
             output_tokens: 9,
             output_tokens_details: OutputTokensDetails { thinking_tokens: 2 },
         },
+        hearth: None,
     };
     let sent = serde_json::to_string_pretty(&body).unwrap();
     assert_eq!(parse::body::<Message>(sent.as_bytes()).unwrap(), body);

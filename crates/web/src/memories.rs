@@ -3,7 +3,7 @@
 //! Listing, searching and looking work by links and forms; the script (`memories.js`) adds what changes something, by
 //! way of `/memory`.
 
-use hearth_protocol::memory::{Found, Hit, Listed, MOST_TEXT, Memory, Stats, Why};
+use hearth_protocol::memory::{Found, Hit, Listed, Memory, Stats, Why};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 
@@ -161,7 +161,7 @@ fn adding() -> Markup {
     html! {
         form.needs-script #add {
             label.hidden for="text" { "What to remember" }
-            textarea #text name="text" rows="2" required maxlength=(MOST_TEXT) autocomplete="off"
+            textarea #text name="text" rows="2" required autocomplete="off"
                 placeholder="Something to remember" aria-describedby="add-wrong" {}
             div.row {
                 details {
@@ -177,7 +177,10 @@ fn adding() -> Markup {
 
 /// The fields of a memory beside its text.
 fn fields(memory: Option<&Memory>) -> Markup {
-    let tags = memory.map(|memory| memory.tags.join(", "));
+    let tags = memory.map(|memory| {
+        let written: Vec<String> = memory.tags.iter().map(|tag| written(tag)).collect();
+        written.join(", ")
+    });
     html! {
         div.fields {
             // A memory stays with its project.
@@ -188,7 +191,7 @@ fn fields(memory: Option<&Memory>) -> Markup {
                 "Kind"
                 input name="kind" list="kinds" autocomplete="off" placeholder="note" value=[memory.map(|memory| &memory.kind)];
             }
-            label { "Tags" input name="tags" autocomplete="off" placeholder="with, commas" value=[tags]; }
+            label { "Tags" input name="tags" autocomplete="off" placeholder="with, commas" title="Tags with commas between them; one that has a comma itself stands in quotes" value=[tags]; }
             label {
                 "Confidence"
                 input name="confidence" type="number" min="0" max="1" step="any" placeholder="1: sure"
@@ -199,6 +202,15 @@ fn fields(memory: Option<&Memory>) -> Markup {
             input name="pinned" type="checkbox" checked[memory.is_some_and(|memory| memory.pinned)];
             "Pinned: counts more, never grows cold"
         }
+    }
+}
+
+/// A tag as it is written among others, and as the page's script reads it: in quotes if it has a comma or a quote, or
+/// begins with the `#` that people write before a tag.
+fn written(tag: &str) -> String {
+    match tag.starts_with('#') || tag.contains([',', '"']) {
+        true => format!("\"{}\"", tag.replace('"', "\"\"")),
+        false => tag.to_owned(),
     }
 }
 
@@ -416,7 +428,7 @@ fn one(memory: &Memory) -> Markup {
             details.needs-script #editing {
                 summary { "Edit" }
                 form #edit data-id=(memory.id) {
-                    label { "Text" textarea name="text" rows="5" required maxlength=(MOST_TEXT) {
+                    label { "Text" textarea name="text" rows="5" required {
                         // A parser drops the first line end of a field.
                         (PreEscaped("\n")) (memory.text)
                     } }

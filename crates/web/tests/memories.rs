@@ -210,3 +210,25 @@ fn a_newcomer_is_told_what_to_do_first() {
     let broken = hearth_web::memories("x:1", &Asked::default(), Err("the disk <is> full"), &shown);
     has(&broken, &["the disk &lt;is&gt; full"]);
 }
+
+#[test]
+fn fields_take_whole_texts_and_tags_of_every_kind() {
+    let tagged = Memory {
+        tags: vec!["a b".into(), "#c".into(), "d, \"e\"".into()],
+        ..memory("text")
+    };
+    let whole = page(&Asked::default(), &Shown::One(Box::new(tagged)));
+    has(
+        &whole,
+        &["value=\"a b, &quot;#c&quot;, &quot;d, &quot;&quot;e&quot;&quot;&quot;\""],
+    );
+    assert!(
+        !whole.contains("maxlength"),
+        "what is pasted would be cut silently"
+    );
+    let list = page(&Asked::default(), &Shown::Listed(Listed::default()));
+    assert!(
+        !list.contains("maxlength"),
+        "what is pasted would be cut silently"
+    );
+}

@@ -13,7 +13,7 @@ use serde_json::json;
 use self::input::{Input, Line};
 use self::transcript::Transcript;
 use super::{Context, models, runtime};
-use crate::answer::{self, Question, Speaker, meant, memories_of, model_name};
+use crate::answer::{self, MemoryArgs, Question, Speaker, meant, model_name};
 use crate::daemon::interrupted;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::flags::on_or_off;
@@ -56,7 +56,7 @@ Ctrl-C stops an answer.";
 EXAMPLES
   hearth chat
   hearth chat --model qwen3 --system \"Answer briefly.\"
-  hearth chat --memory=shop
+  hearth chat --project shop
   printf 'What is Hearth?\\n/save talk.md\\n' | hearth chat
 
 A pipe goes on after a command that went wrong, and the exit code tells of it. Inside, /help lists what else can be done. Ctrl-C stops an answer and not the program.")]
@@ -76,9 +76,8 @@ pub struct ChatArgs {
     /// Whether a model that can reason before it answers does
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     pub think: Option<bool>,
-    /// Let memories that fit go with each question: those of a project, or all
-    #[arg(long, value_name = "PROJECT", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    pub memory: Option<String>,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
 }
 
 /// Talks until the input ends. Reading lines blocks, so the runtime works beside this thread and not around it.
@@ -105,7 +104,7 @@ pub fn run(context: &Context, args: &ChatArgs) -> Outcome {
         temperature: args.temperature,
         max_tokens: args.max_tokens,
         think: args.think,
-        memory: args.memory.as_deref().map(memories_of),
+        memory: args.memory.recall(),
         saved: None,
     };
     let outcome = chat.talk(input, &runtime);

@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::answer::{self, Question, Speaker, meant, memories_of, model_name};
+use crate::answer::{self, MemoryArgs, Question, Speaker, meant, model_name};
 use crate::failure::{Failure, Outcome};
 use crate::flags::on_or_off;
 use crate::screen::{print, println};
@@ -21,7 +21,8 @@ EXAMPLES
   echo \"remind me to buy milk at 6pm\" | hearth run --schema intent.json
   hearth run \"one line:\" - < note.txt
   hearth run --model qwen3 --system \"Answer in French.\" --temperature 0 \"Good morning\"
-  hearth run --memory=shop \"When do we deploy?\"
+  hearth run --memory \"When do we deploy?\"
+  hearth run --project shop \"When do we deploy?\"
   hearth run --json \"hello\"
 
 Uses the running node; when none runs, the model is loaded into this process and answers just as well.")]
@@ -49,9 +50,8 @@ pub struct RunArgs {
     /// Whether a model that can reason before it answers does
     #[arg(long, value_name = "on|off", value_parser = on_or_off)]
     pub think: Option<bool>,
-    /// Let memories that fit go with the question: those of a project, or all
-    #[arg(long, value_name = "PROJECT", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    pub memory: Option<String>,
+    #[command(flatten)]
+    pub memory: MemoryArgs,
 }
 
 /// Asks and prints.
@@ -162,7 +162,7 @@ fn question(args: &RunArgs) -> Outcome<Question> {
         temperature: args.temperature,
         seed: args.seed,
         think: args.think,
-        memory: args.memory.as_deref().map(memories_of),
+        memory: args.memory.recall(),
     })
 }
 

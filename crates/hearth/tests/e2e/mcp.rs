@@ -333,7 +333,7 @@ fn what_a_tool_says_is_not_logged_even_where_everything_is() {
     let input = format!("{}{{\"{secret}\"\n[\"{secret}\"]\n", lines(&sent));
     let ran = household.hearth_with_input(&["mcp", "-vv"], &input);
     assert!(!ran.err.contains(secret), "{}", ran.err);
-    assert_eq!(answers(ran).len(), 5);
+    assert_eq!(answers(ran).len(), 6);
 }
 
 #[test]

@@ -1,5 +1,8 @@
 //! `hearth memory`: the same with a node and without one, and what is typed wrong.
 
+use std::process::Child;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use serde_json::{Value, json};
 
 use crate::household::{Household, until};
@@ -82,7 +85,8 @@ fn what_one_remembers_without_a_node_the_node_finds_and_the_other_way_round() {
         "{stats}"
     );
     drop(node);
-    household.hearth(&["memory", "forget", new, &id]).ok();
+    // With it goes the one whose place it took.
+    household.hearth(&["memory", "forget", new]).ok();
     let left = household.hearth(&["memory", "list", "--json"]).json();
     assert_eq!(left["count"], 1);
     let doctor = household.hearth(&["memory", "doctor"]).ok();
@@ -172,18 +176,39 @@ fn files_are_imported_once_and_an_export_makes_the_same_store() {
     assert_eq!(other.hearth(&["memory", "export"]).ok(), lines);
 }
 
+/// A command that goes on until the value is gone.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // It may have ended by itself.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Thrown when the value is gone, also by a panic.
+struct Thrown<'a>(&'a AtomicBool);
+
+impl Drop for Thrown<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn a_watched_folder_is_imported_again_as_it_changes() {
     let household = Household::new();
     let folder = household.path().join("notes");
     std::fs::create_dir_all(&folder).unwrap();
     std::fs::write(folder.join("a.md"), "The kettle is blue\n").unwrap();
-    let mut watching = household
+    let watching = household
         .command(&["memory", "import", "notes", "--watch"])
         .stdout(std::process::Stdio::null())
         .stderr(std::process::Stdio::null())
         .spawn()
         .unwrap();
+    let mut watching = Running(watching);
     let found = |word: &str| {
         let found = household
             .hearth(&["memory", "search", word, "--json"])
@@ -204,7 +229,20 @@ fn a_watched_folder_is_imported_again_as_it_changes() {
     is("kettle", 0);
     std::fs::remove_file(folder.join("deep/b.md")).unwrap();
     is("lamp", 0);
-    assert!(watching.try_wait().unwrap().is_none());
-    watching.kill().unwrap();
-    watching.wait().unwrap();
+    // Neither what is never imported nor what never rests keeps the others waiting.
+    let over = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let _over = Thrown(&over);
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                std::fs::write(folder.join("build.log"), "again").unwrap();
+                std::fs::write(folder.join("busy.md"), "The oven is hot\n").unwrap();
+                std::thread::park_timeout(std::time::Duration::from_millis(50));
+            }
+        });
+        is("oven", 1);
+        std::fs::write(folder.join("c.md"), "The chair is old\n").unwrap();
+        is("chair", 1);
+    });
+    assert!(watching.0.try_wait().unwrap().is_none());
 }

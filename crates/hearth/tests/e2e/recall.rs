@@ -3,34 +3,34 @@
 use crate::household::Household;
 
 fn all_of_it(household: &Household, id: &str) {
-    let asked = |memory: &str, more: &[&str]| {
-        let question = ["run", memory, "--max-tokens", "8", "what is hearth"];
-        household.hearth(&[&question[..], more].concat())
+    let asked = |memory: &[&str]| {
+        let question = ["run", "--max-tokens", "8"];
+        household.hearth(&[&question[..], memory, &["what is hearth"]].concat())
     };
-    let answer = asked("--memory=home", &["--json"]).json();
+    let answer = asked(&["--memory", "--project", "home", "--json"]).json();
     let used = &answer["memory"]["used"];
     assert_eq!(used[0]["id"], id, "{answer}");
     assert_eq!(used[0]["text"], "Hearth runs in the cellar");
     // The answer alone is on standard output.
-    let ran = asked("--memory", &[]).ends_with(0);
+    let ran = asked(&["--memory"]).ends_with(0);
     let line = format!("{id}  Hearth runs in the cellar (note, home)");
     assert!(ran.err.contains(&line), "{}", ran.err);
     assert!(!ran.out.contains("mem-"), "{}", ran.out);
-    let ran = asked("--memory=garden", &[]).ends_with(0);
+    assert!(ran.err.contains("searched by words alone: "), "{}", ran.err);
+    let ran = asked(&["-p", "garden"]).ends_with(0);
     assert!(
         ran.err.contains("no memory fits the question"),
         "{}",
         ran.err
     );
-    let wrong = format!("--memory={}", "x".repeat(101));
-    let refused = asked(&wrong, &[]).ends_with(2);
+    let refused = asked(&["--project", &"x".repeat(101)]).ends_with(2);
     assert!(refused.err.contains("project"), "{}", refused.err);
     let plain = household
         .hearth(&["run", "--max-tokens", "8", "--json", "what is hearth"])
         .json();
     assert!(plain.get("memory").is_none(), "{plain}");
     let talk = "what is hearth\nand what is hearth again\n";
-    let flags = ["chat", "--memory=home", "--max-tokens", "8"];
+    let flags = ["chat", "--project", "home", "--max-tokens", "8"];
     let said = household.hearth_with_input(&flags, talk).ok();
     assert_eq!(said.matches(&line).count(), 2, "{said}");
     // What is kept of a conversation is what was said, not what went with it.

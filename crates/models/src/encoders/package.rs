@@ -52,18 +52,22 @@ impl Drop for Running {
     }
 }
 
-/// A call of `pip` that works, looked for in these folders.
-fn pip(programs: &OsStr) -> Option<impl Fn() -> Command> {
-    let folders: Vec<PathBuf> = std::env::split_paths(programs).collect();
+/// A call of `pip` that works, looked for in these folders. It runs in the folder `empty`: Python takes modules out of
+/// the folder it runs in before its own, so a `pip.py` in the user's folder would be run in place of pip.
+fn pip(programs: &OsStr, empty: &Path) -> Option<impl Fn() -> Command> {
+    // A relative one means a folder below the user's.
+    let folders = std::env::split_paths(programs).filter(|folder| folder.is_absolute());
+    let folders: Vec<PathBuf> = folders.collect();
     let programs = programs.to_owned();
     CALLS.iter().find_map(|(name, first)| {
         let file = format!("{name}{}", std::env::consts::EXE_SUFFIX);
         let path = folders.iter().map(|folder| folder.join(&file));
         let path = path.into_iter().find(|path| path.is_file())?;
-        let programs = programs.clone();
+        let (programs, empty) = (programs.clone(), empty.to_owned());
         let call = move || {
             let mut command = Command::new(&path);
             command.args(*first).env("PATH", &programs);
+            command.current_dir(&empty);
             command.stdin(Stdio::null()).stdout(Stdio::null());
             command
         };
@@ -81,17 +85,22 @@ pub(super) fn bring(
     teller: &mut Teller<'_>,
 ) -> Result<Brought, Error> {
     let called = format!("{}=={}", package.name, package.version);
-    let Some(call) = pip(programs) else {
+    let folder = staging.with_extension("package");
+    // It runs elsewhere.
+    let folder =
+        std::path::absolute(&folder).map_err(|error| Error::storage("find", &folder, &error))?;
+    let (temporary, empty) = (folder.join("temporary"), folder.join("empty"));
+    remove_folder(&folder)?;
+    disk::create_folder(&temporary)?;
+    disk::create_folder(&empty)?;
+    let Some(call) = pip(programs, &empty) else {
+        remove_folder(&folder)?;
         let message = format!(
             "there is no pip here that could fetch the package {}",
             package.name
         );
         return Err(Error::new(Reason::Unreachable, message));
     };
-    let folder = staging.with_extension("package");
-    let temporary = folder.join("temporary");
-    remove_folder(&folder)?;
-    disk::create_folder(&temporary)?;
     let sizes = package.bytes.saturating_mul(3);
     let fetched = check_room(&folder, sizes).and_then(|()| {
         let mut command = call();

@@ -91,7 +91,7 @@ pub fn pull_encoder(
         let error = Error::new(Reason::Offline, message);
         return Err(error.fix(format!("set offline to off, or {}", by_hand(store, known))));
     }
-    let claim = fetching.claim(&known.name, cancel, &mut || teller.tell(State::Waiting))?;
+    let claim = store.claim(&known.name, cancel, &mut || teller.tell(State::Waiting))?;
     let claims = Arc::new(vec![claim]);
     // Another process may have fetched it while this one waited.
     if let Some(encoder) = whole(store, here(), fetch, cancel)? {

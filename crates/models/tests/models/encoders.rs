@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc;
 
 use hearth_models::catalogue::{self, KnownEncoder};
 use hearth_models::{
@@ -11,7 +12,7 @@ use hearth_models::{
 use hearth_testkit::hub::{COMMIT, Faults, Hub};
 use hearth_testkit::sentence::{self, Encoder};
 
-use crate::household::{States, network, with_token};
+use crate::household::{PATIENCE, States, network, with_token};
 
 /// A hub with the usual encoder's repository, and an empty home.
 struct Home {
@@ -220,7 +221,7 @@ fn prompts_that_the_model_was_trained_with_are_written_down_where_its_files_do_n
 fn an_interrupted_pull_leaves_no_half_of_it_and_goes_on_where_it_stopped() {
     let home = Home::new();
     home.hub.set(Faults {
-        cuts: Some((5_000, 6)),
+        cuts: Some((5_000, 3)),
         ..Faults::default()
     });
     home.pull().unwrap();
@@ -365,6 +366,18 @@ fn a_damaged_encoder_is_found_and_fetched_again() {
 }
 
 #[test]
+fn an_encoder_may_be_called_as_the_store_calls_its_own() {
+    let home = Home::new();
+    sentence::write(&home.store.root().join("store"), 2).unwrap();
+    let (store, (done, removed)) = (home.store.clone(), mpsc::channel());
+    // On a thread of its own: it must not wait for itself.
+    std::thread::spawn(move || done.send(store.remove("store")));
+    let removed = removed.recv_timeout(PATIENCE).unwrap().unwrap();
+    assert_eq!(removed.name, "store");
+    home.assert_nothing();
+}
+
+#[test]
 fn what_a_pull_left_that_did_not_end_is_pruned() {
     let home = Home::new();
     assert_eq!(home.store.prune().unwrap(), 0);
@@ -438,7 +451,7 @@ mod pip {
             let programs = self.folder.path().join("programs");
             fs::create_dir_all(&programs).unwrap();
             let script = format!(
-                "#!/bin/sh\n[ \"$1\" = --version ] && exit 0\nfolder='{}'\nwhile [ $# -gt 1 ]; do\n  [ \"$1\" = --dest ] && dest=$2\n  shift\ndone\nwhat=$1\n{does}\n",
+                "#!/bin/sh\nfolder='{}'\necho \"beside it: $(ls -A)\" >> \"$folder/calls\"\n[ \"$1\" = --version ] && exit 0\nwhile [ $# -gt 1 ]; do\n  [ \"$1\" = --dest ] && dest=$2\n  shift\ndone\nwhat=$1\n{does}\n",
                 self.folder.path().display()
             );
             let path = programs.join("pip3");
@@ -479,6 +492,19 @@ mod pip {
         });
         home.pull_with(&home.network(), &programs, &Cancel::new())
             .unwrap();
+    }
+
+    #[test]
+    fn pip_runs_where_nothing_lies_that_python_could_take_for_it() {
+        let (home, nobody) = Home::with_package(&sentence::files(1));
+        let programs = home.pip("cp \"$folder\"/*.whl \"$dest\"");
+        home.pull_with(&nobody, &programs, &Cancel::new()).unwrap();
+        let calls = fs::read_to_string(home.folder.path().join("calls")).unwrap();
+        let calls: Vec<&str> = calls.lines().map(str::trim).collect();
+        assert_eq!(
+            calls, ["beside it:"; 2],
+            "one to look for it, one to use it"
+        );
     }
 
     #[test]
@@ -550,9 +576,7 @@ mod pip {
         let cancel = Cancel::new();
         std::thread::scope(|scope| {
             let pulling = scope.spawn(|| home.pull_with(&nobody, &hanging, &cancel));
-            hearth_testkit::node::wait_until(crate::household::PATIENCE, "pip runs", || {
-                started.exists()
-            });
+            hearth_testkit::node::wait_until(PATIENCE, "pip runs", || started.exists());
             cancel.cancel();
             let error = pulling.join().unwrap().unwrap_err();
             assert_eq!(error.reason(), Reason::Cancelled);

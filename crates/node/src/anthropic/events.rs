@@ -190,6 +190,7 @@ mod tests {
             model: "ember".into(),
             max_tokens: 9,
             shows_thinking: display,
+            used: None,
         };
         MessageEvents::new(head, "req-1".into())
     }

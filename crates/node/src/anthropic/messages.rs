@@ -13,6 +13,7 @@ use hearth_protocol::anthropic::{
 };
 use hearth_protocol::error::ApiError;
 use hearth_protocol::parse;
+use hearth_protocol::recall::Used;
 
 use super::events::MessageEvents;
 use super::prompt::engine_request;
@@ -21,6 +22,7 @@ use crate::RequestId;
 use crate::answer::{Names, Watched, Whole, call_id};
 use crate::body::received;
 use crate::failure::Failure;
+use crate::recall;
 use crate::state::Shared;
 use crate::stream;
 
@@ -78,8 +80,10 @@ async fn answer(node: &Shared, id: &RequestId, body: Body) -> Result<Response, F
         let message = format!("{param} is missing; say how many tokens the answer may have");
         return Err(ApiError::invalid(Some(param.into()), message).into());
     };
-    let asked = engine_request(&request)?;
-    let mut answer = Watched::ask(node, request.model.as_deref(), asked, NAMES, begun).await?;
+    let mut asked = engine_request(&request)?;
+    let used = recall::for_prompt(node, request.hearth.as_ref(), &mut asked.prompt).await?;
+    let answer = Watched::ask(node, request.model.as_deref(), asked, NAMES, begun).await;
+    let mut answer = answer.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
     let head = Head {
         id: call_id("msg_"),
         model: answer.model().to_owned(),
@@ -87,6 +91,7 @@ async fn answer(node: &Shared, id: &RequestId, body: Body) -> Result<Response, F
         shows_thinking: request
             .thinking
             .is_none_or(|thinking| thinking.display != Some(ThinkingDisplay::Omitted)),
+        used,
     };
     answer.named(&head.id);
     tracing::Span::current().record("model", &head.model);
@@ -99,7 +104,8 @@ async fn answer(node: &Shared, id: &RequestId, body: Body) -> Result<Response, F
 
 async fn count(node: &Shared, body: Body) -> Result<u32, Failure> {
     let request: MessagesRequest = parse::body(&received(node, body).await?)?;
-    let asked = engine_request(&request)?;
+    let mut asked = engine_request(&request)?;
+    recall::for_prompt(node, request.hearth.as_ref(), &mut asked.prompt).await?;
     let model = request.model.as_deref();
     let counted = node.engine.count(model, asked).await;
     counted.map_err(|error| NAMES.failure(error))
@@ -111,6 +117,8 @@ pub(super) struct Head {
     pub model: String,
     pub max_tokens: u32,
     pub shows_thinking: bool,
+    /// The memories in the prompt.
+    pub used: Option<Used>,
 }
 
 impl Head {
@@ -124,6 +132,7 @@ impl Head {
             stop_reason: None,
             stop_sequence: None,
             usage,
+            hearth: self.used,
         }
     }
 }

@@ -11,12 +11,11 @@ use axum::extract::{Query, Request, State};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use rmcp::ErrorData;
-use rmcp::model::{ClientJsonRpcMessage, ErrorCode, JsonRpcError};
+use rmcp::model::{ErrorCode, JsonRpcError};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
-use serde_json::Value;
 
+use super::shape::{Wrong, looked_over};
 use super::{Scope, Server};
 use crate::body::received;
 use crate::state::Shared;
@@ -52,8 +51,8 @@ pub(crate) async fn answer(
             return refusal(failure.status, ErrorCode::INVALID_REQUEST, message);
         }
     };
-    if let Err((code, message)) = looked_over(&bytes) {
-        return refusal(StatusCode::BAD_REQUEST, code, message);
+    if let Err(wrong) = looked_over(&bytes, "body") {
+        return answered(StatusCode::BAD_REQUEST, &wrong.answer());
     }
     let server = Server::new(node.memories.clone(), scope, node.options.version);
     let config = StreamableHttpServerConfig::default()
@@ -71,26 +70,6 @@ pub(crate) async fn answer(
     in_shape(answer.map(Body::new)).await
 }
 
-/// Whether these bytes are one message, or why not.
-fn looked_over(bytes: &[u8]) -> Result<(), (ErrorCode, String)> {
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| {
-        (
-            ErrorCode::PARSE_ERROR,
-            format!("the body is not JSON: {error}"),
-        )
-    })?;
-    if value.is_array() {
-        let message = "batches are no part of MCP since 2025-06-18; send each message by itself";
-        return Err((ErrorCode::INVALID_REQUEST, message.into()));
-    }
-    if serde_json::from_value::<ClientJsonRpcMessage>(value).is_err() {
-        let message = "the body is no JSON-RPC message: it needs \"jsonrpc\": \"2.0\", a \"method\", \"params\" that are \
-                       an object if there are any, and an \"id\" that is a number or a string if it wants an answer";
-        return Err((ErrorCode::INVALID_REQUEST, message.into()));
-    }
-    Ok(())
-}
-
 /// An answer as it is, or what it refuses in plain text as a JSON-RPC error.
 async fn in_shape(answer: Response) -> Response {
     let is_plain = answer.headers().get(CONTENT_TYPE).is_none();
@@ -106,7 +85,16 @@ async fn in_shape(answer: Response) -> Response {
 }
 
 fn refusal(status: StatusCode, code: ErrorCode, message: String) -> Response {
-    let error = JsonRpcError::new(None, ErrorData::new(code, message, None));
+    let wrong = Wrong {
+        code,
+        message,
+        id: None,
+        is_notification: false,
+    };
+    answered(status, &wrong.answer())
+}
+
+fn answered(status: StatusCode, error: &JsonRpcError) -> Response {
     let mut response = (status, axum::Json(error)).into_response();
     response
         .extensions_mut()

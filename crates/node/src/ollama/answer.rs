@@ -10,6 +10,7 @@ use hearth_engine::{Event, FinishReason, TopLogprob, Usage};
 use hearth_protocol::ollama::{
     self as wire, ChatResponse, ErrorBody, FunctionCall, GenerateResponse, Metrics, ToolCall,
 };
+use hearth_protocol::recall::Used;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -63,6 +64,8 @@ pub(super) struct Answer {
     last: Option<Instant>,
     reason: FinishReason,
     usage: Usage,
+    /// What the first line says of memory.
+    used: Option<Used>,
 }
 
 impl Answer {
@@ -81,7 +84,13 @@ impl Answer {
             last: None,
             reason: FinishReason::Stop,
             usage: Usage::default(),
+            used: None,
         }
+    }
+
+    /// With the memories that are in its prompt.
+    pub fn citing(self, used: Option<Used>) -> Self {
+        Self { used, ..self }
     }
 
     /// Sends what the engine says, line by line or whole.
@@ -208,6 +217,7 @@ impl Answer {
             done_reason: reason,
             logprobs: said.logprobs,
             metrics,
+            hearth: self.used.take(),
         }
     }
 
@@ -226,6 +236,7 @@ impl Answer {
             done_reason: reason,
             logprobs: said.logprobs,
             metrics,
+            hearth: self.used.take(),
         }
     }
 

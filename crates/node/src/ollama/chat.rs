@@ -39,6 +39,7 @@ pub(crate) async fn chat(State(node): State<Shared>, body: Body) -> Result<Respo
         think: request.think,
         options: request.options,
         keep_alive: request.keep_alive,
+        hearth: request.hearth,
         stream: request.stream,
     };
     question.answer(&node).await

@@ -33,6 +33,7 @@ pub(crate) async fn embed(
     let begun = Instant::now();
     let request: wire::EmbedRequest = read(&node, body).await?;
     let name = request.model()?.to_owned();
+    request.check()?;
     let single = matches!(request.input, Some(hearth_protocol::chat::Stop::One(_)));
     let texts = request.input.map(|input| input.texts());
     let mut texts = texts.unwrap_or_default();
@@ -77,6 +78,7 @@ pub(crate) async fn embeddings(
 ) -> Result<Json<EmbeddingsResponse>, Refusal> {
     let request: EmbeddingsRequest = read(&node, body).await?;
     let name = request.model()?.to_owned();
+    request.check()?;
     let asked = Asked {
         texts: request
             .prompt

@@ -37,6 +37,7 @@ pub(crate) async fn generate(State(node): State<Shared>, body: Body) -> Result<R
         think: request.think,
         options: request.options,
         keep_alive: request.keep_alive,
+        hearth: request.hearth,
         stream: request.stream,
     };
     question.answer(&node).await

@@ -5,10 +5,12 @@ use std::time::Instant;
 use axum::response::Response;
 use hearth_engine::Request;
 use hearth_protocol::ollama::{KeepAlive, Options, Think};
+use hearth_protocol::recall::Extension;
 
 use super::answer::{Answer, Shape};
 use super::{Refusal, check_think, keep, load, unloads};
 use crate::answer::{Names, Watched};
+use crate::recall;
 use crate::state::Shared;
 
 /// A request to one of the two routes.
@@ -27,23 +29,26 @@ pub(super) struct Question {
     pub think: Option<Think>,
     pub options: Option<Options>,
     pub keep_alive: Option<KeepAlive>,
+    pub hearth: Option<Extension>,
     pub stream: Option<bool>,
 }
 
 impl Question {
     /// Does what is asked.
-    pub async fn answer(self, node: &Shared) -> Result<Response, Refusal> {
+    pub async fn answer(mut self, node: &Shared) -> Result<Response, Refusal> {
         let source = node.engine.catalogue().resolve(Some(&self.name))?;
-        let answer = |load| Answer::new(self.shape, self.name, self.begun, load);
+        let nothing = |load, reason| {
+            Answer::new(self.shape, self.name.clone(), self.begun, load).nothing(reason)
+        };
         if self.empty && unloads(self.keep_alive) {
             keep(node, &source, self.keep_alive);
-            return Ok(answer(Default::default()).nothing("unload"));
+            return Ok(nothing(Default::default(), "unload"));
         }
         check_think(node, &source, self.think).await?;
         let load = load(node, &source, self.options.as_ref()).await?;
         if self.empty {
             keep(node, &source, self.keep_alive);
-            return Ok(answer(load).nothing("load"));
+            return Ok(nothing(load, "load"));
         }
         let names = Names {
             prompt: self.prompt,
@@ -51,9 +56,13 @@ impl Question {
             max_tokens: "options.num_predict",
             logprobs: "top_logprobs",
         };
-        let watched = Watched::ask(node, Some(&source.name), self.asked, names, self.begun).await?;
+        let prompt = &mut self.asked.prompt;
+        let used = recall::for_prompt(node, self.hearth.as_ref(), prompt).await?;
+        let watched = Watched::ask(node, Some(&source.name), self.asked, names, self.begun).await;
+        let watched = watched.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
         keep(node, &source, self.keep_alive);
-        answer(load)
+        Answer::new(self.shape, self.name, self.begun, load)
+            .citing(used)
             .respond(watched, self.stream.unwrap_or(true))
             .await
     }

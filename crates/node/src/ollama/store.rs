@@ -88,7 +88,9 @@ pub(crate) async fn delete(State(node): State<Shared>, body: Body) -> Result<Sta
     let name = request.model()?.to_owned();
     if let Some(encoder) = encoders::one(&node, &name) {
         let store = EncoderStore::new(encoder.folder.parent().unwrap_or(&encoder.folder));
+        let gone = encoder.name.clone();
         blocking(&node, &name, move || store.remove(&encoder.name)).await?;
+        encoders::forget(&node, &gone);
         return Ok(StatusCode::OK);
     }
     let store = models(&node)?.store.clone();

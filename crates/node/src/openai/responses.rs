@@ -436,8 +436,12 @@ impl Writer {
         if !self.response.store {
             return Ok(());
         }
-        let body = serde_json::to_value(&self.response)
+        let mut body = serde_json::to_value(&self.response)
             .map_err(|error| failure(KeepError::from(error), "response", None))?;
+        if let Some(used) = &self.response.hearth {
+            let ids = used.memory.used.iter().map(|one| json!({"id": one.id}));
+            body["hearth"]["memory"]["used"] = ids.collect();
+        }
         let conversation = self.response.conversation.as_ref();
         let turn = Turn {
             id: self.response.id.clone(),

@@ -7,10 +7,13 @@ const log = $("log"), form = $("form"), box = $("prompt"), stopButton = $("stop"
 const KEPT = ["system", "temperature", "max-tokens", "schema", "memory-project"];
 const TRIES = 5, LONGEST_WAIT = 60;
 const ENDS = { stopped: "stopped", cut: "cut off before its end" };
-// Messages { role, content, model, end, used }; `model` gave the answer, `end` is a key of ENDS where it is not whole,
-// and `used` are the memories { id, text } that the prompt got, if it was to get some.
+// Messages { role, content, model, end, used, wordsOnly }; `model` gave the answer, `end` is a key of ENDS where it is not
+// whole, `used` are the ids of the memories that the prompt got, if it was to get some, and `wordsOnly` says why words
+// alone were searched.
 let talk = read("hearth.talk", []);
 if (!Array.isArray(talk)) talk = [];
+// Beginnings of memories by id, while the page is open: what is kept of a talk must not keep what is forgotten.
+const beginnings = new Map();
 let running = null;
 
 function read(key, otherwise) {
@@ -102,7 +105,7 @@ function show() {
   for (const message of talk) {
     const turn = addTurn(message.role, message.content);
     if (message.reasoning) reasoning(turn, message.reasoning, false);
-    if (message.used) cite(turn, message.used);
+    if (message.used) cite(turn, message);
     if (message.role === "assistant") about(turn, line(message.model, ENDS[message.end]));
   }
   const last = talk.at(-1);
@@ -121,14 +124,15 @@ function reasoning(turn, text, open) {
   part.lastElementChild.textContent = text;
 }
 // The memories that an answer had before it.
-function cite(turn, used) {
+function cite(turn, { used, wordsOnly }) {
   turn.querySelector(".cited")?.remove();
   const list = make("div", "cited", used.length ? "Memories used:" : "No memory fits this question.");
-  for (const { id, text } of used) {
-    const link = make("a", "", text.trim().split("\n")[0].slice(0, 120));
+  for (const id of used) {
+    const link = make("a", "", beginnings.get(id) || id);
     link.href = "/memories?id=" + encodeURIComponent(id);
     list.append(link);
   }
+  if (wordsOnly) list.append(make("div", "", "Searched by words alone: " + wordsOnly));
   turn.querySelector(".bubble").after(list);
 }
 function offerAgain(turn, text) {
@@ -185,7 +189,7 @@ async function ask(again = false) {
   const controller = new AbortController(), signal = controller.signal;
   setRunning(controller);
   toEnd();
-  let text = "", thought = "", model = "", usage = null, finish = null, first = 0, end = "", wrong = "", used = null;
+  let text = "", thought = "", model = "", usage = null, finish = null, first = 0, end = "", wrong = "", memory = null;
   const begun = performance.now();
   try {
     const response = await reach(request, turn, signal);
@@ -193,7 +197,7 @@ async function ask(again = false) {
       if (event.error) throw new Error(event.error.message);
       model = event.model ?? model;
       usage = event.usage ?? usage;
-      used = event.hearth?.memory?.used ?? used;
+      memory = event.hearth?.memory ?? memory;
       finish = event.choices?.[0]?.finish_reason ?? finish;
       const delta = event.choices?.[0]?.delta;
       const piece = delta?.content, hint = delta?.reasoning_content;
@@ -220,9 +224,11 @@ async function ask(again = false) {
     const message = { role: "assistant", content: text, model };
     if (thought) message.reasoning = thought;
     if (end) message.end = end;
-    if (used) {
-      message.used = used.map(({ id, text }) => ({ id, text: text.slice(0, 200) }));
-      cite(turn, message.used);
+    if (memory) {
+      message.used = memory.used.map(({ id }) => id);
+      if (memory.words_only) message.wordsOnly = memory.words_only;
+      for (const { id, text } of memory.used) beginnings.set(id, text.trim().split("\n")[0].slice(0, 120));
+      cite(turn, message);
     }
     talk.push(message);
     keep("hearth.talk", talk);

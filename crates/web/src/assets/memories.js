@@ -84,8 +84,11 @@ for (const form of [$("add"), $("edit")].filter(Boolean)) {
 
 // --- adding and changing
 
+// One with a comma, a quote or a `#` of its own stands in quotes, which are doubled inside; the page writes it so too.
 function tags(form) {
-  return form.elements.tags.value.split(",").map((tag) => tag.trim().replace(/^#/, "")).filter(Boolean);
+  const written = form.elements.tags.value.match(/\s*"(?:[^"]|"")*"\s*(?=,|$)|[^,]+/g) ?? [];
+  return written.map((tag) => tag.trim()).map((tag) =>
+    /^".*"$/s.test(tag) && tag.length > 1 ? tag.slice(1, -1).replaceAll('""', '"') : tag.replace(/^#/, "")).filter(Boolean);
 }
 $("add")?.addEventListener("submit", (event) => {
   event.preventDefault();
@@ -153,8 +156,9 @@ function sure(memory) {
 }
 $("forgetting").addEventListener("close", () => {
   const memory = forgetting;
-  forgetting = null;
+  // The event of an Escape may come when somebody asks again already: what is asked about stays.
   if ($("forgetting").returnValue !== "forget" || !memory) return;
+  forgetting = null;
   attempt(memory.querySelector(".wrong"), [...memory.querySelectorAll("button")], async () => {
     await ask("DELETE", of(memory.dataset.id));
     keep("hearth.draft." + memory.dataset.id, "");

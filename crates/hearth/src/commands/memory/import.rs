@@ -1,5 +1,6 @@
 //! `hearth memory import`: files and folders, once or again and again as they change.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -8,8 +9,10 @@ use hearth_memory::Memories;
 use hearth_memory::import::is_known;
 use hearth_protocol::memory::{Imported, NewMemory};
 use jiff::Timestamp;
-use notify::{RecursiveMode, Watcher};
+use notify::event::{EventKind, RemoveKind};
+use notify::{Event, RecursiveMode, Watcher};
 use tokio::sync::mpsc;
+use tokio::time::timeout;
 
 use super::{own, refused, show};
 use crate::commands::Context;
@@ -18,6 +21,8 @@ use crate::screen::Screen;
 
 /// Changes that come within this time of each other are one: an editor writes a file in several steps.
 const SETTLED: Duration = Duration::from_millis(300);
+/// Longest that a change waits for others: something may change all the time.
+const LONGEST: Duration = Duration::from_secs(2);
 
 /// Flags of `hearth memory import`.
 #[derive(Debug, Args)]
@@ -29,8 +34,9 @@ EXAMPLES
   hearth memory import memories.jsonl              what `export` wrote
   hearth memory import notes/ --watch
 
-A file that is as it was the last time is passed over. Of one that changed, what it no longer holds is withdrawn,
-and so is what came from a file of the folder that is gone.")]
+A file that is as it was the last time is passed over. Of one that changed, what it no longer says is withdrawn,
+and so is what a file of the folder said that is gone. What another file says too stays, and so does what you
+wrote, edited or pinned. What `export` wrote is taken in each time: what is lacking comes back.")]
 pub struct ImportArgs {
     /// Files and folders
     #[arg(value_name = "PATH", required = true)]
@@ -124,7 +130,8 @@ fn import(
         below(path, &mut files)?;
         for known in memories.files().map_err(refused)? {
             let known = Path::new(&known);
-            if known.starts_with(path) && !known.exists() {
+            // Not one that only cannot be looked at.
+            if known.starts_with(path) && known.try_exists().is_ok_and(|there| !there) {
                 let source = known.to_string_lossy();
                 all.withdrawn += memories
                     .withdraw(&source, Timestamp::now())
@@ -169,15 +176,59 @@ fn import(
     Ok(all)
 }
 
+/// What is watched: the files and folders that were named, in every way the system may write them.
+struct Watched(Vec<PathBuf>);
+
+impl Watched {
+    fn new(paths: &[PathBuf]) -> Self {
+        // Some systems tell of changes by the path without links.
+        let real = |path: &PathBuf| match (path.is_dir(), path.parent(), path.file_name()) {
+            (false, Some(folder), Some(name)) => Some(folder.canonicalize().ok()?.join(name)),
+            _ => path.canonicalize().ok(),
+        };
+        let real = paths.iter().filter_map(real);
+        Self(paths.iter().cloned().chain(real).collect())
+    }
+
+    /// Whether an import may find something else after that.
+    fn concerns(&self, event: &Event) -> bool {
+        // Reading a file is no change of it.
+        if event.kind.is_access() {
+            return false;
+        }
+        let was_file = event.kind == EventKind::Remove(RemoveKind::File);
+        // Of what cannot be said where it was, it can only be looked.
+        event.paths.is_empty() || event.paths.iter().any(|path| self.holds(path, was_file))
+    }
+
+    /// Whether a path that changed is a file that an import reads, or a folder, or gone and may have been one.
+    fn holds(&self, path: &Path, was_file: bool) -> bool {
+        let mut below = self
+            .0
+            .iter()
+            .filter_map(|root| path.strip_prefix(root).ok());
+        below.any(|rest| {
+            let (Some(name), Some(folders)) = (rest.file_name(), rest.parent()) else {
+                return true;
+            };
+            let hidden = |name: &OsStr| name.to_string_lossy().starts_with('.');
+            !folders.iter().any(hidden)
+                && (is_known(&name.to_string_lossy())
+                    || !(was_file || hidden(name) || path.is_file()))
+        })
+    }
+}
+
 /// Watches files and folders. What comes from the channel says that something changed, not what.
 fn watch(paths: &[PathBuf]) -> Outcome<(notify::RecommendedWatcher, mpsc::Receiver<()>)> {
     let failed = |path: &Path, error: notify::Error| {
         Failure::new(format!("{} cannot be watched: {error}", path.display()))
     };
     let (send, receive) = mpsc::channel(1);
-    let mut watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading a file is no change of it. An error may hide one.
-        if !event.is_ok_and(|event| event.kind.is_access()) {
+    let watched = Watched::new(paths);
+    let mut watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
+        // An error may hide a change.
+        if event.map_or(true, |event| watched.concerns(&event)) {
             // One that waits says it all.
             let _ = send.try_send(());
         }
@@ -199,13 +250,15 @@ fn watch(paths: &[PathBuf]) -> Outcome<(notify::RecommendedWatcher, mpsc::Receiv
     Ok((watcher, receive))
 }
 
-/// Waits for changes, and until there are no more for a while; `false` if none will come.
+/// Waits for a change, and until there are no more for a while, but no longer than [`LONGEST`]; `false` if none will come.
 async fn changed(changes: &mut mpsc::Receiver<()>) -> bool {
-    let mut came = changes.recv().await.is_some();
-    while let (true, Ok(more)) = (came, tokio::time::timeout(SETTLED, changes.recv()).await) {
-        came = more.is_some();
+    if changes.recv().await.is_none() {
+        return false;
     }
-    came
+    let settled = async { while let Ok(Some(())) = timeout(SETTLED, changes.recv()).await {} };
+    // Whichever it was, it is time to look.
+    let _ = timeout(LONGEST, settled).await;
+    true
 }
 
 /// The files below a folder that can be read, in order; not those of hidden folders.
@@ -231,4 +284,70 @@ fn below(folder: &Path, files: &mut Vec<(PathBuf, bool)>) -> Outcome {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use notify::event::{CreateKind, DataChange, ModifyKind, RenameMode};
+
+    use super::*;
+
+    #[test]
+    fn only_changes_that_an_import_can_see_count() {
+        let folder = tempfile::tempdir().unwrap();
+        // What is named may be hidden itself.
+        let notes = folder.path().join(".notes");
+        let named = folder.path().join("CLAUDE.md");
+        for path in ["deep/.git", ".cache"] {
+            std::fs::create_dir_all(notes.join(path)).unwrap();
+        }
+        for path in ["a.md", "build.log", ".cursorrules", "deep/.git/a.md"] {
+            std::fs::write(notes.join(path), "x").unwrap();
+        }
+        let watched = Watched::new(&[notes.clone(), named.clone()]);
+        let written = EventKind::Modify(ModifyKind::Data(DataChange::Any));
+        let (made, gone) = (CreateKind::Any, RemoveKind::Any);
+        let (made, gone) = (EventKind::Create(made), EventKind::Remove(gone));
+        let moved = EventKind::Modify(ModifyKind::Name(RenameMode::From));
+        let file_gone = EventKind::Remove(RemoveKind::File);
+        let read = EventKind::Access(notify::event::AccessKind::Any);
+        for (kind, path, counts) in [
+            (written, "a.md", true),
+            (read, "a.md", false),
+            (written, "build.log", false),
+            (made, "build.log", false),
+            (written, ".cursorrules", true),
+            (made, "deep", true),
+            (gone, "was-here", true),
+            (moved, "was-here", true),
+            (file_gone, "was.log", false),
+            (file_gone, "was.md", true),
+            (written, "deep/.git/a.md", false),
+            (gone, "deep/.git/index", false),
+            (made, ".cache", false),
+            (gone, "", true),
+        ] {
+            let event = Event::new(kind).add_path(notes.join(path));
+            assert_eq!(watched.concerns(&event), counts, "{kind:?} {path}");
+        }
+        // Of a named file's folder nothing else counts.
+        let of = |path: PathBuf| watched.concerns(&Event::new(written).add_path(path));
+        assert!(of(named));
+        assert!(!of(folder.path().join("other.md")));
+        let renamed = Event::new(moved).add_path(notes.join("build.log"));
+        assert!(watched.concerns(&renamed.add_path(notes.join("b.md"))));
+        assert!(watched.concerns(&Event::new(EventKind::Any)));
+    }
+
+    #[tokio::test]
+    async fn changes_that_never_end_do_not_put_an_import_off_for_ever() {
+        let (send, mut receive) = mpsc::channel(1);
+        let busy = tokio::spawn(async move { while send.send(()).await.is_ok() {} });
+        let came = timeout(30 * LONGEST, changed(&mut receive)).await;
+        assert_eq!(came, Ok(true));
+        drop(receive);
+        busy.await.unwrap();
+    }
 }
