@@ -67,6 +67,13 @@ pub(crate) fn examine(
     dimensions: Option<usize>,
 ) -> sqlite::Result<Vec<Diagnosis>> {
     let mut found = Vec::new();
+    // The lists of words are remembered by a connection, and forgotten when they are next asked: another process may have
+    // put them together anew, and what is remembered would not be found.
+    tx.query_row(
+        "SELECT count(*) FROM (SELECT 1 FROM memory_words LIMIT 1)",
+        [],
+        |_| Ok(()),
+    )?;
     let lines: Vec<String> = tx
         .prepare("PRAGMA integrity_check(10)")?
         .query_map([], |row| row.get(0))?

@@ -669,6 +669,19 @@ fn reading_is_noted_and_survives() {
 }
 
 #[test]
+fn the_doctor_is_not_misled_by_what_another_process_wrote() {
+    let home = Home::new();
+    let (one, other) = (home.open(None), home.open(None));
+    add(&one, "a note of the one");
+    for round in 0..40 {
+        assert_eq!(one.examine(false).unwrap().findings, [], "{round}");
+        for n in 0..12 {
+            add(&other, &format!("another one, {round} and {n}"));
+        }
+    }
+}
+
+#[test]
 fn the_doctor_finds_what_is_broken_and_mends_it() {
     let home = Home::new();
     let memories = home.meaning();

@@ -225,6 +225,7 @@ pub(crate) fn find(name: &Name) -> Result<Found, Error> {
     }
     let mut names: Vec<&str> = all().iter().map(|known| known.name.as_str()).collect();
     names.dedup();
+    names.extend(encoders().iter().map(|known| known.name.as_str()));
     if let Some(near) = closest(name.base(), &names) {
         return Err(unknown.fix(format!(
             "did you mean `{near}`? A repository of the hub is named as hf:org/repo:Q4_K_M"

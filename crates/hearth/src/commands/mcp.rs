@@ -73,6 +73,7 @@ struct ConfigArgs {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Tool {
+    #[value(alias = "claude-code")]
     Claude,
     ClaudeDesktop,
     Codex,

@@ -77,8 +77,8 @@ EXAMPLES
 What is there already is merged; what nearly is is linked.")]
 struct AddArgs {
     /// What to remember; - reads it from standard input
-    #[arg(value_name = "TEXT")]
-    text: String,
+    #[arg(value_name = "TEXT", required = true)]
+    text: Vec<String>,
     /// note, decision, fact, preference, or any other word [default: note]
     #[arg(long, value_name = "KIND")]
     kind: Option<String>,
@@ -143,8 +143,8 @@ EXAMPLES
   hearth memory search port --json | jq -r '.memories[].text'")]
 struct SearchArgs {
     /// What to look for, in any words
-    #[arg(value_name = "QUERY")]
-    query: String,
+    #[arg(value_name = "QUERY", required = true)]
+    query: Vec<String>,
     #[command(flatten)]
     within: Within,
     /// Say why each was found
@@ -263,7 +263,7 @@ pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
         MemoryCommand::Import(_) | MemoryCommand::Export(_) => {}
         MemoryCommand::Add(args) => {
             let new = NewMemory {
-                text: given(&args.text)?,
+                text: given(&args.text.join(" "))?,
                 kind: args.kind.clone(),
                 project: args.project.clone(),
                 tags: args.tags.clone(),
@@ -284,7 +284,7 @@ pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
         }
         MemoryCommand::Search(args) => {
             let found = door
-                .search(args.within.search(&args.query, args.explain))
+                .search(args.within.search(&args.query.join(" "), args.explain))
                 .await?;
             if let (Some(reason), false) = (&found.words_only, screen.json) {
                 screen.note(reason);
@@ -309,6 +309,11 @@ pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
                 confidence: args.confidence,
                 pinned: None,
             };
+            if change == Change::default() {
+                return Err(Failure::usage(
+                    "nothing is to be changed; give --text, --kind, --tag or --confidence",
+                ));
+            }
             let memory = door.change(args.id.clone(), change).await?;
             show(screen, &memory, || drawn(&memory, screen));
         }
@@ -412,7 +417,14 @@ impl Door {
             Ok(_) => Ok(Self::Node(client)),
             // Who names a node means that one.
             Err(error) if answer::is_host_said(&context.config) => {
-                Err(error.failure(client.place()))
+                let unreachable = matches!(error, ClientError::Unreachable(_));
+                let failure = error.failure(client.place());
+                Err(match unreachable {
+                    true => failure.fix(
+                        "start one: hearth up; or leave out --host (HEARTH_HOST), and the home's own memories are opened",
+                    ),
+                    false => failure,
+                })
             }
             Err(ClientError::Unreachable(_)) => open(context).map(Self::Here),
             Err(error) => Err(error.failure(client.place())),
@@ -656,11 +668,12 @@ fn drawn_listed(listed: &Listed, screen: &Screen) -> String {
 
 fn drawn_stats(stats: &Stats, screen: &Screen) -> String {
     let how = match (&stats.encoder, &stats.words_only) {
-        (Some(encoder), _) => format!("meaning and words (encoder {:.12})", encoder),
-        (None, reason) => reason.clone().unwrap_or_else(|| "words".into()),
+        (Some(encoder), None) => format!("found by meaning and words (encoder {encoder:.12})"),
+        (_, Some(reason)) => reason.clone(),
+        (None, None) => "found by words".into(),
     };
     let mut text = format!(
-        "{} memories ({} pinned, {} cold), {} superseded\nfound by {how}\n",
+        "{} memories ({} pinned, {} cold), {} superseded or withdrawn\n{how}\n",
         screen.bold(&stats.memories.to_string()),
         stats.pinned,
         stats.cold,

@@ -133,7 +133,7 @@ impl Filled {
     ) -> Result<(), Box<dyn Error>> {
         let mut lines = Vec::with_capacity(texts.len());
         for (number, (text, day)) in texts.iter().enumerate() {
-            let id = format!("{project}/{number}");
+            let id = format!("mem-{:032x}", self.keys.len());
             lines.push(serde_json::to_string(&Memory {
                 id: id.clone(),
                 text: text.clone(),
@@ -151,7 +151,7 @@ impl Filled {
                 supersedes: Vec::new(),
                 related: Vec::new(),
             })?);
-            self.keys.insert(id.clone(), id);
+            self.keys.insert(id, format!("{project}/{number}"));
         }
         let (name, text) = (format!("{project}.jsonl"), lines.join("\n"));
         let usual = NewMemory::default();

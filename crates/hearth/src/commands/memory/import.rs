@@ -146,8 +146,14 @@ fn import(
             files.len(),
             path.display()
         ));
-        let read = std::fs::read(path)
-            .map_err(|error| Failure::usage(format!("{}: {error}", path.display())));
+        let read = std::fs::read(path).map_err(|error| {
+            Failure::usage(match error.kind() {
+                std::io::ErrorKind::NotFound => {
+                    format!("there is no file or folder {}", path.display())
+                }
+                _ => format!("{}: {error}", path.display()),
+            })
+        });
         let source = path.to_string_lossy();
         let imported = match read {
             Ok(bytes) => memories

@@ -103,7 +103,11 @@ pub fn rm(context: &Context, args: &RmArgs) -> Outcome {
     for name in &args.models {
         let removed = store.remove(name).or_else(|error| {
             if encoders.find(name).is_some() {
-                return Ok(encoders.remove(name)?);
+                let removed = encoders.remove(name)?;
+                context.screen.note(
+                    "memories that are found by its meaning are found by words alone from the next start on",
+                );
+                return Ok(removed);
             }
             let source = outside(&context.config, name, error)?;
             Err(not_the_stores(&source))
