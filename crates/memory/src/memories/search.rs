@@ -193,9 +193,7 @@ impl Memories {
     fn note_reads(&self, rows: &[i64], now: Timestamp) {
         let mut reads = lock(&self.inner.reads);
         for row in rows {
-            let read = reads.entry(*row).or_insert((now, 0));
-            read.0 = read.0.max(now);
-            read.1 += 1;
+            count_read(&mut reads, *row, now, 1);
         }
         drop(reads);
         let index = self.index();
@@ -215,13 +213,18 @@ impl Memories {
             // Next time.
             let mut kept = lock(&self.inner.reads);
             for (row, (time, count)) in reads {
-                let read = kept.entry(row).or_insert((time, 0));
-                read.0 = read.0.max(time);
-                read.1 += count;
+                count_read(&mut kept, row, time, count);
             }
         }
         Ok(told?)
     }
+}
+
+/// Counts reads of a memory, the last of them at `time`.
+fn count_read(reads: &mut HashMap<i64, (Timestamp, u64)>, row: i64, time: Timestamp, count: u64) {
+    let read = reads.entry(row).or_insert((time, 0));
+    read.0 = read.0.max(time);
+    read.1 += count;
 }
 
 /// How many memories a search or a list gives, and of which.

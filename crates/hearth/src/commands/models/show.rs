@@ -3,7 +3,8 @@
 use std::io::IsTerminal;
 
 use clap::Args;
-use hearth_models::{Kind, Shown, Source};
+use hearth_encoder::{Encoder, Pooling};
+use hearth_models::{Kind, Shown, Source, StoredEncoder};
 use serde_json::json;
 
 use super::outside;
@@ -41,7 +42,7 @@ pub fn run(context: &Context, args: &ShowArgs) -> Outcome {
     if store.find(&args.model).is_err()
         && let Some(encoder) = encoders(&context.config).find(&args.model)
     {
-        return super::encoders::show(&encoder, args, screen);
+        return show_encoder(&encoder, args, screen);
     }
     let shown = find(context, &args.model)?;
     if screen.json {
@@ -148,12 +149,92 @@ fn draw(shown: &Shown, screen: &Screen) {
         };
         rows.push(("template", template));
     }
+    print_rows(rows, screen);
+}
+
+/// Facts, one to a line.
+fn print_rows(rows: Vec<(&str, String)>, screen: &Screen) {
     for (name, value) in rows {
         println(&format!("  {} {value}", screen.dim(&format!("{name:<13}"))));
     }
 }
 
-pub(super) fn origin(source: &Source) -> String {
+/// Prints what an encoder's files say.
+fn show_encoder(stored: &StoredEncoder, args: &ShowArgs, screen: &Screen) -> Outcome {
+    let name = &stored.name;
+    if args.template || args.metadata {
+        let what = if args.template {
+            "chat template"
+        } else {
+            "metadata"
+        };
+        let message = format!("`{name}` is a sentence encoder and has no {what}");
+        return Err(Failure::usage(message).fix("leave out that flag"));
+    }
+    let encoder = Encoder::open(&stored.folder).map_err(|error| {
+        Failure::new(error.to_string()).fix(format!(
+            "remove it (hearth rm {name}) and fetch it again (hearth pull {name})"
+        ))
+    })?;
+    let pooling = match encoder.pooling() {
+        Pooling::Mean => "mean",
+        Pooling::Cls => "first token",
+    };
+    let (prompts, model) = (encoder.prompts(), stored.model.as_ref());
+    if screen.json {
+        let line = json!({
+            "name": name,
+            "path": stored.folder,
+            "size": stored.size,
+            "facts": model.map(|model| &model.facts),
+            "stored": model,
+            "dimensions": encoder.dimensions(),
+            "max_tokens": encoder.max_tokens(),
+            "pooling": pooling,
+            "prompts": {"query": prompts.query, "passage": prompts.passage},
+            "id": encoder.id(),
+        });
+        println(&line.to_string());
+        return Ok(());
+    }
+    println(&screen.bold(name));
+    let mut rows = vec![("architecture", "bert".to_owned())];
+    if let Some(model) = model {
+        rows.push(("parameters", count(model.facts.parameters)));
+        rows.push(("stored as", model.facts.quantisation.clone()));
+    }
+    rows.push(("size", show_size(stored.size)));
+    rows.push(("context", format!("{} tokens", encoder.max_tokens())));
+    rows.push((
+        "vectors",
+        format!("{} values, {pooling} pooling", encoder.dimensions()),
+    ));
+    rows.push(("for", "embeddings, and memories found by meaning".into()));
+    for (name, prompt) in [
+        ("before query", &prompts.query),
+        ("before text", &prompts.passage),
+    ] {
+        if !prompt.is_empty() {
+            rows.push((name, format!("{prompt:?}")));
+        }
+    }
+    if let Some(model) = model {
+        if let Some(licence) = &model.facts.licence {
+            rows.push(("licence", licence.clone()));
+        }
+        rows.push(("from", origin(&model.source)));
+        rows.push(("since", model.pulled.clone()));
+        for file in &model.files {
+            let size = show_size(file.size);
+            rows.push(("file", format!("{}  {size}  {}", file.name, file.digest)));
+        }
+    }
+    rows.push(("on disk", stored.folder.display().to_string()));
+    print_rows(rows, screen);
+    Ok(())
+}
+
+fn origin(source: &Source) -> String {
     match source {
         Source::Hub {
             hub,
@@ -178,7 +259,7 @@ pub(super) fn origin(source: &Source) -> String {
     }
 }
 
-pub(super) fn count(parameters: u64) -> String {
+fn count(parameters: u64) -> String {
     match parameters {
         0..1_000_000_000 => format!("{:.1} M", parameters as f64 / 1e6),
         _ => format!("{:.1} B", parameters as f64 / 1e9),
