@@ -14,6 +14,7 @@ use crate::bench_serve::report::{median, output, show};
 use crate::cargo::{cargo, root, succeed, target};
 use crate::clients::python_environment;
 
+mod http;
 mod quality;
 mod table;
 mod worker;
@@ -59,7 +60,7 @@ usage: cargo xtask bench memory [options]
   --only NAMES      some of encode, scan, search, graph, import, quality, separated by commas
   --repeat N        turns of each measurement (default 9)
   --quick           3 turns, fewer and smaller stores
-  --no-build        measure the release example that is there";
+  --no-build        measure the release builds that are there: the example, and `hearth` for searches over HTTP";
 
 struct Options {
     encoder: Option<PathBuf>,
@@ -120,6 +121,11 @@ pub fn run(args: &[String]) -> Result<(), String> {
             "--package=hearth-memory",
             "--example=memory_speed",
         ]))?;
+    }
+    let only = &options.only;
+    let searches = only.is_empty() || only.iter().any(|one| one == "search");
+    if options.build && searches {
+        succeed(&mut cargo(["build", "--release", "--package=hearth"]))?;
     }
     let folder = target().join("bench/memory");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -669,8 +675,9 @@ impl Bench {
         let asked = if self.options.quick { 60 } else { 300 };
         let mut table = Table::new(
             "Search end to end, ten memories wanted, every question new",
-            "Milliseconds, from the question's text to the memories, in process, with the encoder. The article's are \
-             another's, measured over a network between two machines.",
+            "Milliseconds, from the question's text to the memories, in process, with the encoder; over HTTP by `POST \
+             /memory/search` of a node on this machine, on one connection. The article's are another's, measured over a \
+             network between two machines.",
             &[
                 "memories",
                 "p50",
@@ -704,6 +711,17 @@ impl Bench {
             });
             table.row(cells);
         }
+        let size = if self.options.quick { 1_000 } else { 10_000 };
+        let [all, of_project] = http::searches(self, size, asked)?.map(|times| quantiles(&times));
+        let mut cells = vec![format!("{}, over HTTP", count(size))];
+        cells.extend([
+            milliseconds(all.0),
+            milliseconds(all.1),
+            times(all.1 / all.0),
+        ]);
+        cells.extend([milliseconds(of_project.0), milliseconds(of_project.1)]);
+        cells.extend([NONE, NONE].map(str::to_owned));
+        table.row(cells);
         self.report.add(table)
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-mod client;
+pub mod client;
 pub mod report;
 
 use client::{Answer, Server, free_port};

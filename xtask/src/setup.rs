@@ -32,6 +32,10 @@ pub enum Need {
     Node,
     /// A browser for the tests of the page.
     Chromium,
+    /// A database that several hubs share.
+    Postgres,
+    /// `nft` and `ip`: firewalls of network namespaces that tests make.
+    Nftables,
     /// rustfmt and clippy.
     RustTools,
 }
@@ -41,7 +45,7 @@ impl Need {
     pub const BUILD: [Self; 4] = [Self::Cmake, Self::Compiler, Self::Clang, Self::Libclang];
     /// What the checks take. Not mold: on x86-64 Linux Rust links with rust-lld, which was faster (0.57 s against
     /// 0.76 s for an incremental link of the debug test binary on 2 cores).
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Cmake,
         Self::Compiler,
         Self::Clang,
@@ -51,6 +55,8 @@ impl Need {
         Self::Python,
         Self::Node,
         Self::Chromium,
+        Self::Postgres,
+        Self::Nftables,
         Self::RustTools,
     ];
 
@@ -65,6 +71,8 @@ impl Need {
             Self::Curl => "curl",
             Self::Node => "Node.js 18 or newer with npm",
             Self::Chromium => "Chromium",
+            Self::Postgres => "PostgreSQL",
+            Self::Nftables => "nftables and iproute2",
             Self::RustTools => "rustfmt and clippy",
         }
     }
@@ -92,6 +100,12 @@ impl Need {
                     )
             }
             Self::Chromium => browser(),
+            Self::Postgres => cfg!(windows) || postgres(), // Its tests are for Unix.
+            // Its tests are for Linux.
+            Self::Nftables => {
+                !cfg!(target_os = "linux")
+                    || runs("nft", &["--version"]) && runs("ip", &["-Version"])
+            }
             Self::RustTools => {
                 runs("cargo", &["fmt", "--version"]) && runs("cargo", &["clippy", "--version"])
             }
@@ -129,6 +143,13 @@ impl Need {
             (Self::Node, _) => "nodejs npm",
             (Self::Chromium, Winget) => "Google.Chrome",
             (Self::Chromium, _) => "chromium",
+            (Self::Postgres, Dnf | Zypper) => "postgresql-server postgresql",
+            (Self::Postgres, Brew) => "postgresql@17",
+            (Self::Postgres, Winget) => "PostgreSQL.PostgreSQL.17",
+            (Self::Postgres, _) => "postgresql",
+            (Self::Nftables, Brew | Winget) => "",
+            (Self::Nftables, Dnf) => "nftables iproute",
+            (Self::Nftables, _) => "nftables iproute2",
             (Self::RustTools, _) => "",
         }
     }
@@ -308,6 +329,25 @@ fn browser() -> bool {
     ];
     names.iter().any(|name| runs(name, &["--version"]))
         || applications.iter().any(|path| Path::new(path).exists())
+}
+
+/// The server, not only its client; Debian and its kin keep it off the path.
+fn postgres() -> bool {
+    let folders = [
+        "/usr/lib/postgresql",
+        "/usr/local/lib/postgresql",
+        "/opt/homebrew/opt",
+        "/usr/local/opt",
+    ];
+    let installed = folders
+        .iter()
+        .filter_map(|folder| std::fs::read_dir(folder).ok())
+        .flatten()
+        .flatten();
+    runs("initdb", &["--version"])
+        || installed
+            .into_iter()
+            .any(|entry| entry.path().join("bin/initdb").is_file())
 }
 
 /// Where the bindings' generator looks for libclang.

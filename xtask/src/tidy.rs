@@ -21,7 +21,7 @@ const TESTKIT: &str = "hearth-testkit";
 /// How Python and JavaScript wait by the clock.
 const SLEEPS: [&str; 4] = ["sleep", "setTimeout", "wait_for_timeout", "waitForTimeout"];
 /// Licences a dependency may have; one of an `OR` is enough.
-const LICENCES: [&str; 13] = [
+const LICENCES: [&str; 14] = [
     "MIT",
     "MIT-0",
     "Apache-2.0",
@@ -35,6 +35,8 @@ const LICENCES: [&str; 13] = [
     "0BSD",
     "CC0-1.0",
     "BSL-1.0",
+    // Of data: the authorities that browsers trust (webpki-roots).
+    "CDLA-Permissive-2.0",
 ];
 
 /// A rule: its name, and what breaks it.

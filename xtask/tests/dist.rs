@@ -99,6 +99,7 @@ fn the_archive_and_the_debian_package_hold_a_program_that_runs() {
     );
     for file in [
         "usr/lib/systemd/system/hearth.service",
+        "usr/lib/systemd/system/hearth-firewall.service",
         "usr/share/bash-completion/completions/hearth",
         "usr/share/zsh/vendor-completions/_hearth",
         "usr/share/fish/vendor_completions.d/hearth.fish",

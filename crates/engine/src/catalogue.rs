@@ -226,30 +226,36 @@ impl Catalogue {
     }
 }
 
-/// The model that a name means: the same name, also in other case or with the file's ending; else the same but for its
-/// tag, when a name without one (or with `latest`) can mean only one model.
 fn meant<'a>(models: &'a [ModelSource], wanted: &str) -> Option<&'a ModelSource> {
-    let find = |same: &dyn Fn(&ModelSource) -> bool| models.iter().find(|source| same(source));
+    let names: Vec<&str> = models.iter().map(|source| source.name.as_str()).collect();
+    named(&names, wanted).map(|at| &models[at])
+}
+
+/// Which of these models a name means: the same name, also in other case or with the file's ending; else the same but for
+/// its tag, when a name without one (or with `latest`) can mean only one model.
+pub fn named(names: &[&str], wanted: &str) -> Option<usize> {
+    let find = |same: &dyn Fn(&str) -> bool| names.iter().position(|name| same(name));
     let bare = wanted.strip_suffix(".gguf").unwrap_or(wanted);
-    if let Some(source) = find(&|source| source.name == wanted)
-        .or_else(|| find(&|source| source.name.eq_ignore_ascii_case(bare)))
+    if let Some(at) =
+        find(&|name| name == wanted).or_else(|| find(&|name| name.eq_ignore_ascii_case(bare)))
     {
-        return Some(source);
+        return Some(at);
     }
     let (base, tag) = divide(wanted);
-    let alike: Vec<(&ModelSource, Option<&str>)> = models
+    let alike: Vec<(usize, Option<&str>)> = names
         .iter()
-        .map(|source| (source, divide(&source.name)))
+        .map(|name| divide(name))
+        .enumerate()
         .filter(|(_, (own, _))| own.eq_ignore_ascii_case(base))
-        .map(|(source, (_, tag))| (source, tag))
+        .map(|(at, (_, tag))| (at, tag))
         .collect();
     let same = alike.iter().find(|(_, own)| match (own, tag) {
         (Some(own), Some(tag)) => own.eq_ignore_ascii_case(tag),
         (own, tag) => own.is_none() && tag.is_none(),
     });
     match (same, alike.as_slice()) {
-        (Some((source, _)), _) => Some(source),
-        (None, [(source, _)]) if tag.is_none() => Some(source),
+        (Some((at, _)), _) => Some(*at),
+        (None, [(at, _)]) if tag.is_none() => Some(*at),
         _ => None,
     }
 }

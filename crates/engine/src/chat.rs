@@ -2,12 +2,13 @@
 
 use std::collections::HashSet;
 
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use crate::EngineError;
 
 /// A conversation, rendered with the model's own template.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Chat {
     /// Messages in OpenAI's shape, oldest first: `role` (`system`, `user`, `assistant`, `tool`), `content`; of an
     /// assistant also `reasoning_content` and `tool_calls` (whose `arguments` are JSON text); of a tool's result
@@ -34,7 +35,7 @@ impl Chat {
 }
 
 /// The tools of a request.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tools {
     /// The tools; empty for none.
     pub definitions: Vec<Tool>,
@@ -45,7 +46,7 @@ pub struct Tools {
 }
 
 /// A function that the model may call.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tool {
     /// 1 to 128 characters without blanks, quotes, angle brackets and backslashes; unique in a request.
     pub name: String,
@@ -58,7 +59,8 @@ pub struct Tool {
 }
 
 /// Whether the model must call a tool.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum ToolChoice {
     /// As it likes.
     #[default]
@@ -72,7 +74,7 @@ pub enum ToolChoice {
 }
 
 /// How much a model may reason before it answers. Means nothing for models that do not.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reasoning {
     /// Whether to reason at all; `None` is as the template has it.
     pub enabled: Option<bool>,

@@ -1,9 +1,11 @@
 //! What a request may ask of an answer's text; [`grammar`](crate::grammar) enforces it.
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 /// What the answer must look like. What cannot be enforced is an error, never a free generation.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Constraint {
     /// Anything.
     #[default]

@@ -3,11 +3,14 @@
 use std::collections::VecDeque;
 use std::path::PathBuf;
 
+use serde::{Deserialize, Serialize};
+
 use crate::split::{Part, Splitter};
 use crate::{Chat, Constraint, EngineError, Sampling, Token};
 
 /// What to continue.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Prompt {
     /// A conversation.
     Chat(Chat),
@@ -26,8 +29,8 @@ pub struct AdapterUse {
     pub scale: f32,
 }
 
-/// One request.
-#[derive(Debug, Clone)]
+/// One request. What travels to another node is its JSON, without adapters: their files are this machine's.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Request {
     /// What to continue.
     pub prompt: Prompt,
@@ -36,6 +39,7 @@ pub struct Request {
     /// What the answer must look like.
     pub constraint: Constraint,
     /// Adapters to apply, each at most once.
+    #[serde(skip)]
     pub adapters: Vec<AdapterUse>,
     /// Most tokens to generate per choice; `None` is up to the context's end.
     pub max_tokens: Option<u32>,
@@ -67,7 +71,8 @@ impl Request {
 }
 
 /// Why a choice ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum FinishReason {
     /// End of sequence, a stop text, or a complete constrained answer.
     Stop,
@@ -78,7 +83,7 @@ pub enum FinishReason {
 }
 
 /// Tokens used by one request, all choices together.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Tokens of the prompt (counted once, whatever `n`).
     pub prompt_tokens: u32,
@@ -91,7 +96,7 @@ pub struct Usage {
 }
 
 /// A token's text and its log probability (natural logarithm, before temperature).
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TopLogprob {
     /// Token id.
     pub token: Token,
@@ -102,7 +107,7 @@ pub struct TopLogprob {
 }
 
 /// The chosen token with the alternatives asked for, most likely first.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TokenLogprob {
     /// The chosen token.
     pub chosen: TopLogprob,
@@ -112,7 +117,8 @@ pub struct TokenLogprob {
 
 /// What happens to a request, in order: `Started`; then per choice `Reasoning`, `Text`, each `ToolCall` with its
 /// `ToolArguments`, and `Finished`; then `Done`.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Event {
     /// A slot works on the request.
     Started {
@@ -129,6 +135,7 @@ pub enum Event {
         /// The text.
         text: String,
         /// One per token since the last event, if asked for.
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
         logprobs: Vec<TokenLogprob>,
     },
     /// More of what the model thinks before it answers, without the tags around it.

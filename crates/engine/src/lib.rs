@@ -40,7 +40,7 @@ mod task;
 pub mod template;
 pub mod text;
 
-pub use catalogue::{Catalogue, ModelSource};
+pub use catalogue::{Catalogue, ModelSource, named};
 pub use chat::{Chat, Reasoning, Tool, ToolChoice, Tools};
 pub use constraint::Constraint;
 pub use embed::{EmbedInput, EmbedRequest, Embeddings};
@@ -50,7 +50,7 @@ pub use generation::{
     AdapterUse, Event, FinishReason, Generation, Prompt, Request, TokenLogprob, TopLogprob, Usage,
 };
 
-pub use options::{EngineOptions, KvType, ModelOptions};
+pub use options::{EngineOptions, KvType, ModelOptions, machine_memory};
 pub use sampler::Sampling;
 
 /// A token id of a model's vocabulary.

@@ -100,7 +100,7 @@ impl Default for EngineOptions {
 }
 
 /// Physical memory in bytes.
-pub(crate) fn machine_memory() -> u64 {
+pub fn machine_memory() -> u64 {
     let system = sysinfo::System::new_with_specifics(
         sysinfo::RefreshKind::nothing()
             .with_memory(sysinfo::MemoryRefreshKind::nothing().with_ram()),

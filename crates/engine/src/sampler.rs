@@ -2,12 +2,13 @@
 
 use rand_core::{RngCore, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use serde::{Deserialize, Serialize};
 
 use crate::{EngineError, Token};
 
 /// How tokens are chosen. Stages run in this order: constraint mask, logit bias, penalties, top-k, min-p, top-p,
 /// temperature, draw. What is `None` is what the model's file recommends, else what is said here.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Sampling {
     /// 0 is greedy; 0 to 2. Else 0.8.
     pub temperature: Option<f32>,

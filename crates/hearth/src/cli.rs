@@ -9,8 +9,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
 
 use crate::commands::{
-    Context, bench, chat, completions, config, logs, man, mcp, memory, models, pull, run, runtime,
-    serve, service, status, stop, up, update,
+    Context, bench, chat, completions, config, doctor, firewall, invite, join, logs, man, mcp,
+    memory, models, peers, pull, run, runtime, serve, service, status, stop, up, update,
 };
 use crate::config::Sources;
 use crate::failure::Outcome;
@@ -80,6 +80,16 @@ pub enum Command {
     Memory(memory::MemoryArgs),
     /// Offer the memory to coding tools, over MCP
     Mcp(mcp::McpArgs),
+    /// Print a ticket with which another machine joins this one's household
+    Invite(invite::InviteArgs),
+    /// Join the household of a ticket
+    Join(join::JoinArgs),
+    /// Leave the household
+    Leave(join::LeaveArgs),
+    /// List the machines of the household, remove or rename one
+    Peers(peers::PeersArgs),
+    /// Find out which layer between this machine and another is broken, and what mends it
+    Doctor(doctor::DoctorArgs),
     /// Measure this machine, or a model on it
     Bench(bench::BenchArgs),
     /// Show what the node is doing
@@ -91,6 +101,8 @@ pub enum Command {
     Logs(logs::LogsArgs),
     /// Let the system start and stop the node
     Service(service::ServiceArgs),
+    /// Let the mesh through the rules of VPN clients
+    Firewall(firewall::FirewallArgs),
     /// Look for a newer version
     Update(update::UpdateArgs),
     /// Print shell completions
@@ -137,6 +149,7 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
             flags.extend(args.layer());
             LevelFilter::ERROR
         }
+        Command::Firewall(args) if args.is_watch() => LevelFilter::INFO,
         Command::Mcp(_) => LevelFilter::WARN,
         _ => LevelFilter::ERROR,
     };
@@ -165,6 +178,11 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
         Command::Models(args) => block_on(models::run(&context, &args)),
         Command::Memory(args) => block_on(memory::run(&context, &args)),
         Command::Mcp(args) => mcp::run(&context, &args),
+        Command::Invite(args) => block_on(invite::run(&context, &args)),
+        Command::Join(args) => block_on(join::join(&context, &args)),
+        Command::Leave(_) => block_on(join::leave(&context)),
+        Command::Peers(args) => block_on(peers::run(&context, &args)),
+        Command::Doctor(args) => block_on(doctor::run(&context, &args)),
         Command::Bench(args) => block_on(bench::run(&context, &args)),
         Command::Status(_) => block_on(status::run(&context)),
         Command::Config(_) => {
@@ -173,6 +191,7 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
         }
         Command::Logs(args) => block_on(logs::run(&context, &args)),
         Command::Service(args) => block_on(service::run(&context, &args)),
+        Command::Firewall(args) => block_on(firewall::run(&context, &args)),
         Command::Update(_) => block_on(update::run(&context)),
         Command::Completions(_) | Command::Man(_) => Ok(()),
     }

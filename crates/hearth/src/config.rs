@@ -14,6 +14,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use hearth_engine::{EngineOptions, ModelOptions};
+use hearth_protocol::household::Address;
 use serde_json::json;
 
 pub use key::Key;
@@ -210,6 +211,19 @@ pub struct FetchOptions {
     pub share: bool,
 }
 
+/// How this machine meets the others of its household.
+#[derive(Debug, Clone)]
+pub struct MeshOptions {
+    /// What the household calls this machine; `None` takes the machine's own name.
+    pub name: Option<String>,
+    /// Where others reach it; `None` is at the addresses of its networks.
+    pub addresses: Option<Vec<Address>>,
+    /// A relay of the owner's.
+    pub relay: Option<String>,
+    /// Whether nodes look for each other on the local network.
+    pub mdns: bool,
+}
+
 /// How the owner learns of newer versions.
 #[derive(Debug, Clone)]
 pub struct UpdateOptions {
@@ -235,6 +249,8 @@ pub struct Config {
     pub models_dir: PathBuf,
     /// Where models come from.
     pub fetch: FetchOptions,
+    /// The other machines.
+    pub mesh: MeshOptions,
     /// How models run.
     pub engine: EngineOptions,
     /// Logging.
@@ -355,6 +371,12 @@ impl Resolver<'_> {
                 offline: self.get(Key::Offline, value::switch, false)?,
                 share: self.get(Key::ShareModels, value::switch, false)?,
             },
+            mesh: MeshOptions {
+                name: self.get(Key::Name, value::auto_or(value::name), None)?,
+                addresses: self.get(Key::Addresses, value::auto_or(value::addresses), None)?,
+                relay: self.get(Key::Relay, value::url_or_none, None)?,
+                mdns: self.get(Key::Mdns, value::switch, false)?,
+            },
             model,
             engine: EngineOptions {
                 model: ModelOptions {
@@ -466,6 +488,17 @@ fn show(config: &Config, key: Key) -> String {
         Key::Hub => config.fetch.hub.clone(),
         Key::Offline => if config.fetch.offline { "on" } else { "off" }.into(),
         Key::ShareModels => if config.fetch.share { "on" } else { "off" }.into(),
+        Key::Name => auto(config.mesh.name.as_ref()),
+        Key::Addresses => match &config.mesh.addresses {
+            None => "auto".into(),
+            Some(none) if none.is_empty() => "none".into(),
+            Some(some) => {
+                let each: Vec<String> = some.iter().map(ToString::to_string).collect();
+                each.join(",")
+            }
+        },
+        Key::Relay => config.mesh.relay.clone().unwrap_or_else(|| "none".into()),
+        Key::Mdns => if config.mesh.mdns { "on" } else { "off" }.into(),
         Key::Context => auto(model.context),
         Key::Slots => model.slots.to_string(),
         Key::Threads => auto(model.threads),
@@ -499,7 +532,7 @@ fn show(config: &Config, key: Key) -> String {
 }
 
 pub use hearth_node::size as show_size;
-pub use value::{level as log_level, switch};
+pub use value::{duration, level as log_level, switch};
 
 #[cfg(test)]
 mod tests;

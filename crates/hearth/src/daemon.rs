@@ -7,8 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hearth_engine::{Catalogue, Engine, ModelSource};
+use hearth_mesh::identity::Identity;
 use hearth_models::Sources;
-use hearth_node::{Listener, Models, Node, NodeOptions, encoder_meant};
+use hearth_node::{Listener, MeshOptions, Models, Node, NodeOptions, encoder_meant};
+use hearth_protocol::peers::{Join, Peers};
 use hearth_protocol::status::NodeStatus;
 use tokio::sync::oneshot;
 
@@ -16,7 +18,7 @@ use crate::answer;
 use crate::client::{Client, ClientError};
 use crate::config::{Config, HostPort};
 use crate::ember;
-use crate::failure::{Failure, Outcome};
+use crate::failure::{ANOTHER_HOME, Failure, Outcome};
 use crate::memories;
 use crate::network;
 use crate::record::NodeRecord;
@@ -24,6 +26,8 @@ use crate::traces::Traces;
 
 /// Version of this executable.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// The machine's key, in the home.
+const KEY: &str = "identity.key";
 /// Largest request body; room for a long conversation with documents in it.
 const BODY_LIMIT: usize = 32 << 20;
 /// How long a connection may take to send the head of its next request: longer than clients keep idle ones.
@@ -127,6 +131,30 @@ impl Unstarted {
     }
 }
 
+/// How this machine meets the others. Its key is made when it is first needed.
+fn mesh(config: &Config) -> Outcome<MeshOptions> {
+    let path = config.home.join(KEY);
+    let identity = Identity::load_or_create(&path).map_err(|error| {
+        Failure::new(error.to_string()).fix(format!("or {ANOTHER_HOME}"))
+    })?;
+    let name = config.mesh.name.clone().or_else(sysinfo::System::host_name);
+    Ok(MeshOptions {
+        identity,
+        name: name.unwrap_or_else(|| "node".into()),
+        addresses: config.mesh.addresses.clone(),
+        relay: config.mesh.relay.clone(),
+        mdns: config.mesh.mdns,
+    })
+}
+
+/// Joins the household of a ticket from a home whose node does not run.
+pub async fn join_without_node(config: &Config, wanted: &Join) -> Outcome<Peers> {
+    let store = memories::store(config)?;
+    hearth_node::join(mesh(config)?, store, wanted)
+        .await
+        .map_err(Failure::new)
+}
+
 /// Starts everything up to the listening door, and records it.
 pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
     // One home, one node: the record and the embedded model belong to it.
@@ -167,6 +195,7 @@ pub async fn bind(config: &Config) -> Result<Bound, Unstarted> {
             config.fetch.share,
         )),
         listener: traces.clone().map(|traces| traces as Arc<dyn Listener>),
+        mesh: Some(mesh(config)?),
         log_prompts: config.log.prompts,
     };
     let node = match Node::bind(address, engine.clone(), options).await {
@@ -303,13 +332,15 @@ impl Bound {
 
 /// What a service manager wants to know (sd_notify(3)).
 #[derive(Debug, Clone, Copy)]
-enum State {
+pub enum State {
+    /// It does its work.
     Ready,
+    /// It ends.
     Stopping,
 }
 
 /// Tells systemd, if it started this process and asked to be told.
-fn tell_systemd(state: State) {
+pub fn tell_systemd(state: State) {
     #[cfg(target_os = "linux")]
     {
         let state = match state {

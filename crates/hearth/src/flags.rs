@@ -62,6 +62,18 @@ pub struct Tuning {
     /// Whether other machines may fetch the models of this one: on or off
     #[arg(long, value_name = "WHEN")]
     pub share_models: Option<String>,
+    /// What the household calls this machine, or `auto`
+    #[arg(long, value_name = "NAME")]
+    pub name: Option<String>,
+    /// Where other machines reach this one, with commas between; `auto` or `none`
+    #[arg(long, value_name = "ADDRESSES")]
+    pub addresses: Option<String>,
+    /// Address of an iroh relay of your own, or `none`
+    #[arg(long, value_name = "URL")]
+    pub relay: Option<String>,
+    /// Whether machines of the household find each other on the local network: on or off
+    #[arg(long, value_name = "WHEN")]
+    pub mdns: Option<String>,
     /// Tokens one request may have, or `auto`
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<String>,
@@ -133,6 +145,10 @@ impl Tuning {
             (Key::Hub, &self.hub),
             (Key::Offline, &self.offline),
             (Key::ShareModels, &self.share_models),
+            (Key::Name, &self.name),
+            (Key::Addresses, &self.addresses),
+            (Key::Relay, &self.relay),
+            (Key::Mdns, &self.mdns),
             (Key::Context, &self.context),
             (Key::Slots, &self.slots),
             (Key::Threads, &self.threads),

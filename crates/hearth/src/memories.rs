@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use hearth_encoder::{self as encoder, Encoders};
-use hearth_memory::{Embed, Memories, Place};
+use hearth_memory::{Embed, Memories, Named, Place};
 use hearth_store::Store;
 
 use crate::config::Config;
@@ -40,7 +40,10 @@ pub fn encoders(config: &Config) -> Arc<Encoders> {
 pub fn open(config: &Config, store: Store, encoders: Arc<Encoders>) -> Outcome<Memories> {
     let encoder = move || {
         match encoders.get(USUAL) {
-        Ok(encoder) => Ok(encoder as Arc<dyn Embed>),
+        Ok(encoder) => {
+            let name = USUAL.to_owned();
+            Ok(Arc::new(Named { name, encoder }) as Arc<dyn Embed>)
+        }
         Err(encoder::Error::Unknown { .. }) => Err(
             "there is no encoder, so memories are found by their words alone; `hearth pull minilm` fetches one"
                 .to_owned(),

@@ -6,6 +6,8 @@ mod systemd;
 
 use std::path::{Path, PathBuf};
 
+pub use systemd::word;
+
 /// First line of every unit that Hearth writes; a unit without it is somebody else's.
 pub const MARK: &str = "Written by `hearth service install`, which writes it anew.";
 

@@ -11,7 +11,7 @@ const SLIPS: [(&[&str], &str); 8] = [
     ),
     (
         &["-y", "--yes"],
-        "no command of Hearth asks back: leave that flag out",
+        "only `hearth firewall install` and `hearth doctor --fix` ask back: leave that flag out elsewhere",
     ),
     (
         &["on", "off"],

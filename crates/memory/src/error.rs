@@ -16,7 +16,7 @@ pub enum Error {
         message: String,
     },
     /// There is no such memory.
-    #[error("there is no memory {0}; `hearth memory search` finds ids")]
+    #[error("there is no memory {0}")]
     Unknown(String),
     /// The memory has been superseded already.
     #[error("memory {old} was superseded by {new}; change that one")]
@@ -26,6 +26,9 @@ pub enum Error {
         /// The one in its place.
         new: String,
     },
+    /// Nobody holds the memory any more.
+    #[error("memory {0} was withdrawn, because no file says it any more; remember it anew")]
+    Withdrawn(String),
     /// A file cannot be imported.
     #[error("{path}: {why}")]
     Unreadable {

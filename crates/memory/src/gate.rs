@@ -41,7 +41,7 @@ pub(crate) fn check(new: &NewMemory) -> Result<Checked, Error> {
         tags: tags(&new.tags)?,
         confidence: confidence("confidence", new.confidence.unwrap_or(1.0))?,
         pinned: new.pinned,
-        source: source(new.source.as_deref())?,
+        source: source("source", new.source.as_deref())?,
         supersedes: new.supersedes.clone(),
     })
 }
@@ -65,7 +65,7 @@ pub(crate) fn restored(memory: Memory) -> Result<Memory, Error> {
         project: project(memory.project.as_deref())?,
         tags: tags(&memory.tags)?,
         confidence: confidence("confidence", memory.confidence)?,
-        source: source(memory.source.as_deref())?,
+        source: source("source", memory.source.as_deref())?,
         ..memory
     })
 }
@@ -131,11 +131,12 @@ pub(crate) fn confidence(field: &'static str, value: f32) -> Result<f32, Error> 
     }
 }
 
-fn source(source: Option<&str>) -> Result<Option<String>, Error> {
+/// Where something comes from, if it is said.
+pub(crate) fn source(field: &'static str, source: Option<&str>) -> Result<Option<String>, Error> {
     match source.map(str::trim) {
         None | Some("") => Ok(None),
         Some(source) if source.chars().count() > MOST_SOURCE => Err(Error::invalid(
-            "source",
+            field,
             format!("it has more than {MOST_SOURCE} characters"),
         )),
         Some(source) => Ok(Some(source.to_owned())),

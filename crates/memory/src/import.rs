@@ -1,7 +1,7 @@
 //! Reading what people have already: Markdown, the notes of coding tools, decision records, JSON lines, and the exports
 //! of ChatGPT and Claude. Pure: bytes in, memories out.
 
-use hearth_protocol::memory::{MOST_TAGS, MOST_TEXT, Memory, NewMemory};
+use hearth_protocol::memory::{Exported, MOST_TAGS, MOST_TEXT, Memory, NewMemory};
 use jiff::Timestamp;
 use pulldown_cmark::{Event, HeadingLevel, Options, Parser, Tag, TagEnd};
 use serde_json::Value;
@@ -37,7 +37,7 @@ pub enum Contents {
     /// Things to remember, and when they were written if the file says so.
     New(Vec<(NewMemory, Option<Timestamp>)>),
     /// Memories of an export of Hearth's, with their ids and times.
-    Memories(Vec<Memory>),
+    Memories(Vec<Exported>),
 }
 
 /// Why a file cannot be read, and where.
@@ -72,6 +72,28 @@ pub fn is_known(path: &str) -> bool {
         ".json",
     ];
     TOOL_FILES.contains(&name.as_str()) || endings.iter().any(|ending| name.ends_with(ending))
+}
+
+/// Whether a file is an export of Hearth's: it brings back what was forgotten since, so it is only imported when somebody
+/// means it.
+pub fn is_export(path: &str, bytes: &[u8]) -> bool {
+    let bytes = bytes.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(bytes);
+    let name = name_of(path);
+    if [".jsonl", ".ndjson"].iter().any(|end| name.ends_with(end)) {
+        let mut lines = bytes.split(|byte| *byte == b'\n');
+        let first = lines.find(|line| !line.trim_ascii().is_empty());
+        first.is_some_and(|line| serde_json::from_slice(line).is_ok_and(|line| is_exported(&line)))
+    } else if name.ends_with(".json") {
+        let all: Option<Vec<Value>> = serde_json::from_slice(bytes).ok();
+        all.is_some_and(|all| all.first().is_some_and(is_exported))
+    } else {
+        false
+    }
+}
+
+/// Whether an object is a memory of an export.
+fn is_exported(object: &Value) -> bool {
+    object.get("id").is_some() && object.get("written").is_some()
 }
 
 fn name_of(path: &str) -> String {
@@ -350,10 +372,18 @@ fn lines(text: &str, path: &str) -> Result<Contents, Unreadable> {
             line: at + 1,
             reason: error.to_string(),
         };
-        let value: Value = serde_json::from_str(line).map_err(wrong)?;
-        if value.get("id").is_some() && value.get("written").is_some() {
+        let mut value: Value = serde_json::from_str(line).map_err(wrong)?;
+        if is_exported(&value) {
+            // By itself: what is wrong in a flattened field is not told by its name.
+            let holders = value.as_object_mut().and_then(|one| one.remove("holders"));
+            let holders = holders.map(serde_json::from_value::<Option<Vec<String>>>);
+            let holders = holders.transpose().map_err(wrong)?.flatten();
             let memory = serde_json::from_value::<Memory>(value).map_err(wrong)?;
-            memories.push(gate::restored(memory).map_err(refused)?);
+            let memory = gate::restored(memory).map_err(refused)?;
+            for holder in holders.iter().flatten() {
+                gate::source("holders", Some(holder)).map_err(refused)?;
+            }
+            memories.push(Exported { memory, holders });
         } else {
             let memory = serde_json::from_value::<NewMemory>(value).map_err(wrong)?;
             gate::check(&memory).map_err(refused)?;
@@ -552,7 +582,7 @@ mod tests {
         match read(path, text.as_bytes()).unwrap() {
             Contents::New(new) => new.into_iter().map(|(new, _)| new.text).collect(),
             Contents::Memories(memories) => {
-                memories.into_iter().map(|memory| memory.text).collect()
+                memories.into_iter().map(|one| one.memory.text).collect()
             }
         }
     }

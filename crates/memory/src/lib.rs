@@ -13,6 +13,7 @@
 mod doctor;
 mod embed;
 mod error;
+mod federation;
 mod gate;
 mod graph;
 pub mod import;
@@ -23,8 +24,9 @@ mod retrieval;
 mod sqlite;
 mod vectors;
 
-pub use embed::{Embed, Source};
+pub use embed::{Embed, Named, Source};
 pub use error::Error;
+pub use federation::merged;
 pub use graph::BREAK_EVEN;
 #[doc(hidden)]
 pub use index::quantise;

@@ -18,11 +18,11 @@ use lru::LruCache;
 
 use crate::Error;
 use crate::doctor::{self, Remedy};
-use crate::embed::{Embed, Meaning, Source, encode, scheme};
+use crate::embed::{Meaning, Opened, Source};
 use crate::graph::{BREAK_EVEN, Graph};
 use crate::index::Index;
 use crate::retrieval::{COLD_FROM, Hot};
-use crate::sqlite;
+use crate::sqlite::{self, Stored};
 
 /// Queries whose vectors are kept.
 const QUERIES: NonZeroUsize = NonZeroUsize::new(256).unwrap();
@@ -32,6 +32,10 @@ const UNWRITTEN: usize = 1024;
 const TOGETHER: usize = 256;
 /// Vectors that are added to the approximate index while searches wait: some milliseconds.
 const A_FEW: usize = 8;
+/// Hexadecimal digits of an id that may stand for all of them, as long as no other id begins so.
+const LEAST_DIGITS: usize = 4;
+/// Ids that are told where several begin so.
+const SEVERAL: usize = 3;
 /// Vectors are numbered anew when so many, and so large a part of them, are gone.
 const GAPS: usize = 1000;
 
@@ -67,7 +71,7 @@ struct Inner {
     store: Store,
     place: Place,
     /// `None` until one is needed and there is one.
-    encoder: Mutex<Option<Arc<dyn Embed>>>,
+    encoder: Mutex<Option<Arc<Opened>>>,
     index: RwLock<Index>,
     /// More vectors than these have cold ones among them.
     cold_from: AtomicUsize,
@@ -127,22 +131,23 @@ impl Memories {
     fn meaning(&self) -> Result<Meaning, Error> {
         // Those who come while it is opened wait for it.
         let mut known = lock(&self.inner.encoder);
-        if let Some(encoder) = &*known {
-            return Ok(Meaning::Open(Arc::clone(encoder)));
+        if let Some(opened) = &*known {
+            return Ok(Meaning::Open(Arc::clone(opened)));
         }
         Ok(
             match self.inner.place.encoder.as_ref().map(|source| source()) {
                 Some(Ok(encoder)) => {
-                    let id = scheme(encoder.as_ref());
+                    let opened = Arc::new(Opened::new(encoder)?);
+                    let id = &opened.scheme;
                     let state = self.inner.store.read(sqlite::state)?;
-                    if state.encoder.as_ref() != Some(&id) {
-                        let dimensions = encoder.dimensions() as u32;
+                    if state.encoder.as_ref() != Some(id) {
+                        let dimensions = opened.encoder.dimensions() as u32;
                         let begin =
-                            |tx: &Transaction<'_>| sqlite::begin_vectors(tx, &id, dimensions);
+                            |tx: &Transaction<'_>| sqlite::begin_vectors(tx, id, dimensions);
                         self.inner.store.write(begin)?;
                     }
-                    *known = Some(Arc::clone(&encoder));
-                    Meaning::Open(encoder)
+                    *known = Some(Arc::clone(&opened));
+                    Meaning::Open(opened)
                 }
                 Some(Err(reason)) => Meaning::Lacks(reason),
                 None => Meaning::Lacks(
@@ -156,9 +161,19 @@ impl Memories {
     /// Calls `progress` with memories encoded and those still without a vector; stops when it returns `false`.
     ///
     /// # Errors
-    /// If the database or the encoder fails; what was done stays done.
+    /// If the database or the encoder fails; what was done stays done, and what needs no encoder is done.
     pub fn upkeep(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<(), Error> {
         self.tell_reads()?;
+        let encoded = self.encode_all(progress);
+        self.close_gaps()?;
+        self.empty_log();
+        let mut index = self.index_mut();
+        flush(&mut index);
+        encoded
+    }
+
+    /// Encodes what has no vector yet.
+    fn encode_all(&self, progress: &mut dyn FnMut(u64, u64) -> bool) -> Result<(), Error> {
         let mut done = 0;
         loop {
             let _one = lock(&self.inner.writing);
@@ -171,21 +186,20 @@ impl Memories {
             }
             // Not opened before it has something to do: it takes memory.
             let meaning = self.meaning()?;
-            let Some(encoder) = meaning.encoder() else {
+            let Some(opened) = meaning.encoder() else {
                 break;
             };
-            let scheme = scheme(encoder.as_ref());
-            if self.inner.store.read(sqlite::state)?.encoder.as_ref() != Some(&scheme) {
+            if self.inner.store.read(sqlite::state)?.encoder.as_ref() != Some(&opened.scheme) {
                 return Err(Error::Encoder(ANOTHER.into()));
             }
             let passages: Vec<&str> = texts.iter().map(|(_, text)| text.as_str()).collect();
-            let encoded = encode(encoder.as_ref(), &passages)?;
+            let encoded = opened.encode(&passages)?;
             let left = self.inner.store.write(|tx| -> Result<u64, Error> {
                 // Another process may have made these.
                 for ((row, _), vectors) in texts.iter().zip(&encoded) {
                     if sqlite::by_row(tx, *row)?.is_some() && sqlite::vectors(tx, *row)?.is_empty()
                     {
-                        sqlite::insert_vectors(tx, *row, &scheme, vectors)?;
+                        sqlite::insert_vectors(tx, *row, &opened.scheme, vectors)?;
                     }
                 }
                 Ok(sqlite::unencoded_count(tx)?)
@@ -196,10 +210,6 @@ impl Memories {
                 break;
             }
         }
-        self.close_gaps()?;
-        self.empty_log();
-        let mut index = self.index_mut();
-        flush(&mut index);
         Ok(())
     }
 
@@ -341,7 +351,7 @@ impl Memories {
     /// If the database cannot be read at all, or a remedy fails.
     pub fn examine(&self, fix: bool) -> Result<Examined, Error> {
         let meaning = self.meaning()?;
-        let dimensions = meaning.encoder().map(|encoder| encoder.dimensions());
+        let dimensions = meaning.encoder().map(|opened| opened.encoder.dimensions());
         // On the connection that writes: the full-text index of the others may remember what it was before.
         let mut found = self
             .inner
@@ -409,17 +419,19 @@ impl Memories {
         let index = self.index();
         let hot = self.hot(now, &index);
         let (scanned, cold) = index.tiers(&hot);
+        // Another process may have begun vectors of another encoder.
+        let opened = meaning.encoder();
+        let own = opened.filter(|opened| index.encoder() == Some(&opened.scheme));
+        let another = || (own.is_none() && opened.is_some()).then(|| ANOTHER.to_owned());
         Ok(Stats {
             memories: counts.live,
             cold,
             pinned: counts.pinned,
             superseded: counts.superseded,
+            withdrawn: counts.withdrawn,
             projects: counts.projects,
-            encoder: index
-                .encoder()
-                .filter(|_| meaning.encoder().is_some())
-                .map(ToOwned::to_owned),
-            words_only: meaning.words_only(),
+            encoder: own.map(|opened| opened.encoder.name()),
+            words_only: meaning.words_only().or_else(another),
             unencoded: counts.unencoded,
             database_bytes: counts.bytes,
             vector_bytes: index.vectors().file_bytes(),
@@ -465,9 +477,30 @@ fn load(store: &Store, place: &Place) -> Result<Index, Error> {
     Ok(index)
 }
 
-/// The cosine of two vectors of length one.
-fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
+/// The memory with this id, or the only one whose id begins so; `field` says where it was named.
+fn named(tx: &Transaction<'_>, field: &'static str, id: &str) -> Result<Stored, Error> {
+    if let Some(stored) = sqlite::by_id(tx, id)? {
+        return Ok(stored);
+    }
+    let unknown = || Error::Unknown(id.to_owned());
+    let digits = id.strip_prefix("mem-").unwrap_or_default();
+    let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    if digits.len() < LEAST_DIGITS || !digits.bytes().all(is_digit) {
+        return Err(unknown());
+    }
+    let found = sqlite::beginning(tx, id, SEVERAL + 1)?;
+    match found.as_slice() {
+        [] => Err(unknown()),
+        [only] => sqlite::by_id(tx, only)?.ok_or_else(unknown),
+        several => {
+            let told = several.get(..SEVERAL).unwrap_or(several).join(", ");
+            let more = if several.len() > SEVERAL { ", …" } else { "" };
+            Err(Error::invalid(
+                field,
+                format!("several ids begin with {id}: {told}{more}; give more of it"),
+            ))
+        }
+    }
 }
 
 /// A memory as it is now.

@@ -136,6 +136,14 @@ pub(crate) struct Signals {
     pub cold: bool,
 }
 
+impl Signals {
+    /// Whether it has to do with the query: it has one of its words, or is no farther from it than this cosine. What has
+    /// none of the words and a vector that is damaged is not held back.
+    pub fn is_related(&self, floor: f32) -> bool {
+        self.words.is_some() || self.similarity.is_none_or(|cosine| cosine >= floor)
+    }
+}
+
 /// How meaning and words become one score.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Fusion {

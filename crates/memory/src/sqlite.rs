@@ -168,15 +168,19 @@ fn stored(row: &Row<'_>) -> Result<Stored> {
     })
 }
 
-/// Fills in what a memory superseded lately, and some of what says nearly the same.
+/// Fills in what a memory superseded lately, and some of what says nearly the same and can be found.
 pub(crate) fn complete(tx: &Tx<'_>, stored: &mut Stored) -> Result<()> {
-    complete_to(tx, stored, LINEAGE)
+    complete_to(tx, stored, LINEAGE as i64, false)
+}
+
+/// Fills in all that a memory superseded, and all that says nearly the same, superseded ones too.
+pub(crate) fn complete_whole(tx: &Tx<'_>, stored: &mut Stored) -> Result<()> {
+    complete_to(tx, stored, i64::MAX, true)
 }
 
 /// Fills in what a memory superseded, the last that it replaced and theirs, and what says nearly the same: at most so
-/// many of each.
-pub(crate) fn complete_to(tx: &Tx<'_>, stored: &mut Stored, most: usize) -> Result<()> {
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
+/// many of each, of the latter those that can be found or `all`.
+fn complete_to(tx: &Tx<'_>, stored: &mut Stored, most: i64, all: bool) -> Result<()> {
     let ids = |sql: &str| -> Result<Vec<String>> {
         tx.prepare_cached(sql)?
             .query_map([stored.row, most], |row| row.get(0))?
@@ -189,11 +193,12 @@ pub(crate) fn complete_to(tx: &Tx<'_>, stored: &mut Stored, most: usize) -> Resu
              WHERE depth < ?2
          ) SELECT id FROM memory JOIN older USING (row) ORDER BY depth, memory.row DESC LIMIT ?2",
     )?;
-    let related = ids(
+    let findable = if all { "" } else { "AND superseded IS NULL" };
+    let related = ids(&format!(
         "SELECT id FROM memory WHERE row IN (
              SELECT other FROM memory_link WHERE one = ?1 UNION SELECT one FROM memory_link WHERE other = ?1
-         ) ORDER BY row DESC LIMIT ?2",
-    )?;
+         ) {findable} ORDER BY row DESC LIMIT ?2"
+    ))?;
     stored.memory.supersedes = supersedes;
     stored.memory.related = related;
     Ok(())
@@ -204,6 +209,16 @@ pub(crate) fn by_id(tx: &Tx<'_>, id: &str) -> Result<Option<Stored>> {
     tx.prepare_cached(&format!("SELECT {COLUMNS} FROM memory WHERE id = ?1"))?
         .query_row([id], stored)
         .optional()
+}
+
+/// Ids that begin so, in order, at most so many.
+pub(crate) fn beginning(tx: &Tx<'_>, start: &str, most: usize) -> Result<Vec<String>> {
+    // What an id goes on with is below `g`.
+    tx.prepare_cached(
+        "SELECT id FROM memory WHERE id >= ?1 AND id < ?1 || 'g' ORDER BY id LIMIT ?2",
+    )?
+    .query_map(params![start, most as i64], |row| row.get(0))?
+    .collect()
 }
 
 /// The memory in this row.
@@ -591,6 +606,8 @@ pub(crate) struct Counts {
     pub live: u64,
     pub pinned: u64,
     pub superseded: u64,
+    /// Those that nobody holds any more.
+    pub withdrawn: u64,
     pub unencoded: u64,
     pub projects: Vec<(Option<String>, u64)>,
     pub bytes: u64,
@@ -611,7 +628,10 @@ pub(crate) fn counts(tx: &Tx<'_>) -> Result<Counts> {
     Ok(Counts {
         live: number("SELECT count(*) FROM memory WHERE superseded IS NULL")?,
         pinned: number("SELECT count(*) FROM memory WHERE superseded IS NULL AND pinned")?,
-        superseded: number("SELECT count(*) FROM memory WHERE superseded IS NOT NULL")?,
+        superseded: number("SELECT count(*) FROM memory WHERE superseded_by IS NOT NULL")?,
+        withdrawn: number(
+            "SELECT count(*) FROM memory WHERE superseded IS NOT NULL AND superseded_by IS NULL",
+        )?,
         unencoded: unencoded_count(tx)?,
         projects,
         bytes: number("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")?,
@@ -648,9 +668,11 @@ pub(crate) fn file(tx: &Tx<'_>, source: &str) -> Result<Option<[u8; 32]>> {
         .optional()
 }
 
-/// Files that were imported.
+/// Files that were imported, and those that an export said hold something.
 pub(crate) fn files(tx: &Tx<'_>) -> Result<Vec<String>> {
-    tx.prepare_cached("SELECT source FROM memory_file ORDER BY source")?
+    tx.prepare_cached(
+        "SELECT source FROM memory_file UNION SELECT source FROM memory_holder WHERE source != '' ORDER BY source",
+    )?
         .query_map([], |row| row.get(0))?
         .collect()
 }
@@ -676,13 +698,56 @@ pub(crate) fn hold(tx: &Tx<'_>, row: i64, source: &str) -> Result<()> {
     Ok(())
 }
 
-/// Memories that a source holds: rows and fingerprints.
-pub(crate) fn held(tx: &Tx<'_>, source: &str) -> Result<Vec<(i64, [u8; 32])>> {
+/// A memory that a source holds.
+pub(crate) struct Held {
+    pub row: i64,
+    pub fingerprint: [u8; 32],
+    pub superseded: bool,
+}
+
+/// Memories that a source holds.
+pub(crate) fn held(tx: &Tx<'_>, source: &str) -> Result<Vec<Held>> {
     tx.prepare_cached(
-        "SELECT row, fingerprint FROM memory JOIN memory_holder USING (row) WHERE memory_holder.source = ?1",
+        "SELECT row, fingerprint, superseded IS NOT NULL FROM memory JOIN memory_holder USING (row)
+         WHERE memory_holder.source = ?1",
     )?
-    .query_map([source], |row| Ok((row.get(0)?, row.get(1)?)))?
+    .query_map([source], |row| {
+        Ok(Held {
+            row: row.get(0)?,
+            fingerprint: row.get(1)?,
+            superseded: row.get(2)?,
+        })
+    })?
     .collect()
+}
+
+/// Rows and projects of memories that say this, can be found, and that nobody but this source holds.
+pub(crate) fn held_alone(
+    tx: &Tx<'_>,
+    fingerprint: &[u8; 32],
+    source: &str,
+) -> Result<Vec<(i64, String)>> {
+    tx.prepare_cached(
+        "SELECT row, project FROM memory JOIN memory_holder USING (row)
+         WHERE memory_holder.source = ?2 AND fingerprint = ?1 AND superseded IS NULL
+             AND NOT EXISTS (SELECT 1 FROM memory_holder AS other WHERE other.row = memory.row AND other.source != ?2)",
+    )?
+    .query_map(params![fingerprint, source], |row| Ok((row.get(0)?, row.get(1)?)))?
+    .collect()
+}
+
+/// Has a memory belong to another project, where none says the same.
+pub(crate) fn move_to(tx: &Tx<'_>, row: i64, project: &str) -> Result<()> {
+    tx.prepare_cached("UPDATE memory SET project = ?2 WHERE row = ?1")?
+        .execute(params![row, project])?;
+    touch(tx, row)
+}
+
+/// Who holds a memory, in order.
+pub(crate) fn holders(tx: &Tx<'_>, row: i64) -> Result<Vec<String>> {
+    tx.prepare_cached("SELECT source FROM memory_holder WHERE row = ?1 ORDER BY source")?
+        .query_map([row], |row| row.get(0))?
+        .collect()
 }
 
 /// Whether another memory took the place of what this source says.

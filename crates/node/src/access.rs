@@ -1,26 +1,38 @@
-//! Who may come in through the local door, decided from the connection and its headers alone.
+//! Who may come in, decided from the connection, the headers and the roster.
 //!
 //! This machine may reach everything, unless a web page is behind it: a foreign `Host` is DNS rebinding, a foreign
-//! `Origin` or `Sec-Fetch-Site` is another site's page. Anyone else may reach `/health` only, and the models of a node
-//! that shares them.
+//! `Origin` or `Sec-Fetch-Site` is another site's page. A node that proves its key, by a signature or by the connection
+//! itself, may reach the peer surface (`/health` and `/peer/*`) while it is a member of the household; who is none yet
+//! may ask to join. Anyone else may reach `/health` only, and the models of a node that shares them.
 
 use std::net::{IpAddr, SocketAddr};
 
 use axum::Extension;
+use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
+use hearth_mesh::refusal::{Code, Refusal as MeshRefusal};
+use hearth_mesh::signature::REFUSAL;
+use hearth_protocol::household::NodeId;
 
-use crate::state::Shared;
+use crate::body::received;
+use crate::peer;
+use crate::state::{Node, Shared};
 use crate::{failure, share};
 
-/// The two ends of a connection, as the system tells them.
+/// What only a signed request has.
+const SIGNATURE: HeaderName = HeaderName::from_static("signature");
+
+/// The two ends of a connection, as the system or the connection's own proof tells them.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Ends {
     peer: IpAddr,
     local: IpAddr,
+    /// The node at the other end, if the connection proves it.
+    node: Option<NodeId>,
 }
 
 impl Ends {
@@ -28,6 +40,17 @@ impl Ends {
         Self {
             peer: peer.ip().to_canonical(),
             local: local.ip().to_canonical(),
+            node: None,
+        }
+    }
+
+    /// Of a connection that proves the node at its other end, wherever that is.
+    pub fn proven(node: NodeId) -> Self {
+        let nowhere = IpAddr::from([0, 0, 0, 0]);
+        Self {
+            peer: nowhere,
+            local: nowhere,
+            node: Some(node),
         }
     }
 
@@ -39,17 +62,48 @@ impl Ends {
     /// Whether the peer is this machine. It calls itself at an address of its network from that same address, which
     /// nobody else can hold a connection from.
     fn are_here(self) -> bool {
-        self.peer.is_loopback() || self.peer == self.local
+        self.node.is_none() && (self.peer.is_loopback() || self.peer == self.local)
     }
 }
 
-/// Passes a request on, or answers 403 with the reason.
+/// Who a request comes from, for handlers of the peer surface.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Caller {
+    /// This machine.
+    Here,
+    /// A node that proved its key. It is a member, unless it asks to join.
+    Node(NodeId),
+    /// Anybody.
+    Stranger,
+}
+
+impl Caller {
+    /// The node, if it proved that it is one.
+    pub fn node(self) -> Option<NodeId> {
+        match self {
+            Self::Node(node) => Some(node),
+            Self::Here | Self::Stranger => None,
+        }
+    }
+}
+
+/// Passes a request on, or answers 401 or 403 with the reason.
 pub(crate) async fn check(
     State(shared): State<Shared>,
     Extension(ends): Extension<Ends>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
+    if ends.node.is_some() || request.headers().contains_key(SIGNATURE) {
+        return match of_node(&shared, ends, request).await {
+            Ok(request) => next.run(request).await,
+            Err(refusal) => *refusal,
+        };
+    }
+    request.extensions_mut().insert(match ends.are_here() {
+        true => Caller::Here,
+        false => Caller::Stranger,
+    });
     let path = request.uri().path();
     let (method, headers) = (request.method(), request.headers());
     let shares = shared.options.models.as_ref();
@@ -58,6 +112,56 @@ pub(crate) async fn check(
         Ok(()) => next.run(request).await,
         Err((code, message)) => failure::on_route(&request, StatusCode::FORBIDDEN, code, &message),
     }
+}
+
+/// The request of a node that proves its key: by its connection, or by a signature over what is read here. It may reach
+/// the peer surface, from wherever it comes.
+async fn of_node(node: &Node, ends: Ends, request: Request) -> Result<Request, Box<Response>> {
+    let (head, body) = request.into_parts();
+    let refused = |head: &axum::http::request::Parts, refusal: &MeshRefusal| {
+        let status = match refusal.code {
+            Code::NotInRoster | Code::Removed => StatusCode::FORBIDDEN,
+            Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
+            _ => StatusCode::UNAUTHORIZED,
+        };
+        let request = Request::from_parts(head.clone(), Body::empty());
+        let code = refusal.code.as_str();
+        let mut response = failure::on_route(&request, status, code, &refusal.message);
+        let headers = response.headers_mut();
+        headers.insert(REFUSAL, HeaderValue::from_static(code));
+        Box::new(response)
+    };
+    let (who, body) = match ends.node {
+        Some(who) => (who, body),
+        None => {
+            let verified = node.household.verify(&head);
+            let verified = verified.map_err(|refusal| refused(&head, &refusal))?;
+            let bytes = received(node, body).await.map_err(|failure| {
+                let request = Request::from_parts(head.clone(), Body::empty());
+                let code = failure.code().to_owned();
+                let message = failure.error.message;
+                Box::new(failure::on_route(&request, failure.status, &code, &message))
+            })?;
+            let checked = verified.check_body(&bytes);
+            checked.map_err(|refusal| refused(&head, &refusal))?;
+            (verified.node, Body::from(bytes))
+        }
+    };
+    let path = head.uri.path();
+    if !peer::is_surface(path) {
+        let refusal = MeshRefusal::new(
+            Code::NotInRoster,
+            "other nodes may use /health and /peer/* and nothing else; only this machine may use this route",
+        );
+        return Err(refused(&head, &refusal));
+    }
+    if path != "/health" && path != peer::JOIN {
+        let passes = node.household.may_pass(&who);
+        passes.map_err(|refusal| refused(&head, &refusal))?;
+    }
+    let mut request = Request::from_parts(head, body);
+    request.extensions_mut().insert(Caller::Node(who));
+    Ok(request)
 }
 
 type Refusal = (&'static str, String);
@@ -71,6 +175,12 @@ fn verdict(
     headers: &HeaderMap,
 ) -> Result<(), Refusal> {
     let for_others = path == "/health" || (shares && share::is_for_others(method, path));
+    if !ends.are_here() && !for_others && peer::is_surface(path) && !share::is_for_others(method, path) {
+        return Err((
+            "signature_missing",
+            "this route is for the nodes of this machine's household, which sign their requests".into(),
+        ));
+    }
     if !ends.are_here() && !for_others {
         return Err((
             "not_local",

@@ -1,11 +1,12 @@
-//! An answer on its way from the engine to a surface: measured, with errors that name the surface's own fields, as
-//! events or whole.
+//! An answer on its way to a surface, from this machine's engine or from another node: measured, with errors that name
+//! the surface's own fields, as events or whole.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hearth_engine::{EngineError, Event, FinishReason, Generation, Prompt, TokenLogprob, Usage};
 
+use crate::elsewhere::{self, Remote};
 use crate::failure::Failure;
 use crate::finished::{Asked, Report};
 use crate::metrics::Observed;
@@ -24,9 +25,16 @@ pub(crate) struct Names {
 }
 
 impl Names {
-    /// The engine's error in the request's own words.
-    pub fn failure(&self, error: EngineError) -> Failure {
-        let mut failure = Failure::from(error);
+    /// As the engine has them; the node that asked this one renames them.
+    const ENGINES: Self = Self {
+        prompt: "messages",
+        constraint: "constraint",
+        max_tokens: "max_tokens",
+        logprobs: "logprobs",
+    };
+
+    /// An engine's error, of this machine or another, in the request's own words.
+    pub fn renamed(&self, mut failure: Failure) -> Failure {
         let error = &mut failure.error;
         let Some(field) = error.param.take() else {
             return failure;
@@ -46,10 +54,45 @@ impl Names {
     }
 }
 
+/// Who answers.
+pub(crate) enum Answering {
+    /// This machine's engine.
+    Here(Generation),
+    /// Another node.
+    There(Box<Remote>),
+}
+
+impl Answering {
+    fn model(&self) -> &str {
+        match self {
+            Self::Here(generation) => &generation.model,
+            Self::There(remote) => remote.model(),
+        }
+    }
+
+    /// The next event. A model's thread that ends without a word is a failure.
+    async fn next(&mut self) -> Result<Event, Failure> {
+        match self {
+            Self::Here(generation) => {
+                let event = generation.next().await;
+                Ok(event.unwrap_or(Err(EngineError::Unloaded))?)
+            }
+            Self::There(remote) => remote.next().await,
+        }
+    }
+
+    fn try_next(&mut self) -> Option<Result<Event, Failure>> {
+        match self {
+            Self::Here(generation) => Some(generation.try_next()?.map_err(Failure::from)),
+            Self::There(remote) => remote.try_next(),
+        }
+    }
+}
+
 /// A generation that is measured while it is read, and speaks of a request's own fields.
 pub(crate) struct Watched {
     node: Shared,
-    generation: Generation,
+    answering: Answering,
     names: Names,
     operation: &'static str,
     begun: Instant,
@@ -60,7 +103,7 @@ pub(crate) struct Watched {
 }
 
 impl Watched {
-    /// Asks the engine.
+    /// Asks the machine that can answer best.
     pub async fn ask(
         node: &Shared,
         model: Option<&str>,
@@ -68,21 +111,46 @@ impl Watched {
         names: Names,
         begun: Instant,
     ) -> Result<Self, Failure> {
+        let asking = |request| elsewhere::ask(node, model, request);
+        Self::from(node, model, request, names, begun, asking).await
+    }
+
+    /// Asks this machine's engine, for another node. Its errors keep the engine's names of fields.
+    pub async fn here(
+        node: &Shared,
+        model: Option<&str>,
+        request: hearth_engine::Request,
+        begun: Instant,
+    ) -> Result<Self, Failure> {
+        let asking = async |request| {
+            let generation = node.engine.generate(model, request).await?;
+            Ok(Answering::Here(generation))
+        };
+        Self::from(node, model, request, Names::ENGINES, begun, asking).await
+    }
+
+    async fn from<A: Future<Output = Result<Answering, Failure>>>(
+        node: &Shared,
+        model: Option<&str>,
+        request: hearth_engine::Request,
+        names: Names,
+        begun: Instant,
+        asking: impl FnOnce(hearth_engine::Request) -> A,
+    ) -> Result<Self, Failure> {
         let operation = match request.prompt {
             Prompt::Chat(_) => "chat",
             Prompt::Text(_) | Prompt::Tokens(_) => "text_completion",
         };
         let mut report = Report::new(node, operation, model, Asked::from(&request), begun);
-        let generation = node.engine.generate(model, request).await;
-        let generation = generation.map_err(|error| {
-            let failure = names.failure(error);
+        let answering = asking(request).await.map_err(|failure| {
+            let failure = names.renamed(failure);
             report.failed(failure.code());
             failure
         })?;
-        report.model(&generation.model);
+        report.model(answering.model());
         Ok(Self {
             node: Arc::clone(node),
-            generation,
+            answering,
             names,
             operation,
             begun,
@@ -99,25 +167,25 @@ impl Watched {
 
     /// The model that answers.
     pub fn model(&self) -> &str {
-        &self.generation.model
+        self.answering.model()
     }
 
-    /// The next event. The last one is [`Event::Done`]; a model's thread that ends without a word is a failure.
+    /// The next event. The last one is [`Event::Done`].
     pub async fn next(&mut self) -> Result<Event, Failure> {
-        let event = self.generation.next().await;
-        self.watch(event.unwrap_or(Err(EngineError::Unloaded)))
+        let event = self.answering.next().await;
+        self.watch(event)
     }
 
     /// The next event if it is there already.
     pub fn try_next(&mut self) -> Option<Result<Event, Failure>> {
-        let event = self.generation.try_next()?;
+        let event = self.answering.try_next()?;
         Some(self.watch(event))
     }
 
-    fn watch(&mut self, event: Result<Event, EngineError>) -> Result<Event, Failure> {
+    fn watch(&mut self, event: Result<Event, Failure>) -> Result<Event, Failure> {
         let observed = Observed {
             operation: self.operation,
-            model: &self.generation.model,
+            model: self.answering.model(),
         };
         if let Ok(event) = &event {
             self.report.event(event);
@@ -146,7 +214,7 @@ impl Watched {
             _ => {}
         }
         event.map_err(|error| {
-            let failure = self.names.failure(error);
+            let failure = self.names.renamed(error);
             let metrics = &self.node.metrics;
             metrics.failed(observed, failure.code(), self.begun.elapsed());
             self.report.failed(failure.code());

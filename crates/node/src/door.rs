@@ -89,6 +89,21 @@ pub(crate) async fn serve(
     let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
 }
 
+/// Serves the routes on a connection that another door made, until either end has enough.
+pub(crate) async fn converse(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    routes: Router,
+    ends: Ends,
+    head: Duration,
+) {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new()).header_read_timeout(head);
+    let connection = http.serve_connection(TokioIo::new(stream), between(ends, routes));
+    if let Err(error) = connection.await {
+        tracing::debug!(%error, "a connection of another node ended early");
+    }
+}
+
 /// The routes, which are told who asks.
 fn between(
     ends: Ends,

@@ -50,7 +50,7 @@ pub(crate) async fn health(State(node): State<Shared>) -> Response {
 }
 
 /// Tokens that all models computed so far, prompts included.
-fn computed(node: &Node) -> u64 {
+pub(crate) fn computed(node: &Node) -> u64 {
     let loads = node
         .engine
         .status()

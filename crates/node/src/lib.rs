@@ -6,14 +6,18 @@
 
 mod access;
 mod answer;
+mod answered;
 mod anthropic;
 mod body;
 mod conversations;
 mod door;
+mod elsewhere;
 mod encoders;
+mod events;
 mod failure;
 mod finished;
 mod health;
+mod household;
 mod machine;
 pub mod mcp;
 mod memory;
@@ -23,6 +27,7 @@ mod ollama;
 mod openai;
 mod openapi;
 mod page;
+mod peer;
 mod recall;
 mod share;
 mod state;
@@ -51,6 +56,7 @@ use tracing::Instrument;
 
 pub use crate::encoders::meant as encoder_meant;
 pub use crate::finished::{Asked, Finished, Listener};
+pub use crate::household::{MeshOptions, join};
 pub use crate::machine::machine_report;
 pub use crate::recall::{RecallError, recall};
 pub use crate::share::Models;
@@ -69,7 +75,12 @@ const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
 struct RequestId(String);
 
 /// The tables of everything that a node stores, for [`Store::open`].
-pub const SCHEMA: &[Migration] = &[conversations::TABLES, hearth_memory::TABLES];
+pub const SCHEMA: &[Migration] = &[
+    conversations::TABLES,
+    hearth_memory::TABLES,
+    hearth_fanout::SQLITE_TABLES,
+    household::TABLES,
+];
 /// How often what is too old is deleted.
 const PRUNING: Duration = Duration::from_secs(24 * 3600);
 
@@ -95,6 +106,8 @@ pub struct NodeOptions {
     pub models: Option<Models>,
     /// Hears of every generation that is over.
     pub listener: Option<Arc<dyn Listener>>,
+    /// How it meets other nodes; `None` is a key that nobody keeps, for nodes that stay alone.
+    pub mesh: Option<MeshOptions>,
     /// Whether requests' bodies and the answers' texts are logged, at `info` under the target `hearth::prompts`.
     pub log_prompts: bool,
 }
@@ -154,6 +167,13 @@ impl Node {
             address,
         ));
         let routes = router(Arc::clone(&node));
+        let limits = door::Limits {
+            head: node.options.head_timeout,
+            stall: node.options.stall_timeout,
+        };
+        let household = Arc::clone(&node.household);
+        household.serve(routes.clone(), limits, address);
+        household.wake(&node).await?;
         let asked = async {
             tokio::select! {
                 () = stop => {}
@@ -162,11 +182,8 @@ impl Node {
         };
         let pruning = tokio::spawn(prune(node.conversations.clone()));
         let upkeep = Upkeep::begin(node.memories.clone(), Some(hearth_memory::BREAK_EVEN));
-        let limits = door::Limits {
-            head: node.options.head_timeout,
-            stall: node.options.stall_timeout,
-        };
         door::serve(self.listener, routes, limits, asked).await;
+        household.rest();
         pruning.abort();
         drop(upkeep);
         Ok(())
@@ -190,15 +207,18 @@ fn router(node: Shared) -> Router {
     Router::new()
         .route("/", get(page::home))
         .route("/assets/{name}", get(page::asset))
+        .route("/events", get(events::events))
         .route("/health", get(health::health))
+        .route("/household", get(page::household))
         .route("/memories", get(page::memories))
         .route("/machine", get(machine::report).post(machine::remeasure))
-        .route("/mcp", post(mcp::http::answer))
+        .route("/mcp", get(mcp::http::look).post(mcp::http::answer))
         .route("/metrics", get(native::metrics))
         .route("/models", get(machine::models))
         .route("/openapi.json", get(openapi::describe))
         .route("/peer/blobs/{blob}", get(share::blob))
         .route("/peer/models", get(share::list))
+        .route("/snapshot", get(events::snapshot))
         .route("/status", get(native::status))
         .route("/shutdown", post(native::shutdown))
         .route("/api/chat", post(ollama::chat::chat))
@@ -224,6 +244,8 @@ fn router(node: Shared) -> Router {
         .route("/v1/models/{*id}", get(openai::models::one))
         .merge(openai::responses::routes())
         .merge(memory::routes())
+        .merge(household::routes::routes())
+        .merge(peer::routes())
         .fallback(surface::unknown)
         .method_not_allowed_fallback(surface::wrong_method)
         .layer(from_fn_with_state(Arc::clone(&node), access::check))
@@ -260,7 +282,9 @@ async fn observe(State(node): State<Shared>, mut request: Request, next: Next) -
     let surface = Surface::of(request.uri().path(), request.headers());
     request.extensions_mut().insert(RequestId(id.clone()));
     let answering = next.run(request).instrument(span.clone());
-    let mut response = trace::at(place, answering).await;
+    let note = answered::Note::default();
+    let mut response = trace::at(place, note.taken(answering)).await;
+    note.tell(response.headers_mut());
     let status = response.status().as_u16();
     let milliseconds = begun.elapsed().as_millis() as u64;
     span.in_scope(|| match response.extensions().get::<failure::Code>() {

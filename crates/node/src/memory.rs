@@ -12,7 +12,7 @@ use futures_util::stream;
 use hearth_memory::{Error, Memories};
 use hearth_protocol::error::Problem;
 use hearth_protocol::memory::{
-    Change, Examined, Found, Imported, Listed, Memory, NewMemory, Outcome, Search, Stats, Written,
+    Change, Examined, Exported, Found, Imported, Listed, Memory, NewMemory, Outcome, Search, Stats, Written,
 };
 use hearth_protocol::parse;
 use jiff::Timestamp;
@@ -55,7 +55,11 @@ pub(crate) fn status(error: &Error) -> StatusCode {
 
 fn failed(error: &Error) -> Response {
     let (status, kind, title) = told(error);
-    problem(status, kind, title, error.to_string())
+    let detail = match error {
+        Error::Unknown(_) => format!("{error}; POST /memory/search and GET /memory give ids"),
+        error => error.to_string(),
+    };
+    problem(status, kind, title, detail)
 }
 
 /// Status, kind and title of an error.
@@ -66,6 +70,7 @@ fn told(error: &Error) -> (StatusCode, &'static str, &'static str) {
         }
         Error::Unknown(_) => (StatusCode::NOT_FOUND, "no_memory", "Not Found"),
         Error::Superseded { .. } => (StatusCode::CONFLICT, "superseded", "Conflict"),
+        Error::Withdrawn(_) => (StatusCode::CONFLICT, "withdrawn", "Conflict"),
         Error::Encoder(_) | Error::Approximate(_) | Error::Database(_) => (
             StatusCode::INTERNAL_SERVER_ERROR,
             "memory_failed",
@@ -137,7 +142,7 @@ fn ok<T>(_: &T) -> StatusCode {
     (status = 200, description = "it was there already (`outcome` says how)", body = Written),
     (status = 400, description = "a field is wrong", body = Problem),
     (status = 404, description = "`supersedes` names no memory", body = Problem),
-    (status = 409, description = "`supersedes` names one that was superseded", body = Problem),
+    (status = 409, description = "`supersedes` names one that was superseded or withdrawn", body = Problem),
     (status = 413, description = "the body is too large", body = Problem)))]
 pub(crate) async fn add(State(node): State<Shared>, raw: Body) -> Response {
     let new: NewMemory = match body(&node, raw).await {
@@ -214,9 +219,11 @@ pub(crate) async fn list(State(node): State<Shared>, uri: Uri) -> Response {
     .await
 }
 
-/// One memory, with its lineage. It counts as read.
+/// One memory, with its lineage. It counts as read. Wherever an id names a memory, its first digits do, four or more, if
+/// no other begins so.
 #[utoipa::path(get, path = "/memory/{id}", tag = "memory", params(("id" = String, Path)), responses(
     (status = 200, body = Memory),
+    (status = 400, description = "several ids begin so", body = Problem),
     (status = 404, description = "there is no such memory", body = Problem)))]
 pub(crate) async fn one(State(node): State<Shared>, Path(id): Path<String>) -> Response {
     answer(&node, ok, move |memories| {
@@ -231,7 +238,7 @@ pub(crate) async fn one(State(node): State<Shared>, Path(id): Path<String>) -> R
         (status = 200, description = "the memory as it is now", body = Memory),
         (status = 400, description = "a field is wrong", body = Problem),
         (status = 404, description = "there is no such memory", body = Problem),
-        (status = 409, description = "another took its place", body = Problem),
+        (status = 409, description = "another took its place, or it was withdrawn", body = Problem),
         (status = 413, description = "the body is too large", body = Problem)))]
 pub(crate) async fn change(
     State(node): State<Shared>,
@@ -251,6 +258,7 @@ pub(crate) async fn change(
 /// Forgets a memory for good, and the older ones whose place it took; gives what it was.
 #[utoipa::path(delete, path = "/memory/{id}", tag = "memory", params(("id" = String, Path)), responses(
     (status = 200, description = "what was forgotten", body = Memory),
+    (status = 400, description = "several ids begin so", body = Problem),
     (status = 404, description = "there is no such memory", body = Problem)))]
 pub(crate) async fn forget(State(node): State<Shared>, Path(id): Path<String>) -> Response {
     answer(&node, ok, move |memories| memories.forget(&id)).await
@@ -336,17 +344,18 @@ pub(crate) async fn import(State(node): State<Shared>, uri: Uri, raw: Body) -> R
     .await
 }
 
-/// Every memory, superseded ones too, one to a line: what `POST /memory/import` makes the same store of.
+/// Every memory, superseded ones too, one to a line: what `POST /memory/import` makes the same store of. What is written
+/// meanwhile may be in it.
 #[utoipa::path(get, path = "/memory/export", tag = "memory", responses(
-    (status = 200, description = "JSON lines", body = Memory, content_type = "application/x-ndjson")))]
+    (status = 200, description = "JSON lines", body = Exported, content_type = "application/x-ndjson")))]
 pub(crate) async fn export(State(node): State<Shared>) -> Response {
     let memories = node.memories.clone();
     // A few pieces ahead of the client, and no more: a store may be larger than memory.
     let (send, receive) = tokio::sync::mpsc::channel::<Result<Vec<u8>, Error>>(4);
     crate::trace::spawn_blocking(move || {
         let mut lines = Vec::new();
-        let ended = memories.export(&mut |memory| {
-            if serde_json::to_writer(&mut lines, memory).is_err() {
+        let ended = memories.export(&mut |exported| {
+            if serde_json::to_writer(&mut lines, exported).is_err() {
                 return false;
             }
             lines.push(b'\n');

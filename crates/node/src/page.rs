@@ -39,6 +39,12 @@ pub(crate) async fn home(State(node): State<Shared>, headers: HeaderMap) -> Resp
     html(hearth_web::home(&node.status()))
 }
 
+/// The machines of the household, and the way to each.
+#[utoipa::path(get, path = "/household", tag = "page", responses((status = 200, description = "HTML")))]
+pub(crate) async fn household(State(node): State<Shared>) -> Response {
+    html(hearth_web::household(&node.household.report(Some(&node))))
+}
+
 /// Memories on a page of the list.
 const LISTED: usize = 20;
 /// Memories that a search shows.

@@ -28,9 +28,6 @@ const MOST_OF_ONE: usize = 2_000;
 const MOST_TOGETHER: usize = 8_000;
 /// Most bytes of a message that are searched with: encoders read no further.
 const MOST_QUERY: usize = 2_000;
-/// Cosine below which a memory that has none of the question's words has nothing to do with it. MiniLM gives unrelated
-/// sentences less; encoders that give everything more (bge, e5) are not held back by it.
-const UNRELATED: f32 = 0.2;
 
 /// Why a prompt gets no memories although it should.
 #[derive(Debug)]
@@ -76,24 +73,16 @@ pub fn recall(
         project: wanted.project.clone(),
         limit: Some(wanted.limit.unwrap_or(USUAL_RECALLED)),
         min_confidence: wanted.min_confidence,
-        explain: true,
         ..Search::default()
     };
     let found = memories.search(&search, now).map_err(RecallError::Memory)?;
-    let related = found.memories.into_iter().filter(is_related);
-    let (notes, recalled) = chosen(related);
+    let (notes, recalled) = chosen(found.memories);
     if !notes.is_empty() {
         precede(&mut last["content"], &block(&notes));
     }
     Ok(Recalled {
         words_only: found.words_only,
         ..recalled
-    })
-}
-
-fn is_related(hit: &Hit) -> bool {
-    hit.why.is_none_or(|why| {
-        why.words.is_some() || why.similarity.is_none_or(|cosine| cosine >= UNRELATED)
     })
 }
 
@@ -106,7 +95,7 @@ struct Note {
 }
 
 /// The notes of what was found, within their budget.
-fn chosen(found: impl Iterator<Item = Hit>) -> (Vec<Note>, Recalled) {
+fn chosen(found: Vec<Hit>) -> (Vec<Note>, Recalled) {
     let mut left = MOST_TOGETHER;
     let mut notes = Vec::new();
     let mut recalled = Recalled::default();

@@ -15,8 +15,10 @@ use tokio::sync::{Mutex, Notify};
 use crate::NodeOptions;
 use crate::conversations::Conversations;
 use crate::encoders::Turns;
+use crate::household::{Household, MeshOptions};
 use crate::machine::machine_report;
 use crate::metrics::Metrics;
+use crate::peer::generate::Runs;
 
 /// Cheap to clone.
 pub(crate) type Shared = Arc<Node>;
@@ -31,6 +33,10 @@ pub(crate) struct Node {
     /// Stored answers and conversations.
     pub conversations: Conversations,
     pub memories: Memories,
+    /// The other machines.
+    pub household: Arc<Household>,
+    /// Runs here for other nodes.
+    pub runs: Runs,
     /// Who may use an encoder.
     pub encoding: Turns,
     /// What the models' files say.
@@ -53,7 +59,11 @@ impl Node {
         memories: Memories,
         address: SocketAddr,
     ) -> Self {
+        let runs = Runs::default();
+        let mesh = options.mesh.clone().unwrap_or_else(MeshOptions::unkept);
         Self {
+            household: Arc::new(Household::new(mesh, store.clone(), runs.clone())),
+            runs,
             engine,
             options,
             address,

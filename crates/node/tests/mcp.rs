@@ -556,16 +556,26 @@ fn what_a_client_gets_wrong_is_an_error_of_the_protocol() {
         with(&[ACCEPT, VERSION, ("mcp-session-id", "made-up")]).status,
         200
     );
-    for reply in [
-        node.get_with("/mcp", &[("accept", "text/event-stream")]),
-        node.delete("/mcp", ""),
+    for (reply, allowed) in [
+        (
+            node.get_with("/mcp", &[("accept", "text/event-stream")]),
+            "POST",
+        ),
+        (node.get_with("/mcp", &[("accept", "*/*")]), "POST"),
+        (node.delete("/mcp", ""), "GET,HEAD,POST"),
     ] {
         assert_eq!(
             (reply.status, reply.header("allow")),
-            (405, Some("POST")),
+            (405, Some(allowed)),
             "{}",
             reply.body
         );
+    }
+    // A person who looks what is there is told.
+    let page = node.get_with("/mcp", &[("accept", "text/html,application/xhtml+xml,*/*;q=0.8")]);
+    assert_eq!(page.status, 200);
+    for part in ["href=\"/memories\"", "hearth mcp config", "/mcp</code>"] {
+        assert!(page.body.contains(part), "{part}: {}", page.body);
     }
     // A version that is not known gets the newest that begins this way.
     let begun = post(&node, "/mcp", initialize("2099-01-01").to_string());

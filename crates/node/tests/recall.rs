@@ -256,6 +256,9 @@ fn what_cannot_be_honoured_is_refused_and_named() {
             "hearth.memory.projct",
         ),
         (json!({"hearth": {"memroy": true}}), "hearth.memroy"),
+        // Where it is looked for first.
+        (json!({"memory": true}), "memory"),
+        (json!({"memory": {"project": "shop"}}), "memory"),
         (json!({"hearth": {"memory": "shop"}}), "hearth.memory"),
         (
             json!({"hearth": {"memory": {"limit": "5"}}}),

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
-use crate::recall::{Extension, Used};
+use crate::recall::{Extension, Misplaced, Used};
 
 /// The body of a request, also of one that only counts its tokens.
 #[derive(Debug, Clone, Default, Deserialize, ToSchema)]
@@ -54,6 +54,9 @@ pub struct MessagesRequest {
     pub container: Option<Value>,
     /// Hearth's own: memories for the prompt.
     pub hearth: Option<Extension>,
+    /// Refused: memories are asked for in `hearth`.
+    #[schema(value_type = Option<Object>)]
+    pub memory: Option<Misplaced>,
 }
 
 /// Who speaks.

@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::error::ApiError;
-use crate::recall::{Extension, Used};
+use crate::recall::{Extension, Misplaced, Used};
 use crate::tool::{self, ToolCall, ToolChoice, ToolDefinition};
 
 /// Adds the sampling fields to a request. Not `#[serde(flatten)]`: that loses the path of a wrong field.
@@ -116,6 +116,9 @@ with_sampling_fields! {
         pub modalities: Option<Vec<String>>,
         /// Memories for the prompt.
         pub hearth: Option<Extension>,
+        /// Refused: memories are asked for in `hearth`.
+        #[schema(value_type = Option<Object>)]
+        pub memory: Option<Misplaced>,
     }
 }
 

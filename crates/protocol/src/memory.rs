@@ -57,6 +57,18 @@ pub struct Memory {
     pub related: Vec<String>,
 }
 
+/// A line of an export: a memory, and who holds it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Exported {
+    /// The memory.
+    #[serde(flatten)]
+    pub memory: Memory,
+    /// Who holds it: files that say it, by their source, and a person who wrote, changed or pinned it, by an empty text.
+    /// Nobody holds one that was withdrawn. Exports of earlier versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holders: Option<Vec<String>>,
+}
+
 /// The body of `POST /memory`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -216,6 +228,9 @@ pub struct Imported {
     pub merged: u64,
     /// Memories of the same file that it no longer holds, and nobody else does; they are kept, and no longer found.
     pub withdrawn: u64,
+    /// Memories that the same file said under another project, and that belong to this one now.
+    #[serde(default)]
+    pub moved: u64,
     /// Files that were as they had been.
     pub unchanged: u64,
 }
@@ -249,9 +264,12 @@ pub struct Stats {
     pub pinned: u64,
     /// Memories whose place others took.
     pub superseded: u64,
+    /// Memories that nobody holds any more; they are kept, and not found.
+    #[serde(default)]
+    pub withdrawn: u64,
     /// Projects by their number of memories, most first; `null` belongs to every project.
     pub projects: Vec<(Option<String>, u64)>,
-    /// The encoder, if there is one.
+    /// The name of the encoder, if meaning is searched.
     pub encoder: Option<String>,
     /// Why meaning is not searched, when words alone are.
     pub words_only: Option<String>,

@@ -12,7 +12,7 @@ use utoipa::ToSchema;
 
 use crate::chat::Stop;
 use crate::error::ApiError;
-use crate::recall::{Extension, Used, embeds_none};
+use crate::recall::{Extension, Misplaced, Used, embeds_none};
 use crate::tool::{ToolChoice, ToolDefinition};
 
 /// The body of `POST /api/chat`.
@@ -46,6 +46,9 @@ pub struct ChatRequest {
     pub top_logprobs: Option<u8>,
     /// Hearth's own: memories for the prompt.
     pub hearth: Option<Extension>,
+    /// Refused: memories are asked for in `hearth`.
+    #[schema(value_type = Option<Object>)]
+    pub memory: Option<Misplaced>,
 }
 
 /// The body of `POST /api/generate`.
@@ -79,6 +82,9 @@ pub struct GenerateRequest {
     pub top_logprobs: Option<u8>,
     /// Hearth's own: memories for the prompt.
     pub hearth: Option<Extension>,
+    /// Refused: memories are asked for in `hearth`.
+    #[schema(value_type = Option<Object>)]
+    pub memory: Option<Misplaced>,
     /// Not supported: refused unless empty.
     pub suffix: Option<String>,
     /// Not supported: refused unless empty.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{Error, IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use utoipa::ToSchema;
 
@@ -31,6 +31,20 @@ impl Extension {
             Some(Wish::Switch(true)) => Some(Recall::default()),
             Some(Wish::Chosen(recall)) => Some(recall.clone()),
         }
+    }
+}
+
+/// The field `memory` where `hearth` should be: no API knows it, and it would be missed silently. There is no value of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Misplaced {}
+
+impl<'de> Deserialize<'de> for Misplaced {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        // To its end, so that the body counts as well formed.
+        IgnoredAny::deserialize(deserializer)?;
+        Err(D::Error::custom(
+            "memories are asked for within `hearth`: {\"hearth\": {\"memory\": …}}",
+        ))
     }
 }
 

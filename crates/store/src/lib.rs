@@ -1,4 +1,4 @@
-//! What must survive: one SQLite database, its transactions and its migrations.
+//! What must survive: one SQLite database, its transactions and its migrations; or PostgreSQL, for hubs that share it.
 //!
 //! A [`Store`] hands out transactions and knows no table. Each domain owns its tables, and writes its SQL against
 //! the transaction it is given, so that several domains commit together. All calls block; who is asynchronous runs
@@ -11,6 +11,7 @@
 
 mod error;
 mod migrate;
+mod postgres;
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -21,8 +22,11 @@ use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 
 pub use error::OpenError;
 pub use migrate::Migration;
+pub use postgres::{Postgres, PostgresError};
 /// The library that domains write their queries with.
 pub use rusqlite as sqlite;
+/// The same for PostgreSQL.
+pub use sqlx;
 
 /// How long a write waits for one of another process before it fails.
 const BUSY: Duration = Duration::from_secs(5);

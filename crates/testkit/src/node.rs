@@ -42,6 +42,7 @@ pub fn node_options() -> NodeOptions {
         encoders: None,
         models: None,
         listener: None,
+        mesh: None,
         log_prompts: false,
     }
 }

@@ -21,10 +21,11 @@ pub(crate) fn head(title: &str, description: &str, scripts: &[&str]) -> Markup {
 }
 
 /// The pages there are.
-const PAGES: [(&str, &str); 3] = [
+const PAGES: [(&str, &str); 4] = [
     ("/", "Chat"),
     ("/memories", "Memory"),
     ("/models", "Models"),
+    ("/household", "Household"),
 ];
 
 /// The ways to the other pages.

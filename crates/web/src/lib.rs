@@ -6,6 +6,7 @@
 mod asset;
 mod head;
 mod home;
+mod household;
 mod memories;
 mod models;
 mod snippet;
@@ -14,6 +15,7 @@ mod units;
 
 pub use asset::{Asset, asset};
 pub use home::home;
-pub use memories::{Asked, Shown, memories};
+pub use household::household;
+pub use memories::{Asked, Shown, mcp, memories};
 pub use models::models;
 pub use units::size;

@@ -79,7 +79,7 @@ pub enum Shown {
 
 /// The page. `door` is the node's address, `stats` the store's state or why it is not known.
 pub fn memories(door: &str, asked: &Asked, stats: Result<&Stats, &str>, shown: &Shown) -> String {
-    let is_empty = stats.is_ok_and(|stats| stats.memories == 0 && stats.superseded == 0);
+    let is_empty = stats.is_ok_and(|stats| stats.memories + stats.superseded + stats.withdrawn == 0);
     html! {
         (DOCTYPE)
         html lang="en" {
@@ -115,6 +115,34 @@ pub fn memories(door: &str, asked: &Asked, stats: Result<&Stats, &str>, shown: &
     .into_string()
 }
 
+/// What a browser shows at `/mcp`, which is for coding tools. `door` is the node's address.
+pub fn mcp(door: &str) -> String {
+    html! {
+        (DOCTYPE)
+        html lang="en" {
+            (head("MCP · Hearth", "Where coding tools find the memory.", &["copy.js"]))
+            body {
+                header {
+                    h1 { img src=(address("hearth.svg")) alt="" width="28" height="28"; "MCP" }
+                    (ways("/mcp"))
+                }
+                main {
+                    p {
+                        "This address is for coding tools, which speak MCP with it, and not for a browser: they find, add and \
+                         change what is remembered. What that is you see at " a href="/memories" { "Memory" } "."
+                    }
+                    p {
+                        "A tool that takes a command instead of an address gets " code { "hearth mcp" } "; "
+                        code { "hearth mcp config TOOL" } " prints what to write where, for Claude Code, Codex, Cursor and others."
+                    }
+                    (connecting(door, true))
+                }
+            }
+        }
+    }
+    .into_string()
+}
+
 /// The store in one line.
 fn state(stats: Result<&Stats, &str>) -> Markup {
     let stats = match stats {
@@ -125,7 +153,10 @@ fn state(stats: Result<&Stats, &str>) -> Markup {
     html! {
         p.state-line {
             (number(stats.memories, "memory", "memories"))
-            @for part in [count(stats.pinned, "pinned"), count(stats.cold, "cold"), count(stats.superseded, "superseded")] {
+            @for part in [
+                count(stats.pinned, "pinned"), count(stats.cold, "cold"), count(stats.superseded, "superseded"),
+                count(stats.withdrawn, "withdrawn"),
+            ] {
                 (part.unwrap_or_default())
             }
             @if let Some(encoder) = &stats.encoder {
@@ -137,7 +168,7 @@ fn state(stats: Result<&Stats, &str>) -> Markup {
                     }
                     None => { "exactly among " (number(stats.scanned, "vector", "vectors")) }
                 }
-                " · encoder " span title=(encoder) { (encoder.chars().take(SHORT_ID).collect::<String>()) }
+                " · encoder " (encoder)
                 (count(stats.unencoded, "being encoded, found by words until then").unwrap_or_default())
             }
         }
@@ -394,10 +425,9 @@ fn one(memory: &Memory) -> Markup {
         article.memory.whole data-id=(memory.id) data-pinned=(memory.pinned) {
             @if let Some(time) = &memory.superseded {
                 p.note {
-                    "Superseded on " (stamp(time.to_string())) " by "
                     @match &memory.superseded_by {
-                        Some(newer) => { (link(newer)) }
-                        None => { "one that was forgotten or withdrawn" }
+                        Some(newer) => { "Superseded on " (stamp(time.to_string())) " by " (link(newer)) }
+                        None => { "Withdrawn on " (stamp(time.to_string())) ", because no file says it any more" }
                     }
                     ". Searches no longer find it."
                 }

@@ -118,6 +118,16 @@ impl Server {
         Err(format!("{path} did not answer within a minute"))
     }
 
+    /// Sends a request and reads the answer, which is JSON.
+    pub fn post(&self, path: &str, body: &Value) -> Result<Value, String> {
+        let url = format!("http://127.0.0.1:{}{path}", self.port);
+        let sent = self.agent.post(&url).send(body.to_string());
+        let mut answer = sent.map_err(|error| format!("{path}: {error}"))?;
+        let text = answer.body_mut().read_to_string();
+        let text = text.map_err(|error| format!("{path}: {error}"))?;
+        serde_json::from_str(&text).map_err(|error| format!("{path}: {error} in {text:.200}"))
+    }
+
     /// Sends a request and reads the streamed answer to its end.
     pub fn ask(&self, path: &str, mut request: Value) -> Result<Answer, String> {
         request["stream"] = true.into();

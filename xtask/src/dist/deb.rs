@@ -95,11 +95,12 @@ fn fill(staged: &Path, folder: &Path) -> Result<(), String> {
         let page = page.map_err(|error| at(staged, error))?;
         copy(&page.path(), &share.join("man/man1").join(page.file_name()))?;
     }
-    let unit = "hearth.service";
-    copy(
-        &root().join(SCRIPTS).join(unit),
-        &usr.join("lib/systemd/system").join(unit),
-    )?;
+    for unit in ["hearth.service", "hearth-firewall.service"] {
+        copy(
+            &root().join(SCRIPTS).join(unit),
+            &usr.join("lib/systemd/system").join(unit),
+        )?;
+    }
     copy(
         &root().join(SCRIPTS).join("copyright"),
         &share.join("doc/hearth/copyright"),

@@ -4,8 +4,10 @@
 //! store see each other's writes at once, so there is no node to find, and none that could go away in the middle of a
 //! session.
 
+use std::env::consts::EXE_EXTENSION;
+use std::ffi::OsStr;
 use std::io::IsTerminal;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand, ValueEnum};
 use hearth_memory::Memories;
@@ -134,9 +136,30 @@ fn check(memories: &Memories, project: Option<&str>) -> Outcome {
     }
 }
 
+/// This program by the path that it was called by, in the folders of `path` if that was a name alone: what a link of a
+/// package leads to may be gone after an update. `own` is where it lies, for when the other path leads to another file.
+fn program(called: Option<&OsStr>, path: Option<&OsStr>, own: PathBuf) -> PathBuf {
+    let called = PathBuf::from(called.unwrap_or_default());
+    let is_name = called.components().count() == 1 && !called.has_root();
+    let candidates: Vec<PathBuf> = match (is_name, path) {
+        (false, _) => vec![called],
+        (true, Some(path)) => std::env::split_paths(path)
+            .map(|folder| folder.join(&called).with_extension(EXE_EXTENSION))
+            .collect(),
+        (true, None) => Vec::new(),
+    };
+    let real = own.canonicalize().ok();
+    let is_own = |candidate: &PathBuf| real.is_some() && candidate.canonicalize().ok() == real;
+    let found = candidates.into_iter().find(is_own);
+    let found = found.and_then(|found| std::path::absolute(found).ok());
+    found.unwrap_or(own)
+}
+
 fn config(context: &Context, args: &ConfigArgs) -> Outcome {
-    let program = std::env::current_exe()
+    let own = std::env::current_exe()
         .map_err(|error| Failure::new(format!("where this program lies is not known: {error}")))?;
+    let (called, path) = (std::env::args_os().next(), std::env::var_os("PATH"));
+    let program = program(called.as_deref(), path.as_deref(), own);
     let mut words = vec!["mcp".to_owned()];
     let mut flag = |name: &str, value: &str| words.extend([name.to_owned(), value.to_owned()]);
     if let Some(project) = &args.scope.project {
@@ -229,6 +252,33 @@ fn written(tool: Tool, program: &str, words: &[String]) -> (&'static str, String
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn the_program_is_told_as_it_was_called() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let at = |name: &str| folder.path().join(name);
+        for name in ["bin", "other", "opt"] {
+            std::fs::create_dir(at(name)).expect(name);
+        }
+        let own = at("opt/hearth-1.2");
+        for file in ["opt/hearth-1.2", "other/hearth"] {
+            std::fs::write(at(file), "").expect(file);
+        }
+        std::os::unix::fs::symlink(&own, at("bin/hearth")).expect("a link");
+        let told = |called: &str, path: &[&str]| {
+            let folders = path.iter().map(|name| at(name));
+            let path = std::env::join_paths(folders).expect("a path");
+            program(Some(called.as_ref()), Some(&path), own.clone())
+        };
+        assert_eq!(told("hearth", &["other", "bin"]), at("bin/hearth"));
+        let link = at("bin/hearth");
+        assert_eq!(told(&link.display().to_string(), &[]), link);
+        // Not another one of the same name, and not what a shell calls it.
+        assert_eq!(told("hearth", &["other"]), own);
+        assert_eq!(told("-sh", &["bin"]), own);
+        assert_eq!(program(None, None, own.clone()), own);
+    }
 
     #[test]
     fn every_tool_is_told_the_program_and_its_words() {

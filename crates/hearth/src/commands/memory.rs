@@ -54,6 +54,7 @@ enum MemoryCommand {
     /// Say it anew: the old text is kept, and no longer found
     Edit(EditArgs),
     /// Forget memories for good
+    #[command(aliases = ["delete", "remove", "rm"])]
     Forget(ForgetArgs),
     /// Pin a memory: it counts more, and never grows cold
     Pin(PinArgs),
@@ -168,7 +169,10 @@ struct ListArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXAMPLES
-  hearth memory show mem-0123…")]
+  hearth memory show mem-0123…
+  hearth memory show mem-0123
+
+An id's first digits do, if no other begins so: here, and wherever an id is asked for.")]
 struct ShowArgs {
     #[arg(value_name = "ID")]
     id: String,
@@ -371,8 +375,10 @@ async fn export(context: &Context) -> Outcome {
     let mut out = std::io::BufWriter::new(std::io::stdout().lock());
     let mut written = Ok(());
     memories
-        .export(&mut |memory| {
-            written = writeln!(out, "{}", json!(memory));
+        .export(&mut |exported| {
+            // As it stands: by way of a value, 0.9 would become 0.8999999761581421.
+            let line = serde_json::to_string(exported).map_err(std::io::Error::from);
+            written = line.and_then(|line| writeln!(out, "{line}"));
             written.is_ok()
         })
         .map_err(refused)?;
@@ -438,7 +444,14 @@ impl Door {
         body: Option<Value>,
     ) -> Outcome<T> {
         let value = client.json(method, path, body.as_ref()).await;
-        let value = value.map_err(|error| error.failure(client.place()))?;
+        let value = value.map_err(|error| match &error {
+            // With its own advice, which is for those who ask over HTTP.
+            ClientError::Refused { body, .. } if body["type"] == "/problems/no_memory" => {
+                let detail = body["detail"].as_str().unwrap_or_default();
+                Failure::usage(detail.split("; ").next().unwrap_or_default()).fix(IDS)
+            }
+            error => error.failure(client.place()),
+        })?;
         serde_json::from_value(value).map_err(|error| {
             Failure::new(format!("the node's answer is not understood: {error}"))
                 .fix("the node is of another version: update it, or this program")
@@ -543,13 +556,19 @@ fn escaped(text: &str) -> String {
     percent_encoding::utf8_percent_encode(text, percent_encoding::NON_ALPHANUMERIC).to_string()
 }
 
+/// Where ids come from.
+const IDS: &str = "`hearth memory search` and `hearth memory list` show ids";
+
 /// An error of the memory as a command's failure.
 fn refused(error: Error) -> Failure {
+    if let Error::Unknown(_) = error {
+        return Failure::usage(error.to_string()).fix(IDS);
+    }
     let usage = matches!(
         error,
         Error::Invalid { .. }
-            | Error::Unknown(_)
             | Error::Superseded { .. }
+            | Error::Withdrawn(_)
             | Error::Unreadable { .. }
     );
     Failure {
@@ -598,14 +617,10 @@ fn drawn(memory: &Memory, screen: &Screen) -> String {
     if let Some(source) = &memory.source {
         line("from", source);
     }
-    if memory.superseded.is_some() {
-        line(
-            "superseded by",
-            memory
-                .superseded_by
-                .as_deref()
-                .unwrap_or("one that was forgotten"),
-        );
+    match (&memory.superseded, &memory.superseded_by) {
+        (Some(_), Some(newer)) => line("superseded by", newer),
+        (Some(_), None) => line("withdrawn:", "no file says it any more"),
+        (None, _) => {}
     }
     for old in &memory.supersedes {
         line("supersedes", old);
@@ -668,16 +683,17 @@ fn drawn_listed(listed: &Listed, screen: &Screen) -> String {
 
 fn drawn_stats(stats: &Stats, screen: &Screen) -> String {
     let how = match (&stats.encoder, &stats.words_only) {
-        (Some(encoder), None) => format!("found by meaning and words (encoder {encoder:.12})"),
+        (Some(encoder), None) => format!("found by meaning and words (encoder {encoder})"),
         (_, Some(reason)) => reason.clone(),
         (None, None) => "found by words".into(),
     };
     let mut text = format!(
-        "{} memories ({} pinned, {} cold), {} superseded or withdrawn\n{how}\n",
+        "{} memories ({} pinned, {} cold), {} superseded, {} withdrawn\n{how}\n",
         screen.bold(&stats.memories.to_string()),
         stats.pinned,
         stats.cold,
-        stats.superseded
+        stats.superseded,
+        stats.withdrawn
     );
     if stats.encoder.is_some() && stats.unencoded > 0 {
         text += &format!(

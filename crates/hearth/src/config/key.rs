@@ -18,6 +18,14 @@ pub enum Key {
     Offline,
     /// Whether other machines may fetch the models of this one.
     ShareModels,
+    /// What the household calls this machine.
+    Name,
+    /// Where other machines reach this one.
+    Addresses,
+    /// The owner's own relay.
+    Relay,
+    /// Whether machines find each other on the local network.
+    Mdns,
     /// Tokens one request may have.
     Context,
     /// Sequences decoded at once.
@@ -71,7 +79,7 @@ type Names = (&'static str, &'static str, &'static str, &'static str);
 
 impl Key {
     /// All of them, in the order people see them.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 31] = [
         Self::Host,
         Self::Home,
         Self::Model,
@@ -79,6 +87,10 @@ impl Key {
         Self::Hub,
         Self::Offline,
         Self::ShareModels,
+        Self::Name,
+        Self::Addresses,
+        Self::Relay,
+        Self::Mdns,
         Self::Context,
         Self::Slots,
         Self::Threads,
@@ -135,6 +147,25 @@ impl Key {
                 "share-models",
                 SWITCH,
             ),
+            Self::Name => (
+                "name",
+                "HEARTH_NAME",
+                "name",
+                "`auto` (the machine's own name), or up to 40 letters, digits, dots, dashes and underscores",
+            ),
+            Self::Addresses => (
+                "addresses",
+                "HEARTH_ADDRESSES",
+                "addresses",
+                "`auto` (those of this machine's networks), `none`, or addresses such as http://192.0.2.7:8321 and quic://192.0.2.7:8321, with commas between them",
+            ),
+            Self::Relay => (
+                "relay",
+                "HEARTH_RELAY",
+                "relay",
+                "`none`, or the address of an iroh relay of your own, such as https://relay.example",
+            ),
+            Self::Mdns => ("mdns", "HEARTH_MDNS", "mdns", SWITCH),
             Self::Context => (
                 "context",
                 "HEARTH_CONTEXT",

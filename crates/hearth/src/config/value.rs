@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use hearth_engine::KvType;
+use hearth_protocol::household::Address;
 use tracing::level_filters::LevelFilter;
 
 /// The port of a node unless told otherwise.
@@ -271,6 +272,21 @@ pub fn duration(text: &str) -> Option<Duration> {
     (!text.is_empty())
         .then(|| Duration::try_from_secs_f64(total).ok())
         .flatten()
+}
+
+/// What a machine may be called: it stands before the slash of `machine/model`.
+pub fn name(text: &str) -> Option<String> {
+    let fits = |letter: char| letter.is_ascii_alphanumeric() || "._-".contains(letter);
+    ((1..=40).contains(&text.len()) && text.chars().all(fits)).then(|| text.to_owned())
+}
+
+/// Addresses with commas between them; `none` is an empty list.
+pub fn addresses(text: &str) -> Option<Vec<Address>> {
+    if text == "none" {
+        return Some(Vec::new());
+    }
+    let each = text.split(',').map(|one| one.trim().parse().ok());
+    each.collect()
 }
 
 /// `never` or a duration.

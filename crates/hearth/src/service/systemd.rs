@@ -134,7 +134,7 @@ fn literal(text: &str) -> String {
 }
 
 /// A word of a list, quoted where it must be; `command` is one of a command line, where `$` names a variable.
-fn word(text: &str, command: bool) -> String {
+pub fn word(text: &str, command: bool) -> String {
     let mut text = literal(text).replace('\\', "\\\\").replace('"', "\\\"");
     if command {
         text = text.replace('$', "$$");

@@ -81,7 +81,7 @@ fn what_one_remembers_without_a_node_the_node_finds_and_the_other_way_round() {
     );
     let stats = household.hearth(&["memory", "stats"]).ok();
     assert!(
-        stats.contains("2 memories") && stats.contains("1 superseded"),
+        stats.contains("2 memories") && stats.contains("1 superseded, 0 withdrawn"),
         "{stats}"
     );
     drop(node);
@@ -147,14 +147,21 @@ fn files_are_imported_once_and_an_export_makes_the_same_store() {
             .hearth(&["memory", "import", "shop", "-p", "shop", "--json"])
             .json()
     };
+    let without_broken = |mut summary: Value| {
+        let passed_over = summary["passed_over"].take();
+        let why = passed_over[0]["why"].as_str().unwrap();
+        assert!(why.contains("broken.jsonl: line 1"), "{passed_over}");
+        summary.as_object_mut().unwrap().remove("passed_over");
+        summary
+    };
     assert_eq!(
-        import(),
-        json!({"stored": 3, "merged": 0, "withdrawn": 0, "unchanged": 0})
+        without_broken(import()),
+        json!({"stored": 3, "merged": 0, "withdrawn": 0, "moved": 0, "unchanged": 0, "other_files": 0})
     );
     let _node = household.serve(&[]);
     assert_eq!(
-        import(),
-        json!({"stored": 0, "merged": 0, "withdrawn": 0, "unchanged": 2})
+        without_broken(import()),
+        json!({"stored": 0, "merged": 0, "withdrawn": 0, "moved": 0, "unchanged": 2, "other_files": 0})
     );
     let found = household
         .hearth(&["memory", "search", "tests", "--json"])
@@ -174,6 +181,96 @@ fn files_are_imported_once_and_an_export_makes_the_same_store() {
     std::fs::write(other.path().join("e.jsonl"), &lines).unwrap();
     other.hearth(&["memory", "import", "e.jsonl"]).ok();
     assert_eq!(other.hearth(&["memory", "export"]).ok(), lines);
+}
+
+#[test]
+fn a_summary_says_what_was_passed_over_and_what_moved() {
+    let household = Household::new();
+    let notes = household.path().join("notes");
+    std::fs::create_dir_all(&notes).unwrap();
+    std::fs::write(notes.join("a.md"), "The kettle is blue\n").unwrap();
+    std::fs::write(notes.join("bad.jsonl"), "{\n").unwrap();
+    std::fs::write(notes.join("photo.png"), "x").unwrap();
+    let import = |words: &[&str]| {
+        let ran = household.hearth(&[&["memory", "import", "notes"], words].concat());
+        assert_eq!(ran.code, Some(0), "{}", ran.err);
+        (ran.out, ran.err)
+    };
+    let (out, err) = import(&[]);
+    assert!(out.starts_with("1 new, "), "{out}");
+    assert!(
+        out.contains("files passed over: 1 that cannot be read, 1 of kinds that are not read\n"),
+        "{out}"
+    );
+    assert!(
+        err.contains("passed over: ") && err.contains("bad.jsonl: line 1"),
+        "{err}"
+    );
+    // The same folder for a project: it goes there, and is there once.
+    let (out, _) = import(&["--project", "shop"]);
+    assert!(
+        out.starts_with("0 new, 0 there already, 0 withdrawn, 1 moved to project shop;"),
+        "{out}"
+    );
+    let listed = household.hearth(&["memory", "list", "--json"]).json();
+    assert_eq!(
+        (&listed["count"], &listed["memories"][0]["project"]),
+        (&json!(1), &json!("shop"))
+    );
+    let (out, _) = import(&[]);
+    assert!(out.contains("1 moved to every project"), "{out}");
+    // An export in the folder does not bring back what is forgotten, unless somebody means it.
+    let export = household.hearth(&["memory", "export"]).ok();
+    std::fs::write(notes.join("export.jsonl"), export).unwrap();
+    std::fs::remove_file(notes.join("bad.jsonl")).unwrap();
+    let listed = household.hearth(&["memory", "list", "--json"]).json();
+    let id = ids(&listed)[0].to_owned();
+    household.hearth(&["memory", "rm", &id[..16]]).ok();
+    std::fs::remove_file(notes.join("a.md")).unwrap();
+    let (out, err) = import(&[]);
+    assert!(
+        out.contains("1 written by `hearth memory export` (name it to import it)"),
+        "{out}"
+    );
+    assert!(err.contains("export.jsonl"), "{err}");
+    let gone = household
+        .hearth(&["memory", "show", &id[..16]])
+        .ends_with(2);
+    assert!(gone.err.contains("`hearth memory search`"), "{}", gone.err);
+    household
+        .hearth(&["memory", "import", "notes/export.jsonl"])
+        .ok();
+    household.hearth(&["memory", "show", &id[..16]]).ok();
+    let stats = household.hearth(&["memory", "stats"]).ok();
+    assert!(stats.contains("0 superseded, 0 withdrawn"), "{stats}");
+}
+
+#[test]
+fn who_asks_over_http_is_told_what_to_do_there() {
+    let household = Household::new();
+    let node = household.serve(&[]);
+    let url = format!("http://{}/memory/mem-none", node.address);
+    let agent: ureq::Agent = ureq::Agent::config_builder()
+        .http_status_as_error(false)
+        .build()
+        .into();
+    let mut answer = agent.get(&url).call().unwrap();
+    assert_eq!(answer.status(), 404);
+    let problem: Value =
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    let detail = problem["detail"].as_str().unwrap();
+    assert!(
+        detail.contains("POST /memory/search") && !detail.contains("hearth memory"),
+        "{detail}"
+    );
+    let shown = household
+        .hearth(&["memory", "show", "mem-none"])
+        .ends_with(2);
+    assert!(
+        shown.err.contains("`hearth memory search`") && !shown.err.contains("POST"),
+        "{}",
+        shown.err
+    );
 }
 
 /// A command that goes on until the value is gone.
@@ -245,4 +342,56 @@ fn a_watched_folder_is_imported_again_as_it_changes() {
         is("chair", 1);
     });
     assert!(watching.0.try_wait().unwrap().is_none());
+    // Ctrl-C is how it is meant to end.
+    #[cfg(unix)]
+    {
+        let id = watching.0.id().to_string();
+        let sent = std::process::Command::new("kill")
+            .args(["-INT", &id])
+            .status();
+        assert!(sent.unwrap().success());
+        assert_eq!(watching.0.wait().unwrap().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_once_until_it_changes() {
+    let household = Household::new();
+    let folder = household.path().join("notes");
+    std::fs::create_dir_all(&folder).unwrap();
+    std::fs::write(folder.join("bad.jsonl"), "{\n").unwrap();
+    let err = household.path().join("err");
+    let watching = household
+        .command(&["memory", "import", "notes", "--watch"])
+        .stdout(std::process::Stdio::null())
+        .stderr(std::fs::File::create(&err).unwrap())
+        .spawn()
+        .unwrap();
+    let _watching = Running(watching);
+    let told = || {
+        let err = std::fs::read_to_string(&err).unwrap();
+        assert!(!err.contains("error"), "{err}");
+        err.matches("bad.jsonl: line ").count()
+    };
+    until("watching", || {
+        let err = std::fs::read_to_string(&err).unwrap();
+        err.contains("watching").then_some(())
+    });
+    assert_eq!(told(), 1);
+    for word in ["kettle", "teapot"] {
+        std::fs::write(
+            folder.join(format!("{word}.md")),
+            format!("The {word} is blue\n"),
+        )
+        .unwrap();
+        until(word, || {
+            let found = household
+                .hearth(&["memory", "search", word, "--json"])
+                .json();
+            (found["count"] == 1).then_some(())
+        });
+        assert_eq!(told(), 1, "{word}");
+    }
+    std::fs::write(folder.join("bad.jsonl"), "{\"text\": \"x\"}\n{\n").unwrap();
+    until("told again", || (told() == 2).then_some(()));
 }

@@ -67,6 +67,8 @@ enum Command {
         questions: PathBuf,
         count: usize,
     },
+    /// Generated notes as lines of an import, and questions: each with its project.
+    Notes { count: usize, questions: usize },
     /// Makes an empty store; `threads` of the encoder for imports (0: all cores).
     Store { folder: PathBuf, threads: usize },
     /// Imports generated notes until the store holds `to`: seconds and rate.
@@ -125,6 +127,15 @@ impl Worker {
             }
             Command::Texts { tokens, count } => self.encoder()?.texts(tokens, count),
             Command::Sentences { count } => Ok(json!({"texts": texts::sentences(count)})),
+            Command::Notes { count, questions } => {
+                let of = |text: fn(usize) -> String, count: usize| -> Vec<Value> {
+                    let one = |n| json!({"text": text(n), "project": texts::project(n)});
+                    (0..count).map(one).collect()
+                };
+                Ok(
+                    json!({"notes": of(texts::note, count), "questions": of(texts::question, questions)}),
+                )
+            }
             Command::Encode {
                 texts,
                 rounds,

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use hearth_protocol::memory::{Imported, Memory, NewMemory};
+use hearth_protocol::memory::{Exported, Imported, NewMemory};
 use hearth_store::sqlite::Transaction;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -10,16 +10,32 @@ use sha2::{Digest, Sha256};
 use super::write::{insert, merge};
 use super::{Memories, TOGETHER, lock};
 use crate::Error;
-use crate::embed::{encode, scheme};
-use crate::gate;
+use crate::gate::{self, Checked};
 use crate::import::{self, Contents};
-use crate::sqlite::{self, PERSON};
+use crate::sqlite::{self, PERSON, Stored};
+
+/// Memories of an export that are read together; each has up to 64 KiB.
+const PAGE: usize = 64;
+
+/// What becomes of a text of a file.
+enum Place {
+    /// It is there already.
+    There(Stored),
+    /// The file alone said it under another project: what is in this row is to be of this one.
+    Elsewhere(i64),
+    /// It is not there.
+    New,
+}
+
+/// A text of a file, its fingerprint, and when it was written.
+type Said = (Checked, [u8; 32], Timestamp);
 
 impl Memories {
     /// Imports a file (see [`crate::import`]). One that is as it was the last time is passed over; of one that changed,
     /// memories that it no longer says are withdrawn, unless another file says them or a person wrote, changed or pinned
     /// them. What a person put something else in the place of does not come back. `usual` gives what the file does not
-    /// say: project, tags, confidence. Texts are encoded together, and not compared for near likeness.
+    /// say: project, tags, confidence. A file belongs to the project that it was imported under last: what it alone said
+    /// under another one moves. Texts are encoded together, and not compared for near likeness.
     ///
     /// An export of Hearth's is taken in as it was, each time: what is lacking comes back.
     ///
@@ -75,7 +91,7 @@ impl Memories {
         let _one = lock(&self.inner.writing);
         let withdrawn = self.inner.store.write(|tx| -> Result<u64, Error> {
             sqlite::forget_file(tx, path)?;
-            withdraw(tx, path, &HashSet::new(), now)
+            withdraw(tx, path, &|_| false, now)
         })?;
         self.refresh()?;
         Ok(withdrawn)
@@ -97,80 +113,123 @@ impl Memories {
             let fingerprint = gate::fingerprint(&new.text);
             checked.push((new, fingerprint, written.unwrap_or(now)));
         }
-        let said: HashSet<[u8; 32]> = checked
+        let said: HashSet<([u8; 32], &str)> = checked
             .iter()
-            .map(|(_, fingerprint, _)| *fingerprint)
+            .map(|(new, fingerprint, _)| (*fingerprint, new.project.as_deref().unwrap_or_default()))
             .collect();
+        let fingerprints: HashSet<[u8; 32]> = said.iter().map(|(said, _)| *said).collect();
+        let place = |tx: &Transaction<'_>, (new, fingerprint, _): &Said| -> Result<Place, Error> {
+            let project = new.project.as_deref();
+            let same = sqlite::same(tx, fingerprint, project)?;
+            let project = project.unwrap_or_default();
+            let of = |stored: &Stored| stored.memory.project.clone().unwrap_or_default();
+            if same.as_ref().is_some_and(|same| of(same) == project) {
+                return Ok(same.map_or(Place::New, Place::There));
+            }
+            let mut alone = sqlite::held_alone(tx, fingerprint, source)?.into_iter();
+            let elsewhere = alone.find(|(row, elsewhere)| {
+                !said.contains(&(*fingerprint, elsewhere))
+                    && same.as_ref().is_none_or(|same| same.row == *row)
+            });
+            Ok(match (elsewhere, same) {
+                (Some((row, _)), _) => Place::Elsewhere(row),
+                (None, Some(same)) => Place::There(same),
+                (None, None) => Place::New,
+            })
+        };
         let mut imported = Imported::default();
-        let meaning = self.meaning()?;
-        let id = meaning.encoder().map(|encoder| scheme(encoder.as_ref()));
+        let mut held = HashSet::new();
         for some in checked.chunks(TOGETHER) {
-            let there = self.inner.store.read(|tx| -> Result<Vec<bool>, Error> {
-                let same = some.iter().map(|(new, fingerprint, _)| {
-                    Ok(sqlite::same(tx, fingerprint, new.project.as_deref())?.is_some())
-                });
-                same.collect()
+            let is_new = self.inner.store.read(|tx| -> Result<Vec<bool>, Error> {
+                let places = some.iter().map(|one| place(tx, one));
+                places
+                    .map(|place| Ok(matches!(place?, Place::New)))
+                    .collect()
             })?;
-            let texts: Vec<&str> = some
-                .iter()
-                .zip(&there)
-                .filter(|(_, there)| !**there)
-                .map(|((new, ..), _)| new.text.as_str())
-                .collect();
-            let mut encoded = match meaning.encoder() {
-                Some(encoder) => encode(encoder.as_ref(), &texts)?,
+            let new = some.iter().zip(&is_new).filter(|(_, is_new)| **is_new);
+            let texts: Vec<&str> = new.map(|((new, ..), _)| new.text.as_str()).collect();
+            // Not opened before it has something to do: it takes memory.
+            let meaning = match texts.is_empty() {
+                true => None,
+                false => Some(self.meaning()?),
+            };
+            let opened = meaning.as_ref().and_then(|meaning| meaning.encoder());
+            let mut encoded = match opened {
+                Some(opened) => opened.encode(&texts)?,
                 None => Vec::new(),
             }
             .into_iter();
             // For each chunk, and not while it is encoded: others write between them.
             let _one = lock(&self.inner.writing);
             self.inner.store.write(|tx| -> Result<(), Error> {
-                for ((new, fingerprint, written), there) in some.iter().zip(&there) {
-                    let vectors = match there {
-                        true => None,
-                        false => encoded.next(),
-                    };
-                    let vectors = id.as_deref().zip(vectors.as_deref());
-                    let project = new.project.as_deref();
-                    if let Some(same) = sqlite::same(tx, fingerprint, project)? {
-                        merge(tx, same, new, source, None, now)?;
-                        imported.merged += 1;
-                        continue;
+                for (one, is_new) in some.iter().zip(&is_new) {
+                    let (new, fingerprint, written) = one;
+                    let vectors = if *is_new { encoded.next() } else { None };
+                    let vectors = opened
+                        .map(|opened| opened.scheme.as_str())
+                        .zip(vectors.as_deref());
+                    match place(tx, one)? {
+                        Place::There(same) => {
+                            held.insert(same.row);
+                            merge(tx, same, new, source, None, now)?;
+                            imported.merged += 1;
+                        }
+                        Place::Elsewhere(row) => {
+                            sqlite::move_to(tx, row, new.project.as_deref().unwrap_or_default())?;
+                            if let Some(moved) = sqlite::by_row(tx, row)? {
+                                merge(tx, moved, new, source, None, now)?;
+                            }
+                            held.insert(row);
+                            imported.moved += 1;
+                        }
+                        Place::New => {
+                            let project = new.project.as_deref();
+                            if sqlite::is_replaced(tx, fingerprint, project, source)? {
+                                imported.merged += 1;
+                                continue;
+                            }
+                            held.insert(insert(tx, new, fingerprint, source, vectors, *written)?);
+                            imported.stored += 1;
+                        }
                     }
-                    if sqlite::is_replaced(tx, fingerprint, project, source)? {
-                        imported.merged += 1;
-                        continue;
-                    }
-                    insert(tx, new, fingerprint, source, vectors, *written)?;
-                    imported.stored += 1;
                 }
                 Ok(())
             })?;
         }
         let _one = lock(&self.inner.writing);
         let store = &self.inner.store;
-        imported.withdrawn = store.write(|tx| withdraw(tx, source, &said, now))?;
+        // What a person replaced stays the file's, so that it does not come back.
+        let keeps = |one: &sqlite::Held| {
+            held.contains(&one.row) || one.superseded && fingerprints.contains(&one.fingerprint)
+        };
+        imported.withdrawn = store.write(|tx| withdraw(tx, source, &keeps, now))?;
         Ok(imported)
     }
 
     /// Takes in memories of an export as they were, with ids, times and lineage. [`Memories::upkeep`] encodes them.
-    fn restore(&self, memories: &[Memory]) -> Result<Imported, Error> {
-        let newer: HashSet<&str> = memories
+    fn restore(&self, exported: &[Exported]) -> Result<Imported, Error> {
+        let newer: HashSet<&str> = exported
             .iter()
-            .filter_map(|memory| memory.superseded_by.as_deref())
+            .filter_map(|exported| exported.memory.superseded_by.as_deref())
             .collect();
         let _one = lock(&self.inner.writing);
         self.inner.store.write(|tx| {
             let mut imported = Imported::default();
-            for memory in memories {
+            for Exported { memory, holders } in exported {
                 let fingerprint = gate::fingerprint(&memory.text);
                 let Some(row) = sqlite::insert(tx, memory, &fingerprint)? else {
                     imported.merged += 1;
                     continue;
                 };
                 imported.stored += 1;
-                // An export does not say who holds a memory. What its file no longer says is to go, unless a person
-                // pinned it or wrote it in another's place.
+                if let Some(holders) = holders {
+                    for holder in holders {
+                        sqlite::hold(tx, row, holder)?;
+                    }
+                    continue;
+                }
+                // An older export does not say who holds a memory. What its file no longer says is to go, unless a
+                // person pinned it or wrote it in another's place.
                 if let Some(source) = &memory.source {
                     sqlite::hold(tx, row, source)?;
                 }
@@ -179,7 +238,7 @@ impl Memories {
                     sqlite::hold(tx, row, PERSON)?;
                 }
             }
-            for memory in memories {
+            for Exported { memory, .. } in exported {
                 if let Some(new) = &memory.superseded_by {
                     sqlite::succeed(tx, &memory.id, new)?;
                 }
@@ -196,29 +255,38 @@ impl Memories {
     }
 
     /// Calls `each` with every memory, superseded ones too, oldest first: all that [`Memories::import`] needs to make the
-    /// same store again. Stops when it returns `false`. All are of one moment, whatever is written meanwhile; `each` must
-    /// not call this store.
+    /// same store again. Stops when it returns `false`.
+    ///
+    /// The database is read page by page, so that one who is slow keeps nothing from being written or from leaving the
+    /// files. What is written meanwhile is in it, since it comes after all others. A memory that another takes the place
+    /// of after its page was read is in it as it was, beside the other one: nothing is lacking that was there at the
+    /// beginning, but for what was forgotten.
     ///
     /// # Errors
     /// If the database fails.
-    pub fn export(&self, each: &mut dyn FnMut(&Memory) -> bool) -> Result<(), Error> {
+    pub fn export(&self, each: &mut dyn FnMut(&Exported) -> bool) -> Result<(), Error> {
         self.tell_reads()?;
-        self.inner.store.read(|tx| {
-            let mut row = 0;
-            loop {
-                let page = sqlite::from_row(tx, row, TOGETHER)?;
-                let Some(last) = page.last() else {
-                    return Ok(());
-                };
-                row = last.row + 1;
-                for mut stored in page {
-                    sqlite::complete_to(tx, &mut stored, usize::MAX)?;
-                    if !each(&stored.memory) {
-                        return Ok(());
-                    }
+        let mut row = 0;
+        loop {
+            let page = self.inner.store.read(|tx| -> Result<_, Error> {
+                let mut page = sqlite::from_row(tx, row, PAGE)?;
+                let mut exported = Vec::with_capacity(page.len());
+                if let Some(last) = page.last() {
+                    row = last.row + 1;
                 }
+                for mut stored in page.drain(..) {
+                    sqlite::complete_whole(tx, &mut stored)?;
+                    exported.push(Exported {
+                        holders: Some(sqlite::holders(tx, stored.row)?),
+                        memory: stored.memory,
+                    });
+                }
+                Ok(exported)
+            })?;
+            if page.is_empty() || !page.iter().all(&mut *each) {
+                return Ok(());
             }
-        })
+        }
     }
 }
 
@@ -229,16 +297,16 @@ fn digest(bytes: &[u8], usual: &NewMemory) -> [u8; 32] {
     all.chain_update([0]).chain_update(bytes).finalize().into()
 }
 
-/// Has a source hold no longer what it does not say any more; how many memories that withdraws.
+/// Has a source hold no longer what it does not keep; how many memories that withdraws.
 fn withdraw(
     tx: &Transaction<'_>,
     source: &str,
-    said: &HashSet<[u8; 32]>,
+    keeps: &dyn Fn(&sqlite::Held) -> bool,
     now: Timestamp,
 ) -> Result<u64, Error> {
     let mut withdrawn = 0;
-    for (row, fingerprint) in sqlite::held(tx, source)? {
-        if !said.contains(&fingerprint) && sqlite::let_go(tx, row, source, now)? {
+    for held in sqlite::held(tx, source)? {
+        if !keeps(&held) && sqlite::let_go(tx, held.row, source, now)? {
             withdrawn += 1;
         }
     }

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use hearth_protocol::memory::{Found, Hit, Listed, MOST_FOUND, Memory, Search};
 use jiff::Timestamp;
 
-use super::{ANOTHER, Memories, dot, lock};
+use super::{ANOTHER, Memories, lock, named};
 use crate::Error;
-use crate::embed::{Embed, scheme};
+use crate::embed::{Embed, Opened, dot};
 use crate::gate;
 use crate::retrieval::{self, Asked, Fusion, Signals};
 use crate::sqlite::{self, Reach};
@@ -20,7 +20,8 @@ const CANDIDATES: usize = 4;
 const LEAST_CANDIDATES: usize = 40;
 
 impl Memories {
-    /// Finds memories by meaning and by words.
+    /// Finds memories by meaning and by words: those that have one of the query's words, or are nearer to it than what has
+    /// nothing to do with it ([`Embed::floor`]).
     ///
     /// # Errors
     /// If a field is wrong, or the database or the encoder fails.
@@ -47,18 +48,15 @@ impl Memories {
         let meaning = self.meaning()?;
         self.refresh()?;
         let vector = match meaning.encoder() {
-            Some(encoder) => Some((
-                scheme(encoder.as_ref()),
-                self.query_vector(encoder.as_ref(), query)?,
-            )),
+            Some(opened) => Some((opened, self.query_vector(opened.encoder.as_ref(), query)?)),
             None => None,
         };
         let most = (limit * CANDIDATES).max(LEAST_CANDIDATES);
         let index = self.index();
         // Another process may have begun vectors of another encoder.
         let mut words_only = meaning.words_only();
-        let vector = vector.filter(|(scheme, _)| {
-            let is_same = index.encoder() == Some(scheme);
+        let vector = vector.filter(|(opened, _): &(&Opened, _)| {
+            let is_same = index.encoder() == Some(&opened.scheme);
             if !is_same {
                 words_only = Some(ANOTHER.into());
             }
@@ -86,12 +84,15 @@ impl Memories {
                 let Some(stored) = sqlite::by_row(tx, row)? else {
                     continue;
                 };
-                if let Some((_, vector)) = &vector {
+                if let Some((opened, vector)) = &vector {
                     let pieces = sqlite::vectors(tx, row)?;
                     let similarities = pieces.iter().map(|piece| dot(vector, piece));
                     // A damaged one is not the nearest of all.
                     let similarity = similarities.reduce(f32::max);
                     signals.similarity = similarity.filter(|value| value.is_finite());
+                    if !signals.is_related(opened.floor) {
+                        continue;
+                    }
                 }
                 let age = now.as_millisecond() - stored.memory.written.as_millisecond();
                 signals.age_days = age as f32 / 86_400_000.0;
@@ -173,17 +174,15 @@ impl Memories {
         })
     }
 
-    /// The memory with this id. It counts as read.
+    /// The memory with this id, of which the first digits do if no other begins so. It counts as read.
     ///
     /// # Errors
-    /// If there is none, or the database fails.
+    /// If there is none or several, or the database fails.
     pub fn get(&self, id: &str, now: Timestamp) -> Result<Memory, Error> {
         let memory = self.inner.store.read(|tx| {
-            let Some(mut stored) = sqlite::by_id(tx, id)? else {
-                return Err(Error::Unknown(id.to_owned()));
-            };
+            let mut stored = named(tx, "id", id)?;
             sqlite::complete(tx, &mut stored)?;
-            Ok(stored)
+            Ok::<_, Error>(stored)
         })?;
         self.note_reads(&[memory.row], now);
         Ok(memory.memory)

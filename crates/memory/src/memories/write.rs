@@ -8,9 +8,9 @@ use hearth_protocol::memory::{Change, MOST_TAGS, Memory, NewMemory, Outcome, Wri
 use hearth_store::sqlite::Transaction;
 use jiff::Timestamp;
 
-use super::{Memories, dot, flush, lock, whole};
+use super::{Memories, flush, lock, named, whole};
 use crate::Error;
-use crate::embed::{encode, scheme};
+use crate::embed::dot;
 use crate::gate::{self, Checked, Likeness};
 use crate::retrieval::{self, Hot};
 use crate::sqlite::{self, PERSON, Reach, Stored};
@@ -39,23 +39,21 @@ impl Memories {
                 memory: recalled,
             });
         }
-        let encoded = match self.meaning()?.encoder() {
-            Some(encoder) => {
-                let vectors = encode(encoder.as_ref(), &[&new.text])?;
-                vectors
-                    .into_iter()
-                    .next()
-                    .map(|vectors| (scheme(encoder.as_ref()), vectors))
+        let meaning = self.meaning()?;
+        let encoded = match meaning.encoder() {
+            Some(opened) => {
+                let vectors = opened.encode(&[&new.text])?.into_iter().next();
+                vectors.map(|vectors| (opened.scheme.as_str(), vectors))
             }
             None => None,
         };
         let vectors = encoded
             .as_ref()
-            .map(|(id, vectors)| (id.as_str(), vectors.as_slice()));
+            .map(|(scheme, vectors)| (*scheme, vectors.as_slice()));
         let alike = self.alike(&new, vectors)?;
         let written = self.inner.store.write(|tx| {
             let old = match &new.supersedes {
-                Some(id) => Some(current(tx, id)?),
+                Some(id) => Some(current(tx, "supersedes", id)?),
                 None => None,
             };
             let old_row = old.as_ref().map(|old| old.row);
@@ -180,10 +178,11 @@ impl Memories {
         })
     }
 
-    /// Changes a memory. A new text becomes a new memory in the old one's place.
+    /// Changes a memory. A new text becomes a new memory in the old one's place. The first digits of its id do if no
+    /// other begins so.
     ///
     /// # Errors
-    /// If a field is wrong, there is no such memory, it was superseded, or the database or the encoder fails.
+    /// If a field is wrong, there is no such memory or several, it was superseded or withdrawn, or the database or the encoder fails.
     pub fn change(&self, id: &str, change: &Change, now: Timestamp) -> Result<Memory, Error> {
         let mut change = change.clone();
         if let Some(kind) = &mut change.kind {
@@ -196,9 +195,10 @@ impl Memories {
             gate::confidence("confidence", confidence)?;
         }
         let text = change.text.as_deref().map(gate::text).transpose()?;
-        let old = self.inner.store.read(|tx| current(tx, id))?;
+        let old = self.inner.store.read(|tx| current(tx, "id", id))?;
         if let Some(text) = text.filter(|text| *text != old.memory.text) {
             let Memory {
+                id,
                 kind,
                 project,
                 tags,
@@ -216,7 +216,7 @@ impl Memories {
                     confidence: change.confidence.unwrap_or(confidence),
                     pinned: change.pinned.unwrap_or(pinned),
                     source,
-                    supersedes: Some(id.to_owned()),
+                    supersedes: Some(id),
                 },
                 now,
             )?;
@@ -232,23 +232,21 @@ impl Memories {
     }
 
     /// Forgets a memory for good, and with it every older one whose place it took: their texts, words and vectors leave
-    /// the files. What it was; `supersedes` lists the older ones.
+    /// the files. What it was; `supersedes` lists the older ones. The first digits of its id do if no other begins so.
     ///
     /// # Errors
-    /// If there is none, or the database fails.
+    /// If there is none or several, or the database fails.
     pub fn forget(&self, id: &str) -> Result<Memory, Error> {
         let _one = lock(&self.inner.writing);
         let (memory, rows) = self.inner.store.write(|tx| {
-            let Some(mut stored) = sqlite::by_id(tx, id)? else {
-                return Err(Error::Unknown(id.to_owned()));
-            };
-            sqlite::complete_to(tx, &mut stored, usize::MAX)?;
+            let mut stored = named(tx, "id", id)?;
+            sqlite::complete_whole(tx, &mut stored)?;
             let mut rows = sqlite::older(tx, stored.row)?;
             rows.push(stored.row);
             for row in &rows {
                 sqlite::delete(tx, *row)?;
             }
-            Ok((stored.memory, rows))
+            Ok::<_, Error>((stored.memory, rows))
         })?;
         lock(&self.inner.reads).retain(|row, _| !rows.contains(row));
         self.refresh()?;
@@ -313,17 +311,22 @@ pub(super) fn insert(
     Ok(row)
 }
 
-/// The memory with this id, if no other took its place.
-fn current(tx: &Transaction<'_>, id: &str) -> Result<Stored, Error> {
-    let stored = sqlite::by_id(tx, id)?.ok_or_else(|| Error::Unknown(id.to_owned()))?;
-    match (&stored.memory.superseded, &stored.memory.superseded_by) {
+/// The memory with this id, if no other took its place and it was not withdrawn; `field` says where it was named.
+fn current(tx: &Transaction<'_>, field: &'static str, id: &str) -> Result<Stored, Error> {
+    let stored = named(tx, field, id)?;
+    let Memory {
+        id,
+        superseded,
+        superseded_by,
+        ..
+    } = &stored.memory;
+    match (superseded, superseded_by) {
         (None, _) => Ok(stored),
-        (Some(_), new) => Err(Error::Superseded {
-            old: id.to_owned(),
-            new: new
-                .clone()
-                .unwrap_or_else(|| "one that was forgotten".into()),
+        (Some(_), Some(new)) => Err(Error::Superseded {
+            old: id.clone(),
+            new: new.clone(),
         }),
+        (Some(_), None) => Err(Error::Withdrawn(id.clone())),
     }
 }
 

@@ -42,7 +42,7 @@ fn an_import_takes_what_changed_and_withdraws_what_is_gone() {
             stored: 1,
             merged: 1,
             withdrawn: 1,
-            unchanged: 0
+            ..Imported::default()
         }
     );
     let found = texts(
@@ -58,30 +58,185 @@ fn an_import_takes_what_changed_and_withdraws_what_is_gone() {
 }
 
 #[test]
-fn the_same_file_may_be_of_several_projects_and_what_is_gone_is_withdrawn() {
+fn a_file_belongs_to_the_project_it_was_imported_under_last_and_what_is_gone_is_withdrawn() {
     let home = Home::new();
     let memories = home.meaning();
     let text = "# Notes\n\nThe automobile is in the garage.\n";
-    let of_project = |project: &str| NewMemory {
-        project: Some(project.into()),
+    let usual = |project: Option<&str>| NewMemory {
+        project: project.map(ToOwned::to_owned),
         ..NewMemory::default()
     };
-    for project in ["shop", "farm"] {
-        let usual = of_project(project);
-        let imported = memories.import("/n/a.md", text.as_bytes(), &usual, now());
-        assert_eq!(imported.unwrap().stored, 1, "{project}");
+    let import_as = |project| memories.import("/n/a.md", text.as_bytes(), &usual(project), now());
+    assert_eq!(import_as(Some("shop")).unwrap().stored, 1);
+    let find = || {
+        let found = memories.search(&query("car"), now()).unwrap();
+        let hits = found.memories.into_iter();
+        hits.map(|hit| (hit.memory.id, hit.memory.project))
+            .collect::<Vec<_>>()
+    };
+    let id = find()[0].0.clone();
+    for project in [Some("farm"), None, Some("shop")] {
+        let imported = import_as(project).unwrap();
+        assert_eq!(
+            imported,
+            Imported {
+                moved: 1,
+                ..Imported::default()
+            },
+            "{project:?}"
+        );
+        // The same memory, once, with its vector.
+        assert_eq!(find(), [(id.clone(), project.map(ToOwned::to_owned))]);
+        let other = Search {
+            project: Some("barn".into()),
+            ..query("car")
+        };
+        let seen = texts(&memories, &other).len();
+        assert_eq!(seen, usize::from(project.is_none()), "{project:?}");
     }
-    let found = memories.search(&query("car"), now()).unwrap();
-    assert_eq!(found.count, 2);
+    assert_eq!(memories.stats(now()).unwrap().unencoded, 0);
     assert_eq!(memories.files().unwrap(), ["/n/a.md"]);
-    assert_eq!(memories.withdraw("/n/a.md", now()).unwrap(), 2);
+    assert_eq!(memories.withdraw("/n/a.md", now()).unwrap(), 1);
     assert_eq!(first(&memories, "car"), None);
     assert!(memories.files().unwrap().is_empty());
-    assert_eq!(memories.stats(now()).unwrap().superseded, 2);
+    let stats = memories.stats(now()).unwrap();
+    assert_eq!((stats.superseded, stats.withdrawn), (0, 1));
+    let change = Change {
+        pinned: Some(true),
+        ..Change::default()
+    };
+    let error = memories.change(&id, &change, now()).unwrap_err();
+    assert!(error.to_string().contains("withdrawn"), "{error}");
     // It comes back.
-    let imported = memories.import("/n/a.md", text.as_bytes(), &of_project("shop"), now());
-    assert_eq!(imported.unwrap().stored, 1);
+    assert_eq!(import_as(Some("shop")).unwrap().stored, 1);
     assert!(first(&memories, "car").is_some());
+    // What others hold too stays theirs, and the file's goes to where the file is.
+    let other = memories.import("/n/b.md", text.as_bytes(), &usual(Some("shop")), now());
+    assert_eq!(other.unwrap().merged, 1);
+    let imported = import_as(Some("farm")).unwrap();
+    assert_eq!(
+        (imported.stored, imported.moved, imported.withdrawn),
+        (1, 0, 0)
+    );
+    assert_eq!(find().len(), 2);
+    // A file may itself say the same of several projects.
+    let lines = r#"{"text": "A boat", "project": "shop"}
+{"text": "A boat", "project": "farm"}"#;
+    for _ in 0..2 {
+        let said = format!("{lines}{}", "\n".repeat(memories.files().unwrap().len()));
+        let imported = memories.import("/n/c.jsonl", said.as_bytes(), &usual(None), now());
+        let imported = imported.unwrap();
+        assert_eq!((imported.stored + imported.merged, imported.moved), (2, 0));
+    }
+    assert_eq!(texts(&memories, &query("boat")).len(), 2);
+}
+
+#[test]
+fn an_import_without_anything_new_opens_no_encoder() {
+    let home = Home::new();
+    let text = "- Use the database\n- Buy nothing\n";
+    import(&home.open(None), "CLAUDE.md", text);
+    home.meaning().upkeep(&mut |_, _| true).unwrap();
+    let opened = Arc::new(AtomicUsize::new(0));
+    let source: Source = {
+        let opened = Arc::clone(&opened);
+        Arc::new(move || {
+            opened.fetch_add(1, Ordering::SeqCst);
+            Ok(Meanings::new(96))
+        })
+    };
+    let place = Place {
+        vectors: Some(home.vectors()),
+        encoder: Some(source),
+    };
+    let memories = Memories::open(home.store(), place).unwrap();
+    for (path, merged) in [("CLAUDE.md", 0), ("other/CLAUDE.md", 2)] {
+        assert_eq!(import(&memories, path, text).merged, merged);
+        memories.upkeep(&mut |_, _| true).unwrap();
+    }
+    assert_eq!(opened.load(Ordering::SeqCst), 0);
+    import(&memories, "CLAUDE.md", "- Buy everything\n");
+    assert_eq!(opened.load(Ordering::SeqCst), 1);
+}
+
+#[test]
+fn an_export_says_who_holds_a_memory() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let rules = |items: &[&str]| format!("# Rules\n\n- {}\n", items.join("\n- "));
+    import(
+        &memories,
+        "/a/CLAUDE.md",
+        &rules(&["Shared", "Alone", "Gone", "Edited"]),
+    );
+    import(&memories, "/b/CLAUDE.md", &rules(&["Shared"]));
+    import(
+        &memories,
+        "/a/CLAUDE.md",
+        &rules(&["Shared", "Alone", "Edited"]),
+    );
+    memories.add(&of("shop", "rules: alone"), now()).unwrap();
+    let found = memories.search(&query("edited"), now()).unwrap();
+    let edit = Change {
+        text: Some("Rules: written anew".into()),
+        ..Change::default()
+    };
+    memories
+        .change(&found.memories[0].memory.id, &edit, now())
+        .unwrap();
+    let lines = exported(&memories);
+    let holders = |text: &str| {
+        let all = lines
+            .lines()
+            .map(|line| serde_json::from_str::<Exported>(line).unwrap());
+        let mut said = all.filter(|one| one.memory.text == text);
+        said.next().unwrap().holders.unwrap()
+    };
+    assert_eq!(holders("Rules: Shared"), ["/a/CLAUDE.md", "/b/CLAUDE.md"]);
+    assert_eq!(holders("Rules: Alone"), ["", "/a/CLAUDE.md"]);
+    assert_eq!(holders("Rules: Gone"), [""; 0]);
+    let other = Home::new();
+    let again = other.meaning();
+    import(&again, "e.jsonl", &lines);
+    assert_eq!(exported(&again), lines);
+    // All goes on as it would have in the store that it comes from.
+    assert_eq!(again.files().unwrap(), ["/a/CLAUDE.md", "/b/CLAUDE.md"]);
+    for memories in [&memories, &again] {
+        let edited = import(memories, "/a/CLAUDE.md", &rules(&["Edited"]));
+        assert_eq!((edited.stored, edited.withdrawn), (0, 0));
+        assert_eq!(memories.withdraw("/b/CLAUDE.md", now()).unwrap(), 1);
+        let stats = memories.stats(now()).unwrap();
+        assert_eq!(
+            (stats.memories, stats.superseded, stats.withdrawn),
+            (2, 1, 2)
+        );
+    }
+    // A holder that is none.
+    let wrong = lines.replacen("[\"/a/CLAUDE.md\"", "[7", 1);
+    assert_ne!(wrong, lines);
+    let refused = memories.import("f.jsonl", wrong.as_bytes(), &NewMemory::default(), now());
+    assert!(refused.unwrap_err().to_string().contains("f.jsonl: line "));
+}
+
+#[test]
+fn an_export_is_known_by_its_first_line() {
+    use hearth_memory::import::is_export;
+    let home = Home::new();
+    let memories = home.meaning();
+    add(&memories, "The automobile is in the garage");
+    let lines = exported(&memories);
+    let list = format!("[{}]", lines.trim());
+    for (path, text, is) in [
+        ("/n/backup.jsonl", lines.as_str(), true),
+        ("/n/backup.NDJSON", &format!("\n\n{lines}"), true),
+        ("/n/backup.json", &list, true),
+        ("/n/backup.md", &lines, false),
+        ("/n/new.jsonl", "{\"text\": \"x\"}\n", false),
+        ("/n/bad.jsonl", "{", false),
+        ("/n/none.jsonl", "", false),
+    ] {
+        assert_eq!(is_export(path, text.as_bytes()), is, "{path}");
+    }
 }
 
 #[test]
@@ -185,7 +340,7 @@ fn what_another_file_says_or_a_person_wrote_is_not_withdrawn() {
             stored: 1,
             merged: 1,
             withdrawn: 1,
-            unchanged: 0
+            ..Imported::default()
         }
     );
     let left = ["Edited by hand", "New", "Pinned", "Shared", "Written"];
@@ -313,25 +468,43 @@ fn an_export_keeps_a_long_lineage_and_many_links() {
 }
 
 #[test]
-fn an_export_is_of_one_moment() {
+fn one_who_reads_an_export_slowly_keeps_nobody_from_writing_or_forgetting() {
     let home = Home::new();
     let (memories, other) = (home.meaning(), home.meaning());
     let lines: String = (0..300)
         .map(|n| format!("{{\"text\": \"note {n}\"}}\n"))
         .collect();
     assert_eq!(import(&memories, "a.jsonl", &lines).stored, 300);
-    let mut count = 0;
+    let secret = add(&memories, "Xylophone is the passphrase").id;
+    let plan = add(&memories, "version 1 of the plan").id;
+    let mut told = Vec::new();
+    let log = home.folder.path().join("db-wal");
     memories
-        .export(&mut |_| {
-            count += 1;
-            if count == 1 {
+        .export(&mut |one| {
+            told.push(one.memory.text.clone());
+            if told.len() == 1 {
                 add(&other, "written meanwhile");
+                let change = Change {
+                    text: Some("version 2 of the plan".into()),
+                    ..Change::default()
+                };
+                other.change(&plan, &change, now()).unwrap();
+                other.forget(&secret).unwrap();
+                assert_eq!(log.metadata().unwrap().len(), 0, "the log is not empty");
             }
             true
         })
         .unwrap();
-    assert_eq!(count, 300);
-    assert_eq!(exported(&memories).lines().count(), 301);
+    // What came later is in it, and nothing is lacking but what was forgotten.
+    for text in [
+        "written meanwhile",
+        "version 1 of the plan",
+        "version 2 of the plan",
+    ] {
+        assert!(told.iter().any(|told| told == text), "{text}");
+    }
+    assert!(!told.iter().any(|told| told.contains("Xylophone")));
+    assert_eq!(told.len(), 303);
 }
 
 /// An encoder that tells when it has many texts, and waits then until it is told to go on.
@@ -362,6 +535,10 @@ impl Embed for Slow {
                 .map_err(|_| "nothing was written meanwhile")?;
         }
         self.meanings.passages(texts)
+    }
+
+    fn floor(&self) -> Result<f32, String> {
+        self.meanings.floor()
     }
 }
 

@@ -22,6 +22,9 @@ const SAME: [[&str; 3]; 4] = [
     ["port", "socket", "address"],
 ];
 
+/// Words that mean nothing by themselves.
+const EMPTY: [&str; 5] = ["the", "where", "which", "for", "some"];
+
 impl Meanings {
     pub fn new(dimensions: usize) -> Arc<Self> {
         Arc::new(Self {
@@ -39,9 +42,9 @@ impl Meanings {
         let mut vector = vec![0.0f32; self.dimensions];
         for word in text
             .split(|c: char| !c.is_alphanumeric())
-            .filter(|word| word.len() > 2)
+            .map(str::to_lowercase)
+            .filter(|word| word.len() > 2 && !EMPTY.contains(&word.as_str()))
         {
-            let word = word.to_lowercase();
             let meaning = SAME.iter().find(|same| same.contains(&word.as_str()));
             let mut hasher = DefaultHasher::new();
             meaning
@@ -65,6 +68,10 @@ impl Embed for Meanings {
         format!("meanings {}", self.dimensions)
     }
 
+    fn name(&self) -> String {
+        "meanings".into()
+    }
+
     fn dimensions(&self) -> usize {
         self.dimensions
     }
@@ -76,5 +83,10 @@ impl Embed for Meanings {
 
     fn passages(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, String> {
         Ok(texts.iter().map(|text| self.vector(text)).collect())
+    }
+
+    fn floor(&self) -> Result<f32, String> {
+        // The cosine of directions by chance is about `1/sqrt(n)`.
+        Ok(1.5 / (self.dimensions as f32).sqrt())
     }
 }

@@ -108,7 +108,7 @@ async fn count(node: &Shared, body: Body) -> Result<u32, Failure> {
     recall::for_prompt(node, request.hearth.as_ref(), &mut asked.prompt).await?;
     let model = request.model.as_deref();
     let counted = node.engine.count(model, asked).await;
-    counted.map_err(|error| NAMES.failure(error))
+    counted.map_err(|error| NAMES.renamed(error.into()))
 }
 
 /// What an answer says of itself whether it is streamed or not.

@@ -62,9 +62,10 @@ impl Server {
 fn refused(error: &Error) -> ErrorData {
     match error {
         Error::Unknown(id) => no_resource(&format!("{MEMORY}{id}")),
-        Error::Invalid { .. } | Error::Unreadable { .. } | Error::Superseded { .. } => {
-            ErrorData::invalid_params(error.to_string(), None)
-        }
+        Error::Invalid { .. }
+        | Error::Unreadable { .. }
+        | Error::Superseded { .. }
+        | Error::Withdrawn(_) => ErrorData::invalid_params(error.to_string(), None),
         Error::Encoder(_) | Error::Approximate(_) | Error::Database(_) => {
             tracing::warn!(%error, "a resource could not be read");
             ErrorData::internal_error(error.to_string(), None)

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use axum::body::{Body, to_bytes};
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request, State};
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{ACCEPT, ALLOW, CONTENT_TYPE};
+use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
+use hearth_protocol::error::Problem;
 use rmcp::model::{ErrorCode, JsonRpcError};
 use rmcp::transport::streamable_http_server::session::never::NeverSessionManager;
 use rmcp::transport::streamable_http_server::{StreamableHttpServerConfig, StreamableHttpService};
@@ -19,11 +20,30 @@ use super::shape::{Wrong, looked_over};
 use super::{Scope, Server};
 use crate::body::received;
 use crate::state::Shared;
+use crate::{page, surface};
 
 /// Bytes of an error that `rmcp` words as plain text.
 const WORDS: usize = 16 << 10;
 
-/// Speaks MCP: the memory's tools and resources. No session is kept; GET and DELETE have nothing to do.
+/// Says to a browser what this address is for. MCP's clients ask here whether there is a stream, and there is none.
+#[utoipa::path(get, path = "/mcp", tag = "memory", responses(
+    (status = 200, description = "for browsers: HTML that says how a coding tool connects"),
+    (status = 405, description = "for all others: no stream is opened", body = Problem)))]
+pub(crate) async fn look(State(node): State<Shared>, request: Request) -> Response {
+    let mut accepted = request.headers().get_all(ACCEPT).iter();
+    let is_browser = accepted.any(|types| {
+        types
+            .to_str()
+            .is_ok_and(|types| types.contains("text/html"))
+    });
+    if is_browser {
+        return page::html(hearth_web::mcp(&node.status().address));
+    }
+    let refused = surface::wrong_method(Method::GET, request).await;
+    ([(ALLOW, "POST")], refused).into_response()
+}
+
+/// Speaks MCP: the memory's tools and resources. No session is kept; GET opens no stream, DELETE ends none.
 #[utoipa::path(post, path = "/mcp", tag = "memory", params(Scope), request_body = Value, responses(
     (status = 200, description = "a JSON-RPC answer", body = Value),
     (status = 202, description = "a notification was taken"),

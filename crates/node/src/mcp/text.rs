@@ -81,9 +81,10 @@ pub(crate) fn whole(memory: &Memory) -> String {
     line("supersedes", &memory.supersedes);
     line("says nearly the same as", &memory.related);
     if memory.superseded.is_some() {
-        let by = memory.superseded_by.as_deref();
-        let by = by.unwrap_or("one that was forgotten");
-        let _ = writeln!(text, "superseded by: {by}");
+        let _ = match memory.superseded_by.as_deref() {
+            Some(by) => writeln!(text, "superseded by: {by}"),
+            None => writeln!(text, "withdrawn: no file says it any more"),
+        };
     }
     text
 }
@@ -159,8 +160,8 @@ pub(crate) fn listed(listed: &Listed) -> String {
 /// The state of the store.
 pub(crate) fn stats(stats: &Stats) -> String {
     let mut text = format!(
-        "{} memories ({} pinned, {} cold), {} superseded\n",
-        stats.memories, stats.pinned, stats.cold, stats.superseded
+        "{} memories ({} pinned, {} cold), {} superseded, {} withdrawn\n",
+        stats.memories, stats.pinned, stats.cold, stats.superseded, stats.withdrawn
     );
     match &stats.words_only {
         Some(reason) => {

@@ -303,6 +303,7 @@ fn refused(error: Error, named: &str) -> Refused {
         Error::Superseded { old, new } => {
             format!("{named}: memory {old} was superseded by {new}; give that id")
         }
+        Error::Withdrawn(_) => format!("{named}: {error}"),
         Error::Invalid { .. } | Error::Unreadable { .. } => error.to_string(),
         Error::Encoder(_) | Error::Approximate(_) | Error::Database(_) => {
             tracing::warn!(%error, "a tool failed");

@@ -97,7 +97,7 @@ pub(crate) async fn input_tokens(
     let counted = node.engine.count(model, prepared.wanted).await;
     Ok(Json(wire::InputTokens {
         object: "response.input_tokens",
-        input_tokens: counted.map_err(|error| NAMES.failure(error))?,
+        input_tokens: counted.map_err(|error| NAMES.renamed(error.into()))?,
     }))
 }
 

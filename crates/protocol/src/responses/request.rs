@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::Items;
 use crate::chat::{ReasoningEffort, with_sampling_fields};
 use crate::error::ApiError;
-use crate::recall::Extension;
+use crate::recall::{Extension, Misplaced};
 use crate::tool::ToolMode;
 
 /// Texts under names that a client attaches to what is stored.
@@ -82,6 +82,9 @@ with_sampling_fields! {
         pub prompt: Option<Value>,
         /// Memories for the prompt; they are not stored with the answer.
         pub hearth: Option<Extension>,
+        /// Refused: memories are asked for in `hearth`.
+        #[schema(value_type = Option<Object>)]
+        pub memory: Option<Misplaced>,
     }
 }
 

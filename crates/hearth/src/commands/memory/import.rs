@@ -1,21 +1,24 @@
 //! `hearth memory import`: files and folders, once or again and again as they change.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use clap::Args;
 use hearth_memory::Memories;
-use hearth_memory::import::is_known;
+use hearth_memory::import::{is_export, is_known};
 use hearth_protocol::memory::{Imported, NewMemory};
 use jiff::Timestamp;
 use notify::event::{EventKind, RemoveKind};
 use notify::{Event, RecursiveMode, Watcher};
-use tokio::sync::mpsc;
+use serde::Serialize;
+use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
 use super::{own, refused, show};
 use crate::commands::Context;
+use crate::daemon::interrupted;
 use crate::failure::{Failure, Outcome};
 use crate::screen::Screen;
 
@@ -36,7 +39,8 @@ EXAMPLES
 
 A file that is as it was the last time is passed over. Of one that changed, what it no longer says is withdrawn,
 and so is what a file of the folder said that is gone. What another file says too stays, and so does what you
-wrote, edited or pinned. What `export` wrote is taken in each time: what is lacking comes back.")]
+wrote, edited or pinned. A file belongs to the project it was imported under last: what it alone said moves there.
+What `export` wrote is taken in when you name it, each time: what is lacking comes back. In a folder it is passed over.")]
 pub struct ImportArgs {
     /// Files and folders
     #[arg(value_name = "PATH", required = true)]
@@ -74,24 +78,47 @@ pub async fn run(context: &Context, args: &ImportArgs) -> Outcome {
     };
     // Before the first import, so that no change falls between the two.
     let mut changes = match args.watch {
-        true => Some(watch(&paths)?),
+        true => Some(watched(&paths)?),
         false => None,
     };
-    let all = import(&memories, screen, &paths, &usual, Strict::Named)?;
-    told(screen, &all);
+    let (end, ends) = watch::channel(false);
+    let mut importer = Importer {
+        memories,
+        screen,
+        paths,
+        usual,
+        told: HashMap::new(),
+        ends: ends.clone(),
+    };
+    let summary = importer.round(Strict::Named)?;
+    show(screen, &summary, || summary.drawn(args.project.as_deref()));
     let Some((_watcher, changes)) = &mut changes else {
         return Ok(());
     };
+    // From here on it is how this is meant to end; what came before was cut off by it.
+    tokio::spawn(async move {
+        interrupted().await;
+        let _ = end.send(true);
+        interrupted().await;
+        std::process::exit(130);
+    });
     screen.note("watching; Ctrl-C ends it");
-    while changed(changes).await {
-        match import(&memories, screen, &paths, &usual, Strict::Nothing) {
-            Ok(all) if all.stored + all.merged + all.withdrawn > 0 => told(screen, &all),
+    let mut ending = ends;
+    loop {
+        tokio::select! {
+            biased;
+            _ = ending.wait_for(|ends| *ends) => return Ok(()),
+            more = changed(changes) => if !more { return Ok(()) },
+        }
+        match importer.round(Strict::Nothing) {
+            Ok(summary) if summary.is_of_interest() => {
+                show(screen, &summary, || summary.drawn(args.project.as_deref()));
+            }
             Ok(_) => screen.clear(),
             // A disk that was full may have room again.
             Err(failure) => screen.note(&failure.message),
         }
     }
-    Ok(())
 }
 
 /// What ends an import.
@@ -103,83 +130,179 @@ enum Strict {
     Nothing,
 }
 
-fn told(screen: &Screen, all: &Imported) {
-    show(screen, all, || {
-        format!(
-            "{} new, {} there already, {} withdrawn; {} files as they were\n",
-            all.stored, all.merged, all.withdrawn, all.unchanged
-        )
-    });
+/// What a round came to.
+#[derive(Debug, Default, Serialize)]
+struct Summary {
+    #[serde(flatten)]
+    imported: Imported,
+    /// Files that were not imported, without those that were told in an earlier round and are as they were.
+    passed_over: Vec<PassedOver>,
+    /// Files of folders that are of no kind that is read.
+    other_files: u64,
 }
 
-/// Imports these files and folders.
-fn import(
-    memories: &Memories,
-    screen: &Screen,
-    paths: &[PathBuf],
-    usual: &NewMemory,
-    strict: Strict,
-) -> Outcome<Imported> {
-    let mut files = Vec::new();
-    let mut all = Imported::default();
-    for path in paths {
-        if !path.is_dir() {
-            files.push((path.clone(), strict == Strict::Named));
-            continue;
-        }
-        below(path, &mut files)?;
-        for known in memories.files().map_err(refused)? {
-            let known = Path::new(&known);
-            // Not one that only cannot be looked at.
-            if known.starts_with(path) && known.try_exists().is_ok_and(|there| !there) {
-                let source = known.to_string_lossy();
-                all.withdrawn += memories
-                    .withdraw(&source, Timestamp::now())
-                    .map_err(refused)?;
-            }
-        }
+/// A file that was not imported.
+#[derive(Debug, Serialize)]
+struct PassedOver {
+    path: PathBuf,
+    why: String,
+    #[serde(skip)]
+    is_export: bool,
+}
+
+impl Summary {
+    /// Whether somebody who watches wants to hear of it.
+    fn is_of_interest(&self) -> bool {
+        let Imported {
+            stored,
+            merged,
+            withdrawn,
+            moved,
+            unchanged: _,
+        } = self.imported;
+        stored + merged + withdrawn + moved > 0
     }
-    for (at, (path, named)) in files.iter().enumerate() {
-        screen.progress(&format!(
-            "file {} of {}: {}",
-            at + 1,
-            files.len(),
-            path.display()
-        ));
-        let read = std::fs::read(path).map_err(|error| {
-            Failure::usage(match error.kind() {
-                std::io::ErrorKind::NotFound => {
-                    format!("there is no file or folder {}", path.display())
-                }
-                _ => format!("{}: {error}", path.display()),
-            })
-        });
-        let source = path.to_string_lossy();
-        let imported = match read {
-            Ok(bytes) => memories
-                .import(&source, &bytes, usual, Timestamp::now())
-                .map_err(refused),
-            Err(failure) => Err(failure),
+
+    fn drawn(&self, project: Option<&str>) -> String {
+        let all = &self.imported;
+        let moved = match (all.moved, project) {
+            (0, _) => String::new(),
+            (moved, Some(project)) => format!(", {moved} moved to project {project}"),
+            (moved, None) => format!(", {moved} moved to every project"),
         };
-        match imported {
-            Ok(imported) => {
-                all.stored += imported.stored;
-                all.merged += imported.merged;
-                all.withdrawn += imported.withdrawn;
-                all.unchanged += imported.unchanged;
-            }
-            // Of a folder the others are still read.
-            Err(failure) if !named => screen.note(&format!("passed over: {}", failure.message)),
-            Err(failure) => return Err(failure),
+        let mut text = format!(
+            "{} new, {} there already, {} withdrawn{moved}; {} files as they were\n",
+            all.stored, all.merged, all.withdrawn, all.unchanged
+        );
+        let exports = self.passed_over.iter().filter(|one| one.is_export).count();
+        let parts = [
+            (self.passed_over.len() - exports, "that cannot be read"),
+            (
+                exports,
+                "written by `hearth memory export` (name it to import it)",
+            ),
+            (self.other_files as usize, "of kinds that are not read"),
+        ];
+        let parts = parts.iter().filter(|(count, _)| *count > 0);
+        let parts: Vec<String> = parts
+            .map(|(count, what)| format!("{count} {what}"))
+            .collect();
+        if !parts.is_empty() {
+            text += &format!("files passed over: {}\n", parts.join(", "));
         }
+        text
     }
-    let mut encoding = |done: u64, left: u64| {
-        screen.progress(&format!("encoding: {done} done, {left} left"));
-        true
-    };
-    memories.upkeep(&mut encoding).map_err(refused)?;
-    screen.clear();
-    Ok(all)
+}
+
+/// Tells one state of a file from another.
+type Stamp = (Option<SystemTime>, u64);
+
+/// Imports the same files and folders, once or again and again.
+struct Importer<'a> {
+    memories: Memories,
+    screen: &'a Screen,
+    paths: Vec<PathBuf>,
+    usual: NewMemory,
+    /// Files that were passed over, as they were when that was said.
+    told: HashMap<PathBuf, Stamp>,
+    /// Whether it is to end.
+    ends: watch::Receiver<bool>,
+}
+
+impl Importer<'_> {
+    /// Imports what is there now.
+    fn round(&mut self, strict: Strict) -> Outcome<Summary> {
+        let mut files = Files::default();
+        let mut summary = Summary::default();
+        for path in &self.paths {
+            if !path.is_dir() {
+                files.found.push((path.clone(), strict == Strict::Named));
+                continue;
+            }
+            below(path, &mut files)?;
+            for known in self.memories.files().map_err(refused)? {
+                let known = Path::new(&known);
+                // Not one that only cannot be looked at.
+                if known.starts_with(path) && known.try_exists().is_ok_and(|there| !there) {
+                    let source = known.to_string_lossy();
+                    let withdrawn = self.memories.withdraw(&source, Timestamp::now());
+                    summary.imported.withdrawn += withdrawn.map_err(refused)?;
+                }
+            }
+        }
+        if strict == Strict::Named {
+            summary.other_files = files.others;
+        }
+        let count = files.found.len();
+        for (at, (path, named)) in files.found.into_iter().enumerate() {
+            if *self.ends.borrow() {
+                return Ok(summary);
+            }
+            self.screen
+                .progress(&format!("file {} of {count}: {}", at + 1, path.display()));
+            let (imported, is_export) = self.file(&path, named);
+            match imported {
+                Ok(imported) => {
+                    self.told.remove(&path);
+                    let all = &mut summary.imported;
+                    all.stored += imported.stored;
+                    all.merged += imported.merged;
+                    all.withdrawn += imported.withdrawn;
+                    all.moved += imported.moved;
+                    all.unchanged += imported.unchanged;
+                }
+                // Of a folder the others are still read.
+                Err(failure) if !named => {
+                    let why = failure.message;
+                    let stamp = std::fs::metadata(&path)
+                        .map_or((None, 0), |file| (file.modified().ok(), file.len()));
+                    if self.told.insert(path.clone(), stamp) != Some(stamp) {
+                        self.screen.note(&format!("passed over: {why}"));
+                        summary.passed_over.push(PassedOver {
+                            path,
+                            why,
+                            is_export,
+                        });
+                    }
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        let mut encoding = |done: u64, left: u64| {
+            self.screen
+                .progress(&format!("encoding: {done} done, {left} left"));
+            !*self.ends.borrow()
+        };
+        self.memories.upkeep(&mut encoding).map_err(refused)?;
+        self.screen.clear();
+        Ok(summary)
+    }
+
+    /// Imports a file, and says whether it is an export of Hearth's. One that was not named brings nothing back.
+    fn file(&self, path: &Path, named: bool) -> (Outcome<Imported>, bool) {
+        let bytes = match std::fs::read(path) {
+            Ok(bytes) => bytes,
+            Err(error) => {
+                let failure = Failure::usage(match error.kind() {
+                    std::io::ErrorKind::NotFound => {
+                        format!("there is no file or folder {}", path.display())
+                    }
+                    _ => format!("{}: {error}", path.display()),
+                });
+                return (Err(failure), false);
+            }
+        };
+        let source = path.to_string_lossy();
+        let is_export = is_export(&source, &bytes);
+        if is_export && !named {
+            let what = "`hearth memory export` wrote it, and it brings back what was forgotten since; name it to import it";
+            return (Err(Failure::usage(format!("{source}: {what}"))), true);
+        }
+        let imported = self
+            .memories
+            .import(&source, &bytes, &self.usual, Timestamp::now());
+        (imported.map_err(refused), is_export)
+    }
 }
 
 /// What is watched: the files and folders that were named, in every way the system may write them.
@@ -226,7 +349,7 @@ impl Watched {
 }
 
 /// Watches files and folders. What comes from the channel says that something changed, not what.
-fn watch(paths: &[PathBuf]) -> Outcome<(notify::RecommendedWatcher, mpsc::Receiver<()>)> {
+fn watched(paths: &[PathBuf]) -> Outcome<(notify::RecommendedWatcher, mpsc::Receiver<()>)> {
     let failed = |path: &Path, error: notify::Error| {
         Failure::new(format!("{} cannot be watched: {error}", path.display()))
     };
@@ -267,8 +390,17 @@ async fn changed(changes: &mut mpsc::Receiver<()>) -> bool {
     true
 }
 
+/// Files to read.
+#[derive(Default)]
+struct Files {
+    /// Each with whether it was named, and must be read.
+    found: Vec<(PathBuf, bool)>,
+    /// Files beside them that are of no kind that is read.
+    others: u64,
+}
+
 /// The files below a folder that can be read, in order; not those of hidden folders.
-fn below(folder: &Path, files: &mut Vec<(PathBuf, bool)>) -> Outcome {
+fn below(folder: &Path, files: &mut Files) -> Outcome {
     let failed = |error: std::io::Error| Failure::usage(format!("{}: {error}", folder.display()));
     let entries = std::fs::read_dir(folder).map_err(failed)?;
     let mut paths: Vec<PathBuf> = entries
@@ -285,8 +417,11 @@ fn below(folder: &Path, files: &mut Vec<(PathBuf, bool)>) -> Outcome {
         // A link may lead in a circle.
         if path.is_dir() && !path.is_symlink() && !name.starts_with('.') {
             below(&path, files)?;
-        } else if path.is_file() && is_known(&name) {
-            files.push((path, false));
+        } else if path.is_file() {
+            match is_known(&name) {
+                true => files.found.push((path, false)),
+                false => files.others += 1,
+            }
         }
     }
     Ok(())

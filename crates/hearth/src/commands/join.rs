@@ -1,0 +1,78 @@
+//! `hearth join` and `hearth leave`: into a household and out of it.
+
+use clap::Args;
+use hearth_protocol::peers::{Join, Peers};
+use hyper::Method;
+use serde_json::{Value, json};
+
+use super::Context;
+use super::peers::draw;
+use crate::answer;
+use crate::client::{Client, ClientError};
+use crate::daemon;
+use crate::failure::{Failure, Outcome};
+use crate::screen::{print, println};
+
+/// Flags of `hearth join`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth join HEARTH1...            the ticket that `hearth invite` printed on another machine
+
+A running node joins at once. Without one the machine is made a member, and the
+node does its part when it starts.")]
+pub struct JoinArgs {
+    /// The ticket
+    ticket: String,
+}
+
+/// Flags of `hearth leave`.
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth leave                      this machine is alone again")]
+pub struct LeaveArgs {}
+
+/// Joins the household of a ticket.
+pub async fn join(context: &Context, args: &JoinArgs) -> Outcome {
+    let wanted = Join {
+        ticket: args.ticket.trim().to_owned(),
+    };
+    let client = answer::place(&context.config);
+    let sent = client
+        .json(Method::POST, "/household/join", Some(&json!(wanted)))
+        .await;
+    match sent {
+        Ok(answer) => show(context, answer, "joined"),
+        Err(ClientError::Unreachable(_)) => {
+            let peers = daemon::join_without_node(&context.config, &wanted).await?;
+            show(context, json!(peers), "joined")?;
+            context
+                .screen
+                .note("no node runs here yet; start it with: hearth up");
+            Ok(())
+        }
+        Err(error) => Err(error.failure(client.place())),
+    }
+}
+
+/// Leaves the household.
+pub async fn leave(context: &Context) -> Outcome {
+    let client: Client = daemon::running(&context.config).await?.0;
+    let answer = client
+        .json(Method::POST, "/household/leave", Some(&json!({})))
+        .await
+        .map_err(|error| error.failure(client.place()))?;
+    show(context, answer, "left the household")
+}
+
+fn show(context: &Context, answer: Value, what: &str) -> Outcome {
+    if context.screen.json {
+        println(&answer.to_string());
+        return Ok(());
+    }
+    let peers: Peers = serde_json::from_value(answer)
+        .map_err(|error| Failure::new(format!("the node's answer is odd: {error}")))?;
+    print(&format!("{}\n{}", what, draw(&peers, &context.screen)));
+    Ok(())
+}

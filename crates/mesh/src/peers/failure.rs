@@ -1,0 +1,86 @@
+//! Why a request got no answer: by kind, so that diagnosis can name the layer.
+
+use hearth_protocol::household::{Address, NodeId};
+use serde::{Deserialize, Serialize};
+
+use crate::doors::{ConnectError, ConnectFailure};
+
+/// What kind of failure it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SendFailure {
+    /// No connection came about, for this reason.
+    Connect(ConnectFailure),
+    /// There was a connection and it broke before the answer began.
+    Broke,
+    /// There was a connection and the answer did not begin in time.
+    NoHeaders,
+}
+
+/// A request without an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{} cannot be reached: {message}", .node.short())]
+pub struct SendError {
+    /// Who was asked.
+    pub node: NodeId,
+    /// What kind of failure it is. Of several, the one that says most.
+    pub failure: SendFailure,
+    /// In words.
+    pub message: String,
+    /// The address that it is about.
+    pub address: Option<Address>,
+    /// Whether the request may have been done: something of it was sent.
+    pub sent: bool,
+    /// Every connection that did not come about.
+    pub attempts: Vec<ConnectError>,
+}
+
+impl SendError {
+    /// The code of the diagnosis for it, as far as one request tells.
+    pub fn code(&self) -> &'static str {
+        match self.failure {
+            SendFailure::Connect(ConnectFailure::Refused) => "peer_process_down",
+            SendFailure::Connect(ConnectFailure::Silent) => "firewall_suspected",
+            SendFailure::Connect(ConnectFailure::WrongKey) => "key_mismatch",
+            SendFailure::Connect(ConnectFailure::NotAdmitted) => "not_in_roster",
+            SendFailure::Connect(ConnectFailure::Busy) => "too_many_requests",
+            SendFailure::Connect(ConnectFailure::NoRoute | ConnectFailure::NoAddress) => "no_path",
+            SendFailure::Connect(ConnectFailure::Broke) | SendFailure::Broke => "connection_broke",
+            SendFailure::NoHeaders => "no_answer",
+        }
+    }
+
+    /// No connection came about.
+    pub(super) fn unconnected(node: NodeId, attempts: Vec<ConnectError>) -> Self {
+        let telling = attempts.iter().min_by_key(|error| rank(error.failure));
+        let failure = telling.map_or(ConnectFailure::NoAddress, |error| error.failure);
+        let address = telling.and_then(|error| error.address.clone());
+        let words: Vec<String> = attempts.iter().map(ToString::to_string).collect();
+        let message = match words.as_slice() {
+            [] => "no address of it is known that a door here is for".to_owned(),
+            words => words.join("; "),
+        };
+        Self {
+            node,
+            failure: SendFailure::Connect(failure),
+            message,
+            address,
+            sent: false,
+            attempts,
+        }
+    }
+}
+
+/// Which of several failures says most about the machine that was asked: answers before silence.
+fn rank(failure: ConnectFailure) -> u8 {
+    match failure {
+        ConnectFailure::NotAdmitted => 0,
+        ConnectFailure::Busy => 1,
+        ConnectFailure::WrongKey => 2,
+        ConnectFailure::Refused => 3,
+        ConnectFailure::Broke => 4,
+        ConnectFailure::Silent => 5,
+        ConnectFailure::NoRoute => 6,
+        ConnectFailure::NoAddress => 7,
+    }
+}

@@ -1,0 +1,7 @@
+//! Who is who: keys, tickets, the roster and signed requests. No network.
+#![allow(clippy::unwrap_used)]
+
+mod identity;
+mod roster;
+mod signature;
+mod ticket;

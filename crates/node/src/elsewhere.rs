@@ -1,0 +1,146 @@
+//! Where a prompt is answered: here, or by another node of the household.
+//!
+//! The facts are gathered here (who has the model, how busy everybody is, whom a prompt reaches), the choice is
+//! [`hearth_dispatch::rank`]'s and what happens when a machine fails is [`hearth_dispatch::Run`]'s. A node that is alone
+//! asks its engine and nothing else.
+
+mod candidates;
+mod remote;
+
+use std::time::{Duration, Instant};
+
+use hearth_dispatch::{Attempt, Limits, Path, Run, rank};
+use hearth_engine::{EngineError, Request};
+use hearth_protocol::error::ApiError;
+
+use self::candidates::{Asked, Place};
+pub(crate) use self::candidates::models;
+pub(crate) use self::remote::Remote;
+use crate::answer::Answering;
+use crate::answered;
+use crate::failure::Failure;
+use crate::state::Shared;
+
+/// How long a client's answer has no head while another machine works: what fails until then has a status of its own,
+/// and the head names the machine that answers. Clients give up on heads much later than this.
+const HEAD_WAITS: Duration = Duration::from_secs(5);
+
+/// Asks the machine that can answer first. `model` may name a machine before a slash (`gpubox/qwen3:8b`).
+pub(crate) async fn ask(
+    node: &Shared,
+    model: Option<&str>,
+    request: Request,
+) -> Result<Answering, Failure> {
+    let asked = match candidates::asked(node, model)? {
+        Some(asked) if request.adapters.is_empty() => asked,
+        // Alone, or with adapters that are this machine's files.
+        _ => return here(node, model, request).await,
+    };
+    let places = candidates::places(node, &asked, &request);
+    let facts: Vec<_> = places.iter().map(|place| place.facts.clone()).collect();
+    let ranked = rank(&candidates::demand(&asked, &request), &facts);
+    let Some(first) = ranked.first() else {
+        return nobody(node, &asked, &places, request).await;
+    };
+    let mut rest = ranked.as_slice();
+    let mut refused = None;
+    if facts[first.index].path == Path::Here {
+        match here(node, asked.model.as_deref(), request.clone()).await {
+            Ok(answering) => {
+                candidates::noted(node, &asked, &request, None);
+                answered::note(&node.household.name(), first.why.words());
+                return Ok(answering);
+            }
+            Err(failure) if ranked.len() > 1 && is_this_machines(&failure) => {
+                refused = Some(failure);
+                rest = &ranked[1..];
+            }
+            Err(failure) => return Err(failure),
+        }
+    }
+    let attempts = rest.iter().map(|choice| Attempt {
+        candidate: choice.index,
+        here: facts[choice.index].path == Path::Here,
+    });
+    let run = Run::new(attempts, Limits::default(), Instant::now());
+    let whys = rest.iter().map(|choice| (choice.index, choice.why));
+    let mut remote = Remote::new(node, asked, places, whys.collect(), request, run);
+    match tokio::time::timeout(HEAD_WAITS, remote.begin()).await {
+        Ok(Ok(())) | Err(_) => Ok(Answering::There(Box::new(remote))),
+        // What this machine said first is what its owner can mend.
+        Ok(Err(failure)) => Err(refused.unwrap_or(failure)),
+    }
+}
+
+async fn here(node: &Shared, model: Option<&str>, request: Request) -> Result<Answering, Failure> {
+    let generation = node.engine.generate(model, request).await?;
+    Ok(Answering::Here(generation))
+}
+
+/// Whether a failure lies in this machine and not in the request, so that another one may do better.
+fn is_this_machines(failure: &Failure) -> bool {
+    let code = failure.code();
+    let own = [
+        "model_loading",
+        "no_room",
+        "rate_limit_exceeded",
+        "model_load_failed",
+        "engine_failed",
+        "model_unloaded",
+    ];
+    own.contains(&code)
+}
+
+/// Why nobody can answer.
+async fn nobody(
+    node: &Shared,
+    asked: &Asked,
+    places: &[Place],
+    request: Request,
+) -> Result<Answering, Failure> {
+    if let Some(pinned) = asked.pinned {
+        let place = places.iter().find(|place| place.facts.node == pinned);
+        let name = place.map_or_else(|| pinned.short(), |place| place.name.clone());
+        let model = asked.model.as_deref().unwrap_or("its default");
+        let has: Vec<&str> = place.map_or(Vec::new(), |place| {
+            place.models.iter().map(String::as_str).collect()
+        });
+        let message = format!(
+            "model `{model}` is not on {name}; it has {}. Leave `{name}/` out to have any machine answer",
+            has.join(", ")
+        );
+        let mut error = ApiError::new("invalid_request_error", Some("model_not_found"), message);
+        error.param = Some("model".into());
+        return Err(Failure::new(axum::http::StatusCode::NOT_FOUND, error));
+    }
+    // The engine knows best what is wrong with the name.
+    match here(node, asked.model.as_deref(), request).await {
+        Err(mut failure) if failure.code() == "model_not_found" => {
+            let bad: Vec<String> = places
+                .iter()
+                .filter(|place| place.has_model())
+                .map(|place| place.name.clone())
+                .collect();
+            if !bad.is_empty() {
+                failure.status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
+                failure.retry_after = Some(5);
+                failure.error = ApiError::new(
+                    "server_error",
+                    Some("no_machine"),
+                    format!(
+                        "the model is on {}, and no prompt gets there at the moment; see why: hearth doctor {}",
+                        bad.join(", "),
+                        bad[0]
+                    ),
+                );
+            }
+            Err(failure)
+        }
+        other => other,
+    }
+}
+
+/// The engine's own failure when a run here broke off without a word.
+fn unloaded() -> Failure {
+    EngineError::Unloaded.into()
+}

@@ -1,0 +1,235 @@
+//! The facts by which a machine is chosen for a prompt.
+
+use hearth_dispatch::{Candidate, Demand, ModelState, Path};
+use hearth_engine::{Prompt, Request, named};
+use hearth_protocol::diagnosis::{Health, PeerPath};
+use hearth_protocol::error::ApiError;
+use hearth_protocol::household::{Member, NodeId, PeerModel};
+use hearth_protocol::status::ModelState as State;
+
+use crate::failure::Failure;
+use crate::state::{Node, Shared};
+
+/// Bytes of a prompt that make a token, about: most tokenizers get between three and five out of plain text.
+const BYTES_PER_TOKEN: usize = 4;
+
+/// What a request asks for, of whom.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    /// The machine before the slash of the model's name.
+    pub pinned: Option<NodeId>,
+    /// The model; `None` is the default one of this node.
+    pub model: Option<String>,
+}
+
+/// A machine that could answer.
+#[derive(Debug, Clone)]
+pub(super) struct Place {
+    /// What people call it.
+    pub name: String,
+    /// Its record; `None` for this machine.
+    pub member: Option<Member>,
+    /// The models it has.
+    pub models: Vec<String>,
+    /// The one that is meant, as it is called there.
+    pub model: Option<String>,
+    /// What the choice looks at.
+    pub facts: Candidate,
+}
+
+impl Place {
+    pub fn has_model(&self) -> bool {
+        self.facts.model != ModelState::Missing
+    }
+}
+
+/// What is asked for; `None` if this node has nobody to share with.
+pub(super) fn asked(node: &Node, model: Option<&str>) -> Result<Option<Asked>, Failure> {
+    if !node.household.has_others() {
+        return Ok(None);
+    }
+    let whole = || model.map(str::to_owned);
+    let Some((machine, rest)) = model.and_then(|model| model.split_once('/')) else {
+        return Ok(Some(Asked {
+            pinned: None,
+            model: whole(),
+        }));
+    };
+    if let Some(pinned) = node.household.named(machine) {
+        if rest.is_empty() {
+            let message = format!("model: name one after `{machine}/`");
+            return Err(ApiError::invalid(Some("model".into()), message).into());
+        }
+        return Ok(Some(Asked {
+            pinned: Some(pinned),
+            model: Some(rest.to_owned()),
+        }));
+    }
+    // The slash is the model's own (`org/repo`).
+    Ok(Some(Asked {
+        pinned: None,
+        model: whole(),
+    }))
+}
+
+pub(super) fn demand(asked: &Asked, request: &Request) -> Demand {
+    Demand {
+        prompt_tokens: u32::try_from(text(request).len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
+        max_tokens: request.max_tokens,
+        pinned: asked.pinned,
+        local_only: false,
+    }
+}
+
+/// Every machine of the household, this one first.
+pub(super) fn places(node: &Shared, asked: &Asked, request: &Request) -> Vec<Place> {
+    let household = &node.household;
+    let catalogue = node.engine.catalogue();
+    // Without a name the default model is meant: of this node, because its owner chose it.
+    let wanted = asked.model.as_deref().or(catalogue.default_name());
+    let wanted = wanted.unwrap_or_default();
+    let prompt = text(request);
+    let held = household.held(wanted, &prompt);
+    let cached = |node: NodeId| {
+        let bytes = held.iter().find(|(holder, _)| *holder == node);
+        bytes.map_or(0, |(_, bytes)| (bytes / BYTES_PER_TOKEN) as u32)
+    };
+    let mut places = vec![here(node, asked, cached(household.id()))];
+    for member in household.others() {
+        let now = household.says(member.node).unwrap_or_else(|| member.capabilities.clone());
+        let models: Vec<String> = now.models.iter().map(|model| model.name.clone()).collect();
+        let names: Vec<&str> = models.iter().map(String::as_str).collect();
+        let model = named(&names, wanted).map(|at| &now.models[at]);
+        let (health, path, round_trip) = household.way(member.node, model.map(|it| &*it.name));
+        let generates = model.filter(|model| !model.embeds);
+        let some = generates.cloned().unwrap_or_default();
+        places.push(Place {
+            name: member.name.clone(),
+            model: generates.map(|model| model.name.clone()),
+            models,
+            facts: Candidate {
+                node: member.node,
+                path: match path {
+                    PeerPath::Relayed => Path::Relayed,
+                    PeerPath::Direct | PeerPath::None => Path::Direct,
+                },
+                round_trip,
+                model: match generates {
+                    None => ModelState::Missing,
+                    Some(model) if model.loaded => ModelState::Loaded,
+                    Some(_) => ModelState::Loadable(None),
+                },
+                size_bytes: some.size_bytes,
+                context: some.context,
+                gpu: is_gpu(&now.device),
+                slots: some.slots,
+                busy: some.busy,
+                queued: some.queued,
+                decode_tokens_per_second: some.decode_tokens_per_second,
+                prefill_tokens_per_second: some.prefill_tokens_per_second,
+                cached_tokens: cached(member.node),
+                on_battery: now.on_battery,
+                throttled: now.throttled,
+                health,
+            },
+            member: Some(member),
+        });
+    }
+    places
+}
+
+fn here(node: &Shared, asked: &Asked, cached_tokens: u32) -> Place {
+    let household = &node.household;
+    let found = node.engine.catalogue().resolve(asked.model.as_deref());
+    let found = found.ok().filter(|source| node.engine.embeds(source) != Some(true));
+    let statuses = node.engine.status();
+    let status = found
+        .as_ref()
+        .and_then(|source| statuses.iter().find(|status| status.name == source.name));
+    let load = status.and_then(|status| status.load).unwrap_or_default();
+    Place {
+        name: household.name(),
+        member: None,
+        models: statuses.iter().map(|status| status.name.clone()).collect(),
+        model: asked.model.clone(),
+        facts: Candidate {
+            node: household.id(),
+            path: Path::Here,
+            round_trip: None,
+            model: match (&found, status) {
+                (None, _) => ModelState::Missing,
+                (Some(_), None) => ModelState::Loadable(None),
+                (Some(_), Some(status)) => match status.state {
+                    State::Ready => ModelState::Loaded,
+                    State::Loading => ModelState::Loading(
+                        status
+                            .eta_seconds
+                            .and_then(|eta| std::time::Duration::try_from_secs_f32(eta).ok()),
+                    ),
+                    State::Idle | State::Failed => ModelState::Loadable(None),
+                },
+            },
+            size_bytes: status.map_or(0, |status| status.size_bytes),
+            // What does not fit is the engine's to explain.
+            context: 0,
+            gpu: is_gpu(node.engine.cpu()),
+            slots: load.slots,
+            busy: load.slots_busy,
+            queued: load.queued,
+            decode_tokens_per_second: load.decode_tokens_per_second,
+            prefill_tokens_per_second: load.prefill_tokens_per_second,
+            cached_tokens,
+            on_battery: false,
+            throttled: false,
+            health: Health::Good,
+        },
+    }
+}
+
+/// Whether a machine computes on a GPU, by what it says of its device: names of CPU code have no blank.
+fn is_gpu(device: &str) -> bool {
+    device.contains(' ')
+}
+
+/// Remembers who holds the start of this prompt now: `node`, or this machine.
+pub(super) fn noted(here: &Shared, asked: &Asked, request: &Request, node: Option<NodeId>) {
+    let catalogue = here.engine.catalogue();
+    let model = asked.model.as_deref().or(catalogue.default_name());
+    let household = &here.household;
+    let holder = node.unwrap_or(household.id());
+    household.holds(model.unwrap_or_default(), &text(request), holder);
+}
+
+/// What a request's prompt says, near enough to be measured and to be told from others.
+fn text(request: &Request) -> String {
+    match &request.prompt {
+        Prompt::Text(text) => text.clone(),
+        Prompt::Tokens(tokens) => tokens.iter().map(|token| format!("{token:>4}")).collect(),
+        Prompt::Chat(chat) => {
+            let messages = chat.messages.iter().map(ToString::to_string);
+            messages.collect::<Vec<_>>().join("\n")
+        }
+    }
+}
+
+/// The models of a node that others may ask it for.
+pub(crate) fn models(node: &Node) -> Vec<PeerModel> {
+    let statuses = node.engine.status();
+    let each = node.engine.catalogue().list().into_iter().map(|source| {
+        let status = statuses.iter().find(|status| status.name == source.name);
+        let load = status.and_then(|status| status.load).unwrap_or_default();
+        PeerModel {
+            size_bytes: source.size(),
+            embeds: node.engine.embeds(&source) == Some(true),
+            loaded: status.is_some_and(|status| status.state == State::Ready),
+            context: status.and_then(|status| status.context).unwrap_or(0),
+            decode_tokens_per_second: load.decode_tokens_per_second,
+            prefill_tokens_per_second: load.prefill_tokens_per_second,
+            slots: load.slots,
+            busy: load.slots_busy,
+            queued: load.queued,
+            name: source.name,
+        }
+    });
+    each.collect()
+}

@@ -1,0 +1,111 @@
+//! The state log for subscribers: `GET /events` as server-sent events, and `GET /snapshot`, which replaces all a
+//! subscriber has. The same for the owner's tools and for the nodes that follow (`/peer/events`, `/peer/snapshot`); a
+//! node that follows answers with its own copy.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use futures_util::stream;
+use hearth_fanout::{Error, Subscription, sse};
+use hearth_protocol::event::Cursor;
+
+use crate::failure::problem;
+use crate::state::Shared;
+
+/// How long a browser waits before it connects again.
+const RETRY: Duration = Duration::from_secs(1);
+
+fn alone() -> Response {
+    problem(
+        StatusCode::CONFLICT,
+        "no_household",
+        "Conflict",
+        "this machine belongs to no household, so nothing happens to it; `hearth invite` or `hearth join` changes that",
+    )
+}
+
+fn failed(error: &Error) -> Response {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    problem(status, "log_failed", "Internal Server Error", error.to_string())
+}
+
+/// What happens in the household, as it happens. `Last-Event-ID` goes on after that event; without it the stream begins
+/// now. A message `resync` says why it cannot go on, and that a snapshot is to be taken.
+#[utoipa::path(get, path = "/events", tag = "household",
+    params(("last-event-id" = Option<String>, Header, description = "id of the last event that was applied")),
+    responses(
+        (status = 200, description = "server-sent events: `id` is `EPOCH:OFFSET`, `event` the kind"),
+        (status = 400, description = "the id is none", body = hearth_protocol::error::Problem),
+        (status = 409, description = "this machine belongs to no household", body = hearth_protocol::error::Problem)))]
+pub(crate) async fn events(State(node): State<Shared>, headers: HeaderMap) -> Response {
+    let Some(live) = node.household.live() else {
+        return alone();
+    };
+    let cursor = match headers.get("last-event-id").filter(|id| !id.is_empty()) {
+        None => None,
+        Some(id) => match id.to_str().unwrap_or_default().parse::<Cursor>() {
+            Ok(cursor) => Some(cursor),
+            Err(error) => {
+                let message = format!("last-event-id: {error}");
+                return problem(StatusCode::BAD_REQUEST, "bad_cursor", "Bad Request", message);
+            }
+        },
+    };
+    let first = sse::retry(RETRY);
+    let state = match live.log.subscribe(cursor).await {
+        Ok(subscription) => Stage::Going(first, Box::new(subscription)),
+        Err(Error::Refused(refusal)) => Stage::Last(sse::resync(&refusal)),
+        Err(error) => return failed(&error),
+    };
+    let body = stream::unfold(state, |stage| async move {
+        let (bytes, next) = match stage {
+            Stage::Over => return None,
+            Stage::Last(bytes) => (bytes, Stage::Over),
+            Stage::Going(first, subscription) if !first.is_empty() => {
+                (first, Stage::Going(Bytes::new(), subscription))
+            }
+            Stage::Going(empty, mut subscription) => {
+                match tokio::time::timeout(sse::HEARTBEAT_EVERY, subscription.next()).await {
+                    Err(_) => {
+                        let beat = Bytes::from_static(sse::HEARTBEAT);
+                        (beat, Stage::Going(empty, subscription))
+                    }
+                    Ok(Ok(frame)) => (frame.bytes, Stage::Going(empty, subscription)),
+                    Ok(Err(cut)) => (sse::farewell(&cut), Stage::Over),
+                }
+            }
+        };
+        Some((Ok::<_, Infallible>(bytes), next))
+    });
+    let headers = [
+        (CONTENT_TYPE, "text/event-stream"),
+        (CACHE_CONTROL, "no-cache"),
+    ];
+    (headers, Body::from_stream(body)).into_response()
+}
+
+enum Stage {
+    /// What is sent first, and what follows.
+    Going(Bytes, Box<Subscription>),
+    Last(Bytes),
+    Over,
+}
+
+/// The whole state, with the cursor after which events go on.
+#[utoipa::path(get, path = "/snapshot", tag = "household", responses(
+    (status = 200, description = "`{cursor, state}`", body = hearth_protocol::event::Snapshot),
+    (status = 409, description = "this machine belongs to no household", body = hearth_protocol::error::Problem)))]
+pub(crate) async fn snapshot(State(node): State<Shared>) -> Response {
+    let Some(live) = node.household.live() else {
+        return alone();
+    };
+    match live.log.snapshot_json().await {
+        Ok((_, json)) => ([(CONTENT_TYPE, "application/json")], json).into_response(),
+        Err(error) => failed(&error),
+    }
+}

@@ -1,0 +1,474 @@
+//! The household of this node: who belongs to it, how the others are reached, and what is known of the way to each.
+//!
+//! A node that is alone has a key and nothing else: no other door is open, nobody is contacted. With the first invitation
+//! or a ticket it comes to life ([`Live`]): the roster is read from the state log, doors to the others open, the hub is
+//! followed, and the ways are watched. Everything that lives ends when the node leaves or stops.
+
+pub(crate) mod ask;
+mod change;
+mod describe;
+mod doors;
+mod follow;
+pub(crate) mod routes;
+mod table;
+mod watch;
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use axum::http::request::Parts;
+use hearth_dispatch::Affinity;
+use hearth_fanout::Log;
+use hearth_mesh::diagnosis::{Here, Hub, Membership, Monitor, Rhythm};
+use hearth_mesh::identity::Identity;
+use hearth_mesh::peers::Peers;
+use hearth_mesh::quic::Quic;
+use hearth_mesh::refusal::{Code, Refusal};
+use hearth_mesh::roster::Roster;
+use hearth_mesh::signature::{Verified, Verifier};
+use hearth_protocol::diagnosis::{Health, PeerPath};
+use hearth_protocol::event::StateEvent;
+use hearth_protocol::household::{Address, Capabilities, Member, NodeId};
+use hearth_store::Store;
+use tokio::task::JoinSet;
+
+pub(crate) use self::ask::{Asking, Reply, Unasked};
+pub(crate) use self::change::Refused;
+pub(crate) use self::table::TABLES;
+use self::table::Membership as Belonging;
+use crate::peer::generate::Runs;
+use crate::state::Shared;
+
+/// Prefixes of prompts that are remembered with their holders; some megabytes.
+const PREFIXES: usize = 50_000;
+
+/// How a node meets the others.
+#[derive(Debug, Clone)]
+pub struct MeshOptions {
+    /// Its key.
+    pub identity: Identity,
+    /// What it would like to be called.
+    pub name: String,
+    /// Where others reach it, with port 0 for its own; `None` is at the addresses of its networks.
+    pub addresses: Option<Vec<Address>>,
+    /// A relay of the owner's.
+    pub relay: Option<String>,
+    /// Whether nodes look for each other on the local network.
+    pub mdns: bool,
+}
+
+impl MeshOptions {
+    /// A node with a key of its own that is kept nowhere, reached on this machine alone.
+    pub fn unkept() -> Self {
+        Self {
+            identity: Identity::generate(),
+            name: "node".into(),
+            addresses: Some(Vec::new()),
+            relay: None,
+            mdns: false,
+        }
+    }
+}
+
+/// The household of a node that may be alone.
+pub(crate) struct Household {
+    options: MeshOptions,
+    store: Store,
+    verifier: Verifier,
+    /// Runs of other nodes here, which end when a node is removed.
+    runs: Runs,
+    live: RwLock<Option<Arc<Live>>>,
+    affinity: Mutex<Affinity>,
+    /// What is needed to open doors; there once the node serves.
+    serving: OnceLock<doors::Serving>,
+    /// One change of the household at a time.
+    changing: tokio::sync::Mutex<()>,
+}
+
+/// What a node of a household has.
+pub(crate) struct Live {
+    /// Who it is, and who leads.
+    pub own: NodeId,
+    pub belonging: Belonging,
+    /// The hub's state log, or this node's copy of it.
+    pub log: Log,
+    roster: RwLock<Roster>,
+    pub peers: Peers,
+    quic: Option<Arc<Quic>>,
+    monitor: Mutex<Monitor>,
+    /// What each said last of itself, and when it was asked, in milliseconds since 1970.
+    says: Mutex<HashMap<NodeId, (Capabilities, u64)>>,
+    /// When the hub answered last, and since when it does not, in milliseconds since 1970.
+    hub: Mutex<Hub>,
+    /// The hub said that this node was removed.
+    removed: AtomicBool,
+    runs: Runs,
+    tasks: Mutex<JoinSet<()>>,
+}
+
+impl Live {
+    pub fn is_hub(&self) -> bool {
+        self.own == self.belonging.hub
+    }
+
+    pub fn roster<T>(&self, read: impl FnOnce(&Roster) -> T) -> T {
+        let roster = self.roster.read();
+        read(&roster.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub fn monitor(&self) -> MutexGuard<'_, Monitor> {
+        self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn hub(&self) -> MutexGuard<'_, Hub> {
+        self.hub.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends everything that goes on.
+    fn end(&self) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.abort_all();
+    }
+
+    /// Runs until the end.
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        tasks.spawn(task);
+    }
+
+    /// Takes what the state log says of the members.
+    fn learn(&self, events: &[StateEvent]) {
+        let mut removed = Vec::new();
+        {
+            let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
+            for event in events {
+                let StateEvent::Member { record } = event;
+                if let Err(error) = roster.insert(record.clone()) {
+                    tracing::warn!(%error, "a record of the state log was not taken");
+                }
+            }
+            for sealed in roster.records() {
+                let member: Result<Member, _> = serde_json::from_str(&sealed.text);
+                if let Ok(member) = member
+                    && member.removed
+                {
+                    removed.push(member.node);
+                }
+            }
+        }
+        for node in removed {
+            // At once, whatever it has running here.
+            self.runs.give_up(node);
+            self.peers.forget(&node);
+            if let Some(quic) = &self.quic {
+                quic.disconnect(node);
+            }
+        }
+        self.tell_monitor();
+    }
+
+    /// The monitor hears of the roster and of the hub.
+    fn tell_monitor(&self) {
+        let removed = self.is_removed();
+        let peers = self.roster(|roster| {
+            let each = roster.records().filter_map(|sealed| {
+                let member: Member = serde_json::from_str(&sealed.text).ok()?;
+                (member.node != self.own).then(|| hearth_mesh::diagnosis::Peer {
+                    node: member.node,
+                    name: member.name,
+                    addresses: member.addresses,
+                    membership: match member.removed {
+                        true => Membership::Removed,
+                        false => Membership::Member,
+                    },
+                })
+            });
+            each.collect::<Vec<_>>()
+        });
+        let hub = self.hub().clone();
+        let mut monitor = self.monitor();
+        monitor.roster(peers);
+        monitor.here(Here {
+            joined: true,
+            removed,
+            hub,
+        });
+    }
+
+    fn hub_answered(&self) {
+        if !self.is_hub() {
+            *self.hub() = Hub::Reached(now());
+            self.tell_monitor();
+        }
+    }
+
+    /// Whether the hub took this node out of the household.
+    fn is_removed(&self) -> bool {
+        let told = self.removed.load(Ordering::Relaxed);
+        let own = |roster: &Roster| roster.record(&self.own).is_some_and(|own| own.removed);
+        told || self.roster(own)
+    }
+
+    fn set_removed(&self) {
+        self.removed.store(true, Ordering::Relaxed);
+        self.tell_monitor();
+    }
+
+    fn hub_failed(&self) {
+        if !self.is_hub() {
+            let mut hub = self.hub();
+            if !matches!(*hub, Hub::Unreachable { .. }) {
+                *hub = Hub::Unreachable {
+                    address: self.hub_addresses().into_iter().next(),
+                    since: now(),
+                };
+            }
+            drop(hub);
+            self.tell_monitor();
+        }
+    }
+
+    /// Where the hub is reached: as the roster says, then as the ticket said.
+    fn hub_addresses(&self) -> Vec<Address> {
+        let mut addresses = self.roster(|roster| {
+            let hub = roster.record(&self.belonging.hub);
+            hub.map_or(Vec::new(), |hub| hub.addresses.clone())
+        });
+        for address in &self.belonging.addresses {
+            if !addresses.contains(address) {
+                addresses.push(address.clone());
+            }
+        }
+        addresses
+    }
+}
+
+impl Household {
+    /// Of a node with this store. Nothing is opened.
+    pub fn new(options: MeshOptions, store: Store, runs: Runs) -> Self {
+        Self {
+            verifier: Verifier::new(options.identity.id(), now() / 1_000),
+            options,
+            store,
+            runs,
+            live: RwLock::default(),
+            affinity: Mutex::new(Affinity::new(PREFIXES)),
+            serving: OnceLock::new(),
+            changing: tokio::sync::Mutex::default(),
+        }
+    }
+
+    /// This node.
+    pub fn id(&self) -> NodeId {
+        self.options.identity.id()
+    }
+
+    /// What its household calls it.
+    pub fn name(&self) -> String {
+        let own = self.id();
+        let named = self.live().and_then(|live| {
+            live.roster(|roster| roster.record(&own).map(|member| member.name.clone()))
+        });
+        named.unwrap_or_else(|| self.options.name.clone())
+    }
+
+    /// What a node of a household has; `None` for one that is alone.
+    pub fn live(&self) -> Option<Arc<Live>> {
+        let live = self.live.read();
+        live.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_live(&self, live: Option<Arc<Live>>) {
+        let mut place = self.live.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(before) = std::mem::replace(&mut *place, live) {
+            before.end();
+        }
+    }
+
+    /// Whether there is anybody else.
+    pub fn has_others(&self) -> bool {
+        let own = self.id();
+        self.live().is_some_and(|live| {
+            live.roster(|roster| roster.members().any(|member| member.node != own))
+        })
+    }
+
+    /// The other members.
+    pub fn others(&self) -> Vec<Member> {
+        let own = self.id();
+        self.live().map_or(Vec::new(), |live| {
+            live.roster(|roster| {
+                let others = roster.members().filter(|member| member.node != own);
+                others.cloned().collect()
+            })
+        })
+    }
+
+    /// The machine of this name, or whose id begins so; this one too.
+    pub fn named(&self, name: &str) -> Option<NodeId> {
+        let live = self.live()?;
+        live.roster(|roster| roster.find(name).ok().map(|member| member.node))
+    }
+
+    /// Who signed a request that came here.
+    pub fn verify(&self, head: &Parts) -> Result<Verified, Refusal> {
+        let live = self.live();
+        let is_member = |node: &NodeId| {
+            live.as_ref()
+                .is_some_and(|live| live.roster(|roster| roster.may_pass(node).is_ok()))
+        };
+        self.verifier.check(head, now() / 1_000, is_member)
+    }
+
+    /// Whether a node that proved its key may use the peer surface.
+    pub fn may_pass(&self, node: &NodeId) -> Result<(), Refusal> {
+        let Some(live) = self.live() else {
+            return Err(Refusal::new(
+                Code::NotInRoster,
+                "this machine belongs to no household; run `hearth invite` here, and join with its ticket",
+            ));
+        };
+        live.roster(|roster| roster.may_pass(node).map(|_| ()))?;
+        live.monitor().heard(*node, now());
+        Ok(())
+    }
+
+    /// What a node said of itself, if it was asked lately.
+    pub fn says(&self, node: NodeId) -> Option<Capabilities> {
+        let live = self.live()?;
+        let says = live.says.lock().unwrap_or_else(PoisonError::into_inner);
+        says.get(&node).map(|(capabilities, _)| capabilities.clone())
+    }
+
+    /// What is known of the way to a node, for this model.
+    pub fn way(&self, node: NodeId, model: Option<&str>) -> (Health, PeerPath, Option<Duration>) {
+        let Some(live) = self.live() else {
+            return (Health::Unknown, PeerPath::None, None);
+        };
+        let mut monitor = live.monitor();
+        let now = now();
+        if let Some(model) = model {
+            monitor.used(node, model, now);
+        }
+        let health = monitor.health(node, model, now);
+        let known = monitor.diagnosis(node, model, now);
+        let (path, trip) = known.map_or((PeerPath::None, None), |known| {
+            (known.path, known.round_trip_ms)
+        });
+        let trip = trip.and_then(|trip| Duration::try_from_secs_f64(trip / 1_000.0).ok());
+        (health, path, trip)
+    }
+
+    /// Who holds how many bytes of the start of a prompt.
+    pub fn held(&self, model: &str, prompt: &str) -> Vec<(NodeId, usize)> {
+        self.affinity().find(model, prompt)
+    }
+
+    /// `node` holds this prompt now.
+    pub fn holds(&self, model: &str, prompt: &str, node: NodeId) {
+        self.affinity().note(model, prompt, node);
+    }
+
+    fn affinity(&self) -> MutexGuard<'_, Affinity> {
+        self.affinity.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The projects whose memories the others may search; the empty name stands for all.
+    pub fn shared_projects(&self) -> Result<Vec<String>, Refused> {
+        Ok(table::shared_projects(&self.store)?)
+    }
+
+    /// Lets the others search a project's memories, or not any more.
+    pub fn share_project(&self, project: &str, shared: bool) -> Result<(), Refused> {
+        Ok(table::share_project(&self.store, project, shared)?)
+    }
+
+    /// Goes on where the node was when it stopped: in its household, or alone.
+    pub async fn wake(self: &Arc<Self>, node: &Shared) -> std::io::Result<()> {
+        let belonging = table::membership(&self.store).map_err(std::io::Error::other)?;
+        if let Some(belonging) = belonging {
+            let doors = self.doors().await;
+            let live = self.bring_to_life(belonging, doors).await;
+            self.look_after(live.map_err(std::io::Error::other)?, node);
+        }
+        Ok(())
+    }
+
+    /// Closes every door but the node's own, and ends what goes on.
+    pub fn rest(&self) {
+        self.set_live(None);
+    }
+
+    /// Opens what a member has: log, roster and doors.
+    async fn bring_to_life(
+        self: &Arc<Self>,
+        belonging: Belonging,
+        (peers, quic): (Peers, Option<Arc<Quic>>),
+    ) -> Result<Arc<Live>, Refused> {
+        let own = self.id();
+        let options = hearth_fanout::Options::default();
+        let log = match belonging.hub == own {
+            true => Log::lead(self.store.clone(), options).await,
+            false => Log::follow(self.store.clone(), options).await,
+        };
+        let log = log.map_err(Refused::failed)?;
+        let is_hub = belonging.hub == own;
+        let live = Arc::new(Live {
+            own,
+            roster: RwLock::new(Roster::new(belonging.hub)),
+            belonging,
+            peers,
+            quic,
+            monitor: Mutex::new(Monitor::new(Rhythm::default(), rand::random())),
+            says: Mutex::default(),
+            hub: Mutex::new(if is_hub { Hub::Here } else { Hub::NotAsked }),
+            removed: AtomicBool::new(false),
+            runs: self.runs.clone(),
+            tasks: Mutex::default(),
+            log,
+        });
+        let snapshot = live.log.snapshot().await.map_err(Refused::failed)?;
+        live.learn(&snapshot.state);
+        self.set_live(Some(Arc::clone(&live)));
+        Ok(live)
+    }
+
+    /// Starts what goes on by itself.
+    fn look_after(self: &Arc<Self>, live: Arc<Live>, node: &Shared) {
+        self.open_doors(&live);
+        self.follow(&live, node);
+        self.watch(&live);
+    }
+}
+
+/// Joins the household of a ticket for a node that does not run: it does its part when it starts.
+///
+/// # Errors
+/// Why it did not join, in words that say what mends it.
+pub async fn join(
+    options: MeshOptions,
+    store: Store,
+    wanted: &hearth_protocol::peers::Join,
+) -> Result<hearth_protocol::peers::Peers, String> {
+    let household = Arc::new(Household::new(options, store, Runs::default()));
+    let words = |refused: Refused| refused.message;
+    let belonging = table::membership(&household.store).map_err(|error| error.to_string())?;
+    if let Some(belonging) = belonging {
+        let doors = household.doors().await;
+        household.bring_to_life(belonging, doors).await.map_err(words)?;
+    }
+    let joined = household.join(None, wanted).await;
+    let report = household.report(None);
+    household.rest();
+    joined.map_err(words)?;
+    Ok(report)
+}
+
+/// Milliseconds since 1970.
+pub(crate) fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}

@@ -1,0 +1,254 @@
+//! Following the hub: its state log comes in as server-sent events and is stored before it counts; in return the hub
+//! hears where this node is and what it can do.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::http::HeaderValue;
+use hearth_fanout::{Error, Follower, Next, Received, sse};
+use hearth_mesh::identity::open;
+use hearth_protocol::event::{Cursor, Snapshot, StateEvent};
+use hearth_protocol::household::{Capabilities, Member};
+use hearth_protocol::peers::Hello;
+
+use super::ask::{Reply, get, post};
+use super::{Household, Live};
+use crate::state::Shared;
+
+/// How long the hub may take to begin an answer.
+const HEAD: Duration = Duration::from_secs(10);
+/// How often this node looks whether it has news for the hub.
+const NEWS: Duration = Duration::from_secs(5);
+
+impl Household {
+    /// Follows the hub, and tells it what is new here; a hub tells itself.
+    pub(super) fn follow(self: &Arc<Self>, live: &Arc<Live>, node: &Shared) {
+        if !live.is_hub() {
+            live.spawn(follow(Arc::clone(live)));
+        }
+        live.spawn(tell(Arc::clone(self), Arc::clone(live), Arc::clone(node)));
+    }
+}
+
+/// Tells what is new about this node, as long as it is a member.
+async fn tell(household: Arc<Household>, live: Arc<Live>, node: Shared) {
+    let mut said: Option<Hello> = None;
+    loop {
+        let describe = {
+            let (household, node) = (Arc::clone(&household), Arc::clone(&node));
+            // Looks at files.
+            crate::trace::spawn_blocking(move || household.capabilities(&node, false))
+        };
+        let hello = Hello {
+            addresses: household.addresses(&live),
+            capabilities: describe.await.unwrap_or_default(),
+        };
+        let own = live.roster(|roster| roster.record(&live.own).cloned());
+        let is_known = own.is_some_and(|own| {
+            own.addresses == hello.addresses && same(&own.capabilities, &hello.capabilities)
+        });
+        let is_said = said.as_ref() == Some(&hello);
+        if !is_known && !is_said && say(&household, &live, &hello).await {
+            said = Some(hello);
+        }
+        tokio::time::sleep(NEWS).await;
+    }
+}
+
+/// Whether nothing changed that others choose by. Speeds waver; they are news when they differ by a quarter.
+fn same(known: &Capabilities, now: &Capabilities) -> bool {
+    let close = |a: f32, b: f32| a == b || (a > 0.0 && b > 0.0 && (a / b - 1.0).abs() < 0.25);
+    let alike = known.models.len() == now.models.len()
+        && known.models.iter().zip(&now.models).all(|(a, b)| {
+            let mut plain = b.clone();
+            plain.decode_tokens_per_second = a.decode_tokens_per_second;
+            plain.prefill_tokens_per_second = a.prefill_tokens_per_second;
+            *a == plain
+                && close(a.decode_tokens_per_second, b.decode_tokens_per_second)
+                && close(a.prefill_tokens_per_second, b.prefill_tokens_per_second)
+        });
+    let mut plain = now.clone();
+    plain.models.clone_from(&known.models);
+    alike && *known == plain
+}
+
+/// Tells the hub what changed; whether it heard.
+async fn say(household: &Household, live: &Live, hello: &Hello) -> bool {
+    if live.is_hub() {
+        let heard = household.hear(live.own, hello.clone()).await;
+        return heard.is_ok();
+    }
+    let request = post("/peer/hello", hello);
+    let hub = live.belonging.hub;
+    match live.peers.send(hub, &live.hub_addresses(), request, HEAD).await {
+        Ok(answer) => Reply::of(answer).status().is_success(),
+        Err(error) => {
+            tracing::debug!(%error, "the hub could not be told what is new");
+            false
+        }
+    }
+}
+
+async fn follow(live: Arc<Live>) {
+    let stored = match live.log.bounds().await {
+        Ok(bounds) => bounds.end,
+        Err(error) => {
+            tracing::error!(%error, "the hub cannot be followed");
+            return;
+        }
+    };
+    let mut follower = Follower::new(stored, rand::random());
+    let mut stream: Option<(Reply, sse::Parser)> = None;
+    loop {
+        let now = Instant::now();
+        match follower.next(now) {
+            Next::Wait(time) => {
+                stream = None;
+                tokio::time::sleep(time).await;
+            }
+            Next::Connect(cursor) => stream = connect(&live, &mut follower, cursor).await,
+            Next::Fetch => {
+                stream = None;
+                fetch(&live, &mut follower).await;
+            }
+            Next::Read(time) => {
+                let Some((reply, parser)) = &mut stream else {
+                    follower.failed(now, "there is no stream");
+                    continue;
+                };
+                let piece = tokio::time::timeout(time, reply.piece()).await;
+                let now = Instant::now();
+                match piece {
+                    Err(_) => {}
+                    Ok(Some(Ok(piece))) => {
+                        follower.heard(now);
+                        live.hub_answered();
+                        if parser.feed(&piece).is_err() {
+                            follower.failed(now, "a message of the stream is too long");
+                        } else {
+                            read(&live, &mut follower, parser).await;
+                        }
+                    }
+                    Ok(Some(Err(error))) => follower.failed(now, &error),
+                    Ok(None) => follower.failed(now, "the stream ended"),
+                }
+            }
+        }
+    }
+}
+
+async fn connect(
+    live: &Live,
+    follower: &mut Follower,
+    cursor: Cursor,
+) -> Option<(Reply, sse::Parser)> {
+    let mut request = get("/peer/events");
+    if let Ok(value) = HeaderValue::from_str(&cursor.to_string()) {
+        request.headers_mut().insert("last-event-id", value);
+    }
+    let hub = live.belonging.hub;
+    let answer = live.peers.send(hub, &live.hub_addresses(), request, HEAD).await;
+    let now = Instant::now();
+    match answer.map(Reply::of) {
+        Ok(reply) if reply.status().is_success() => {
+            live.hub_answered();
+            follower.connected(now);
+            Some((reply, sse::Parser::default()))
+        }
+        Ok(reply) => {
+            let (_, code, message) = reply.problem().await;
+            tracing::debug!(?code, message, "the hub refuses its events");
+            if code.as_deref() == Some("removed") {
+                live.set_removed();
+            }
+            follower.failed(now, &message);
+            None
+        }
+        Err(error) => {
+            live.hub_failed();
+            follower.failed(now, &error.to_string());
+            None
+        }
+    }
+}
+
+async fn fetch(live: &Live, follower: &mut Follower) {
+    let hub = live.belonging.hub;
+    let answer = live
+        .peers
+        .send(hub, &live.hub_addresses(), get("/peer/snapshot"), HEAD)
+        .await;
+    let fetched = match answer.map(Reply::of) {
+        Ok(reply) if reply.status().is_success() => reply.whole().await,
+        Ok(reply) => Err(reply.problem().await.2),
+        Err(error) => Err(error.to_string()),
+    };
+    let now = Instant::now();
+    let snapshot = match fetched.map(|bytes| Snapshot::parse(&bytes)) {
+        Ok(Ok(snapshot)) => snapshot,
+        Ok(Err(error)) => return follower.unreadable(now, &error),
+        Err(error) => return follower.failed(now, &error),
+    };
+    if !follower.fetched(now, &snapshot) {
+        return;
+    }
+    if let Some(error) = snapshot.state.iter().find_map(|event| seal(live, event).err()) {
+        return follower.rejected(now, &error);
+    }
+    match live.log.replace(&snapshot).await {
+        Ok(()) => {
+            live.learn(&snapshot.state);
+            follower.replaced(snapshot.cursor);
+        }
+        Err(error) => follower.failed(now, &error.to_string()),
+    }
+}
+
+/// Stores what came, and lets it count.
+async fn read(live: &Live, follower: &mut Follower, parser: &mut sse::Parser) {
+    let mut entries = Vec::new();
+    let mut closed = false;
+    while let Some(item) = parser.next() {
+        match item {
+            sse::Item::Retry(delay) => follower.retry(delay),
+            sse::Item::Message(message) => match follower.received(Instant::now(), &message) {
+                Received::Apply(entry) => match seal(live, &entry.event) {
+                    Ok(()) => entries.push(entry),
+                    Err(error) => {
+                        follower.rejected(Instant::now(), &error);
+                        closed = true;
+                    }
+                },
+                Received::Known => {}
+                Received::Close => closed = true,
+            },
+        }
+        if closed {
+            break;
+        }
+    }
+    let Some(last) = entries.last().map(|entry| entry.cursor) else {
+        return;
+    };
+    match live.log.extend(&entries).await {
+        Ok(()) => {
+            follower.stored(last);
+            let events: Vec<StateEvent> = entries.into_iter().map(|entry| entry.event).collect();
+            live.learn(&events);
+        }
+        Err(error @ Error::Gap { .. }) => follower.rejected(Instant::now(), &error),
+        Err(error) => follower.failed(Instant::now(), &error.to_string()),
+    }
+}
+
+/// Whether the hub itself said this.
+fn seal(live: &Live, event: &StateEvent) -> Result<(), Error> {
+    let StateEvent::Member { record } = event;
+    match open::<Member>(record, &live.belonging.hub) {
+        Ok(_) => Ok(()),
+        Err(error) => Err(Error::Unusable {
+            kind: "member",
+            reason: error.to_string(),
+        }),
+    }
+}

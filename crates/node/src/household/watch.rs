@@ -1,0 +1,338 @@
+//! Watching the ways to the others: which probe is due says [`Monitor`](hearth_mesh::diagnosis::Monitor), what it saw is
+//! told back, and so is what real traffic saw.
+
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::body::Bytes;
+use hearth_engine::{Event, Prompt, Request};
+use hearth_mesh::diagnosis::{LARGE_BYTES, Observation, Probe, Seen};
+use hearth_mesh::doors::ConnectFailure;
+use hearth_mesh::peers::SendFailure;
+use hearth_protocol::diagnosis::{Diagnosis, Layer, PeerPath};
+use hearth_protocol::household::{Capabilities, Member, NodeId};
+use tokio::time::timeout;
+
+use super::ask::{Reply, Unasked, get, json, post};
+use super::{Household, Live, now};
+use crate::peer::frame::{Frame, Frames, Question, VERSION};
+
+/// How long a small request may take.
+const SMALL: Duration = Duration::from_secs(3);
+/// How long a large one may take: packets that vanish are sent again a few times.
+const LARGE: Duration = Duration::from_secs(6);
+/// How long a token may take of a model that is loaded.
+const TOKEN: Duration = Duration::from_secs(15);
+
+/// The route of probes, whose answer needs no work.
+const ECHO: &str = "/peer/echo";
+
+impl Household {
+    /// Looks at the ways as long as this node is a member.
+    pub(super) fn watch(self: &Arc<Self>, live: &Arc<Live>) {
+        let watching = Arc::clone(live);
+        live.spawn(async move {
+            loop {
+                let due = watching.monitor().due(now());
+                for probe in due {
+                    let live = Arc::clone(&watching);
+                    watching.spawn(async move {
+                        look(&live, &probe).await;
+                        live.monitor().finished(&probe, now());
+                    });
+                }
+                let rest = watching.monitor().rest(now());
+                watching.tidy();
+                tokio::time::sleep(Duration::from_millis(rest)).await;
+            }
+        });
+    }
+
+    /// Looks at every layer of the way to a node now, unless that was done a moment ago.
+    pub async fn examine(&self, peer: NodeId, model: Option<&str>) -> Option<Diagnosis> {
+        let live = self.live()?;
+        let probe = |layer, model: Option<&str>| Probe {
+            peer,
+            layer,
+            model: model.map(str::to_owned),
+        };
+        for layer in [Layer::HttpSmall, Layer::Capabilities, Layer::HttpLarge] {
+            if !look(&live, &probe(layer, None)).await {
+                break;
+            }
+        }
+        // Without a name the model that can answer at once is asked.
+        let chosen = self.says(peer).and_then(|says| {
+            let able = || says.models.iter().filter(|model| !model.embeds);
+            let loaded = able().find(|model| model.loaded);
+            let first = loaded.or_else(|| able().next());
+            first.map(|model| model.name.clone())
+        });
+        let model = model.map(str::to_owned).or(chosen);
+        if let Some(name) = &model {
+            live.monitor().used(peer, name, now());
+            if live.says_of_model(peer, name, now()) {
+                look(&live, &probe(Layer::Token, Some(name))).await;
+            }
+        }
+        live.monitor().diagnosis(peer, model.as_deref(), now())
+    }
+
+    /// What is known of the ways to these nodes, without looking.
+    pub fn diagnosis(&self, peer: NodeId, model: Option<&str>) -> Option<Diagnosis> {
+        self.live()?.monitor().diagnosis(peer, model, now())
+    }
+
+    /// A prompt went to a node, and a token came back or none did; `code` is what the node itself said.
+    pub fn saw_traffic(
+        &self,
+        peer: NodeId,
+        model: &str,
+        token: bool,
+        code: Option<&str>,
+        took: Duration,
+    ) {
+        let Some(live) = self.live() else { return };
+        let seen = match (token, code) {
+            (true, _) => Seen::Ok,
+            (false, Some(code)) => said(code),
+            (false, None) => Seen::NoToken,
+        };
+        let mut observation = Observation::new(Layer::Token, seen, now()).of_model(model);
+        observation.milliseconds = Some(took.as_secs_f64() * 1_000.0);
+        live.monitor().observe(peer, &observation);
+    }
+
+    /// A prompt could not be sent to a node.
+    pub fn saw_unsent(&self, peer: NodeId, error: &Unasked) {
+        if let Some(live) = self.live() {
+            let observation = Observation::new(Layer::HttpSmall, of_error(error), now());
+            live.monitor().observe(peer, &observation);
+        }
+    }
+}
+
+impl Live {
+    /// Forgets tasks that are over.
+    fn tidy(&self) {
+        let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
+        while tasks.try_join_next().is_some() {}
+    }
+
+    /// Tells the monitor what a node says of a model; whether it is loaded.
+    fn says_of_model(&self, peer: NodeId, name: &str, at: u64) -> bool {
+        let says = self.says.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some((says, _)) = says.get(&peer) else {
+            return false;
+        };
+        let names: Vec<&str> = says.models.iter().map(|model| model.name.as_str()).collect();
+        let found = hearth_engine::named(&names, name).map(|at| &says.models[at]);
+        let seen = match found {
+            None => Seen::ModelMissing,
+            Some(model) if !model.loaded => Seen::ModelIdle,
+            Some(model) if model.slots > 0 && model.busy >= model.slots => Seen::Busy,
+            Some(_) => Seen::Ok,
+        };
+        let is_loaded = matches!(seen, Seen::Ok | Seen::Busy);
+        let observation = Observation::new(Layer::Model, seen, at).of_model(name);
+        self.monitor().observe(peer, &observation);
+        is_loaded
+    }
+}
+
+/// One look; whether it worked. What it saw is told to the monitor.
+async fn look(live: &Live, probe: &Probe) -> bool {
+    let member = live.roster(|roster| roster.record(&probe.peer).cloned());
+    let Some(member) = member.filter(|member| !member.removed) else {
+        return false;
+    };
+    let begun = Instant::now();
+    let sent = now();
+    let (seen, reply) = match probe.layer {
+        Layer::HttpLarge => large(live, &member).await,
+        Layer::Capabilities => capabilities(live, &member).await,
+        Layer::Token => token(live, &member, probe.model.as_deref().unwrap_or_default()).await,
+        _ => ask(live, &member, get(ECHO), SMALL).await,
+    };
+    let mut observation = Observation::new(probe.layer, seen, now());
+    observation.model.clone_from(&probe.model);
+    observation.milliseconds = Some(begun.elapsed().as_secs_f64() * 1_000.0);
+    if let Some(about) = reply {
+        observation.path = about.path;
+        observation.address = about.address;
+        // The header has whole seconds; half a second is the fairest reading.
+        observation.clock_ahead = about.date.map(|date| date - (sent / 1_000) as i64);
+    }
+    let worked = observation.seen == Seen::Ok;
+    live.monitor().observe(probe.peer, &observation);
+    worked
+}
+
+/// What a reply says beside its body.
+struct About {
+    path: PeerPath,
+    address: Option<hearth_protocol::household::Address>,
+    date: Option<i64>,
+}
+
+impl About {
+    fn of(reply: &Reply) -> Self {
+        Self {
+            path: match reply.path.relayed {
+                true => PeerPath::Relayed,
+                false => PeerPath::Direct,
+            },
+            address: Some(reply.path.address.clone()),
+            date: reply.date(),
+        }
+    }
+}
+
+type Saw = (Seen, Option<About>);
+
+async fn sent(
+    live: &Live,
+    member: &Member,
+    request: axum::http::Request<Bytes>,
+    head: Duration,
+) -> Result<(Reply, About), Seen> {
+    let answer = live.peers.send(member.node, &member.addresses, request, head);
+    match answer.await {
+        Ok(answer) => {
+            let reply = Reply::of(answer);
+            let about = About::of(&reply);
+            Ok((reply, about))
+        }
+        Err(error) => Err(of_error(&Unasked::Unsent(error))),
+    }
+}
+
+async fn ask(
+    live: &Live,
+    member: &Member,
+    request: axum::http::Request<Bytes>,
+    head: Duration,
+) -> Saw {
+    match sent(live, member, request, head).await {
+        Err(seen) => (seen, None),
+        Ok((reply, about)) => (judged(reply, head).await, Some(about)),
+    }
+}
+
+/// What an answer's status and body come to.
+async fn judged(reply: Reply, limit: Duration) -> Seen {
+    if !reply.status().is_success() {
+        let status = reply.status().as_u16();
+        let (_, code, _) = reply.problem().await;
+        return Seen::Status { status, code };
+    }
+    match timeout(limit, reply.whole()).await {
+        Ok(Ok(_)) => Seen::Ok,
+        Ok(Err(_)) => Seen::Cut,
+        Err(_) => Seen::Unanswered,
+    }
+}
+
+async fn large(live: &Live, member: &Member) -> Saw {
+    let mut request = post(&format!("{ECHO}?bytes={LARGE_BYTES}"), &());
+    *request.body_mut() = Bytes::from(vec![b'.'; LARGE_BYTES]);
+    ask(live, member, request, LARGE).await
+}
+
+async fn capabilities(live: &Live, member: &Member) -> Saw {
+    let (reply, about) = match sent(live, member, get("/peer/capabilities"), SMALL).await {
+        Err(seen) => return (seen, None),
+        Ok(answered) => answered,
+    };
+    if !reply.status().is_success() {
+        return (judged(reply, SMALL).await, Some(about));
+    }
+    let seen = match json::<Capabilities>(reply).await {
+        Ok(said) => {
+            let mut says = live.says.lock().unwrap_or_else(PoisonError::into_inner);
+            says.insert(member.node, (said, now()));
+            Seen::Ok
+        }
+        Err(error) => Seen::Garbled(error),
+    };
+    (seen, Some(about))
+}
+
+/// One token, of a model that is loaded. The run is given up with its connection, before it ends.
+async fn token(live: &Live, member: &Member, model: &str) -> Saw {
+    let question = Question {
+        version: VERSION,
+        run: format!("{:032x}", rand::random::<u128>()),
+        model: Some(model.to_owned()),
+        commit_at_end: false,
+        request: Request {
+            max_tokens: Some(1),
+            ignore_eos: true,
+            ..Request::new(Prompt::Text("Hi".into()))
+        },
+    };
+    let asking = sent(live, member, post("/peer/generate", &question), SMALL);
+    let (mut reply, about) = match asking.await {
+        Err(seen) => return (seen, None),
+        Ok(answered) => answered,
+    };
+    if !reply.status().is_success() {
+        return (judged(reply, SMALL).await, Some(about));
+    }
+    let reading = async {
+        let mut frames = Frames::default();
+        loop {
+            while let Some(frame) = frames.next() {
+                match frame {
+                    Ok(Frame::Event(Event::Started { .. })) => {}
+                    Ok(Frame::Event(_)) => return Seen::Ok,
+                    Ok(Frame::Failed { error, .. }) => {
+                        return said(error.code.as_deref().unwrap_or_default());
+                    }
+                    Ok(_) => {}
+                    Err(error) => return Seen::Garbled(error),
+                }
+            }
+            match reply.piece().await {
+                Some(Ok(piece)) => frames.push(&piece),
+                Some(Err(_)) | None => return Seen::Cut,
+            }
+        }
+    };
+    let seen = timeout(TOKEN, reading).await.unwrap_or(Seen::NoToken);
+    (seen, Some(about))
+}
+
+/// What a node says of its own failure to answer.
+fn said(code: &str) -> Seen {
+    match code {
+        "model_loading" => Seen::ModelLoading(None),
+        "model_not_found" => Seen::ModelMissing,
+        "rate_limit_exceeded" | "no_room" => Seen::Busy,
+        "engine_failed" | "model_load_failed" => Seen::EngineFailed(code.to_owned()),
+        _ => Seen::Ok,
+    }
+}
+
+fn of_error(error: &Unasked) -> Seen {
+    let Unasked::Unsent(error) = error else {
+        return Seen::NoRoute;
+    };
+    let refused = |status, code: &str| Seen::Status {
+        status,
+        code: Some(code.to_owned()),
+    };
+    match error.failure {
+        SendFailure::Connect(failure) => match failure {
+            ConnectFailure::Refused => Seen::Refused,
+            ConnectFailure::Silent => Seen::Unheard,
+            ConnectFailure::NoRoute | ConnectFailure::NoAddress => Seen::NoRoute,
+            ConnectFailure::WrongKey => Seen::WrongKey,
+            ConnectFailure::NotAdmitted => refused(403, "not_in_roster"),
+            ConnectFailure::Busy => refused(429, "too_many_requests"),
+            ConnectFailure::Broke => Seen::Cut,
+        },
+        SendFailure::Broke => Seen::Cut,
+        SendFailure::NoHeaders => Seen::Unanswered,
+    }
+}

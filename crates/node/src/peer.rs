@@ -1,0 +1,175 @@
+//! What other nodes of the household may ask of this one: the peer surface, the same behind every door.
+//!
+//! Who comes here has proved its key and is a member (`access`); only [`JOIN`] is open to nodes that are none yet.
+
+pub(crate) mod frame;
+pub(crate) mod generate;
+pub(crate) mod memory;
+
+use std::sync::Arc;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Query, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Extension, Json, Router};
+use hearth_protocol::household::Capabilities;
+use hearth_protocol::parse;
+use hearth_protocol::peers::{AskToJoin, Hello};
+use serde::Deserialize;
+
+use crate::access::Caller;
+use crate::body::received;
+use crate::events;
+use crate::failure::problem;
+use crate::household::Refused;
+use crate::state::Shared;
+
+/// Where a node asks to join.
+pub(crate) const JOIN: &str = "/peer/join";
+/// Most bytes that an echo answers with: a probe of paths that drop large packets needs 64 KiB.
+const LONGEST_ECHO: usize = 64 << 10;
+
+/// Whether a route is there for other nodes.
+pub(crate) fn is_surface(path: &str) -> bool {
+    path == "/health" || path.starts_with("/peer/")
+}
+
+/// The routes.
+pub(crate) fn routes() -> Router<Shared> {
+    Router::new()
+        .route("/peer/capabilities", get(capabilities))
+        .route("/peer/echo", get(small_echo).post(echo))
+        .route("/peer/events", get(events::events))
+        .route("/peer/generate", post(generate::generate))
+        .route("/peer/generate/{run}/commit", post(generate::commit))
+        .route("/peer/hello", post(hello))
+        .route(JOIN, post(join))
+        .route("/peer/leave", post(leave))
+        .route("/peer/memory/search", post(memory::search))
+        .route("/peer/snapshot", get(events::snapshot))
+}
+
+/// What this node can do now.
+#[utoipa::path(get, path = "/peer/capabilities", tag = "peer",
+    responses((status = 200, body = Capabilities), (status = 403, body = hearth_protocol::error::Problem)))]
+pub(crate) async fn capabilities(State(node): State<Shared>) -> Json<Capabilities> {
+    Json(node.household.capabilities(&node, true))
+}
+
+/// How large an echo is wanted.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Size {
+    #[serde(default)]
+    bytes: usize,
+}
+
+/// Answers with as many bytes as are asked for: large packets get lost where small ones pass.
+#[utoipa::path(post, path = "/peer/echo", tag = "peer",
+    params(("bytes" = Option<usize>, Query, description = "of the answer, up to 65,536")),
+    responses((status = 200, description = "so many bytes"), (status = 403, body = hearth_protocol::error::Problem)))]
+pub(crate) async fn echo(
+    State(node): State<Shared>,
+    Query(size): Query<Size>,
+    body: Body,
+) -> Response {
+    if let Err(failure) = received(&node, body).await {
+        return problem(failure.status, "bad_body", "Bad Request", failure.error.message);
+    }
+    let bytes = Bytes::from(vec![b'.'; size.bytes.min(LONGEST_ECHO)]);
+    ([(CONTENT_TYPE, "text/plain")], bytes).into_response()
+}
+
+/// Answers at once, and needs no work: how long it takes is the round trip.
+#[utoipa::path(get, path = "/peer/echo", tag = "peer",
+    responses((status = 200, description = "nothing"), (status = 403, body = hearth_protocol::error::Problem)))]
+pub(crate) async fn small_echo() -> StatusCode {
+    StatusCode::OK
+}
+
+/// Hears from a member that it leaves.
+#[utoipa::path(post, path = "/peer/leave", tag = "peer", responses(
+    (status = 200, description = "it is none any more"),
+    (status = 409, body = hearth_protocol::error::Problem, description = "this node is no hub")))]
+pub(crate) async fn leave(
+    State(node): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Response {
+    match asked::<serde_json::Value>(&node, caller, body).await {
+        Ok((who, _)) => answer(node.household.farewell(who).await),
+        Err(refusal) => *refusal,
+    }
+}
+
+/// Takes a node into the household, if it holds a ticket.
+#[utoipa::path(post, path = "/peer/join", tag = "peer", responses(
+    (status = 200, description = "what the hub says of the new member and of the others"),
+    (status = 403, body = hearth_protocol::error::Problem, description = "the ticket is used, expired or unknown"),
+    (status = 409, body = hearth_protocol::error::Problem, description = "this node is no hub")))]
+pub(crate) async fn join(
+    State(node): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Response {
+    let (who, asked) = match asked::<AskToJoin>(&node, caller, body).await {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
+    };
+    answer(Arc::clone(&node.household).admit(who, asked).await)
+}
+
+/// Hears from a member what changed about it.
+#[utoipa::path(post, path = "/peer/hello", tag = "peer", responses(
+    (status = 200, description = "what the hub says of it now"),
+    (status = 409, body = hearth_protocol::error::Problem, description = "this node is no hub")))]
+pub(crate) async fn hello(
+    State(node): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Response {
+    let (who, asked) = match asked::<Hello>(&node, caller, body).await {
+        Ok(asked) => asked,
+        Err(refusal) => return *refusal,
+    };
+    answer(node.household.hear(who, asked).await)
+}
+
+/// A body of a node that proved its key.
+async fn asked<T: serde::de::DeserializeOwned>(
+    node: &Shared,
+    caller: Caller,
+    body: Body,
+) -> Result<(hearth_protocol::household::NodeId, T), Box<Response>> {
+    let Some(who) = caller.node() else {
+        let message = "this route is for other nodes, which sign their requests";
+        return Err(Box::new(problem(
+            StatusCode::UNAUTHORIZED,
+            "signature_missing",
+            "Unauthorized",
+            message,
+        )));
+    };
+    let bytes = received(node, body).await.map_err(|failure| {
+        let message = failure.error.message;
+        Box::new(problem(failure.status, "bad_body", "Bad Request", message))
+    })?;
+    let asked = parse::body(&bytes).map_err(|error| {
+        Box::new(problem(
+            StatusCode::BAD_REQUEST,
+            "bad_request",
+            "Bad Request",
+            error.message,
+        ))
+    })?;
+    Ok((who, asked))
+}
+
+fn answer<T: serde::Serialize>(outcome: Result<T, Refused>) -> Response {
+    match outcome {
+        Ok(answer) => Json(answer).into_response(),
+        Err(refused) => refused.into_response(),
+    }
+}

@@ -1,0 +1,275 @@
+//! Several nodes as one: joining, asking one for another's model, machines that die, are removed and come back.
+
+#![allow(clippy::unwrap_used)]
+
+use std::time::Duration;
+
+use hearth_engine::Catalogue;
+use hearth_node::{MeshOptions, NodeOptions};
+use hearth_testkit::node::{TestNode, ember, node_options, options, wait_until};
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A node that others reach on this machine, by signed HTTP and by iroh.
+fn mesh(name: &str, doors: &[&str]) -> NodeOptions {
+    let doors = doors
+        .iter()
+        .map(|door| format!("{door}://127.0.0.1:0").parse().unwrap());
+    NodeOptions {
+        mesh: Some(MeshOptions {
+            name: name.into(),
+            addresses: Some(doors.collect()),
+            ..MeshOptions::unkept()
+        }),
+        ..node_options()
+    }
+}
+
+fn node(name: &str, models: &[&str]) -> TestNode {
+    node_behind(name, models, &["http", "quic"])
+}
+
+fn node_behind(name: &str, models: &[&str], doors: &[&str]) -> TestNode {
+    let mut catalogue = Catalogue::new(None);
+    for model in models {
+        catalogue.register(*model, ember());
+    }
+    TestNode::serving(catalogue, options(), mesh(name, doors))
+}
+
+fn join(hub: &TestNode, other: &TestNode) {
+    let invited = hub.post("/household/invite", "{}");
+    assert_eq!(invited.status, 200, "{invited:?}");
+    let ticket = invited.json()["ticket"].clone();
+    let joined = other.post("/household/join", json!({"ticket": ticket}).to_string());
+    assert_eq!(joined.status, 200, "{joined:?}");
+}
+
+fn names(node: &TestNode) -> Vec<String> {
+    let peers = node.get("/peers").json();
+    let members = peers["members"].as_array().unwrap().iter();
+    let mut names: Vec<String> = members
+        .map(|member| member["name"].as_str().unwrap().to_owned())
+        .collect();
+    names.sort();
+    names
+}
+
+fn ask(node: &TestNode, model: &str) -> hearth_testkit::node::Reply {
+    let body = json!({
+        "model": model, "max_tokens": 8, "temperature": 0,
+        "messages": [{"role": "user", "content": "What is Hearth?"}],
+    });
+    node.post("/v1/chat/completions", body.to_string())
+}
+
+/// Waits until a node knows which models another one has.
+fn knows_models(node: &TestNode, name: &str, model: &str) {
+    wait_until(PATIENCE, "the models of the other machine are known", || {
+        let peers = node.get("/peers").json();
+        let members = peers["members"].as_array().cloned().unwrap_or_default();
+        members.iter().any(|member| {
+            let has = |models: &Value| {
+                let models = models.as_array().cloned().unwrap_or_default();
+                models.iter().any(|it| it["name"] == model)
+            };
+            member["name"] == name && has(&member["capabilities"]["models"])
+        })
+    });
+}
+
+#[test]
+fn two_nodes_find_each_other_by_a_ticket_and_answer_for_each_other() {
+    for doors in [&["http"][..], &["quic"], &["http", "quic"]] {
+        let hub = node_behind("hub", &["small"], doors);
+        let other = node_behind("gpubox", &["large"], doors);
+        join(&hub, &other);
+        for node in [&hub, &other] {
+            wait_until(PATIENCE, "both know both", || names(node) == ["gpubox", "hub"]);
+        }
+        knows_models(&hub, "gpubox", "large");
+        knows_models(&other, "hub", "small");
+
+        let answer = ask(&hub, "large");
+        assert_eq!(answer.status, 200, "{answer:?}");
+        assert_eq!(answer.header("hearth-node"), Some("gpubox"), "{doors:?}");
+        assert_eq!(answer.json()["model"], "large");
+        let pinned = ask(&other, "hub/small");
+        assert_eq!(pinned.header("hearth-node"), Some("hub"));
+        let own = ask(&hub, "small");
+        assert_eq!(own.header("hearth-node"), Some("hub"));
+        let nobody = ask(&hub, "gpubox/small");
+        assert_eq!(nobody.status, 404, "{nobody:?}");
+        assert!(nobody.body.contains("not on gpubox; it has large"), "{nobody:?}");
+
+        let found = hub.get("/diagnosis?probe=true&peer=gpubox").json();
+        assert_eq!(found[0]["verdict"], "usable", "{found:#}");
+        assert_eq!(found[0]["path"], "direct");
+    }
+}
+
+#[test]
+fn an_answer_from_elsewhere_streams_as_one_from_here() {
+    let hub = node("hub", &["small"]);
+    let other = node("gpubox", &["large", "small"]);
+    join(&hub, &other);
+    knows_models(&hub, "gpubox", "large");
+    let body = |model: &str| {
+        json!({
+            "model": model, "max_tokens": 12, "temperature": 0, "stream": true,
+            "stream_options": {"include_usage": true},
+            "messages": [{"role": "user", "content": "What is Hearth?"}],
+        })
+        .to_string()
+    };
+    let texts = |reply: &hearth_testkit::node::Reply| -> String {
+        let lines = reply.body.lines().filter_map(|line| line.strip_prefix("data: "));
+        let chunks = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let text = |chunk: Value| {
+            let text = chunk["choices"][0]["delta"]["content"].as_str();
+            text.unwrap_or_default().to_owned()
+        };
+        chunks.map(text).collect()
+    };
+    let here = hub.post("/v1/chat/completions", body("hub/small"));
+    let there = hub.post("/v1/chat/completions", body("gpubox/small"));
+    assert_eq!(there.header("hearth-node"), Some("gpubox"));
+    assert!(!texts(&here).is_empty());
+    assert_eq!(texts(&here), texts(&there));
+    assert!(there.body.ends_with("data: [DONE]\n\n"), "{there:?}");
+    // Other surfaces go the same way.
+    let message = json!({
+        "model": "gpubox/small", "max_tokens": 8,
+        "messages": [{"role": "user", "content": "Hi"}],
+    });
+    let anthropic = hub.post("/v1/messages", message.to_string());
+    assert_eq!(anthropic.status, 200, "{anthropic:?}");
+    assert_eq!(anthropic.header("hearth-node"), Some("gpubox"));
+}
+
+#[test]
+fn strangers_reach_health_and_nothing_else() {
+    let hub = node("hub", &["small"]);
+    let other = node("gpubox", &["large"]);
+    join(&hub, &other);
+    // A member's tools on this machine may everything; a signature that is none is refused whoever sends it.
+    let forged = [
+        ("signature", "hearth=:AAAA:"),
+        ("signature-input", "hearth=()"),
+    ];
+    let refused = hub.post_with("/peer/generate", &forged, "{}");
+    assert_eq!(refused.status, 401, "{refused:?}");
+    let refused = hub.get_with("/status", &forged);
+    assert_eq!(refused.status, 401, "{refused:?}");
+}
+
+#[test]
+fn a_machine_that_is_removed_may_nothing_any_more() {
+    let hub = node("hub", &["small"]);
+    let other = node("gpubox", &["large"]);
+    join(&hub, &other);
+    knows_models(&other, "hub", "small");
+    assert_eq!(ask(&other, "hub/small").status, 200);
+    let removed = hub.delete("/household/members/gpubox", "");
+    assert_eq!(removed.status, 200, "{removed:?}");
+    assert_eq!(names(&hub), ["hub"]);
+    let refused = ask(&other, "hub/small");
+    assert!(refused.status >= 400, "{refused:?}");
+    let gone = ask(&hub, "gpubox/large");
+    assert!(gone.status >= 400, "{gone:?}");
+    // It comes back with a new ticket.
+    join(&hub, &other);
+    knows_models(&other, "hub", "small");
+    assert_eq!(ask(&other, "hub/small").status, 200);
+}
+
+#[test]
+fn a_ticket_is_good_for_one_machine() {
+    let hub = node("hub", &["small"]);
+    let (one, two) = (node("one", &["a"]), node("two", &["b"]));
+    let ticket = hub.post("/household/invite", "{}").json()["ticket"].clone();
+    let body = json!({ "ticket": ticket }).to_string();
+    assert_eq!(one.post("/household/join", &body).status, 200);
+    let refused = two.post("/household/join", &body);
+    assert_eq!(refused.status, 403, "{refused:?}");
+    assert!(refused.body.contains("has joined with this ticket already"), "{refused:?}");
+    // It is asked again where its answer was lost.
+    let again = one.post("/household/join", &body);
+    assert_eq!(again.status, 200, "{again:?}");
+    let nonsense = two.post("/household/join", r#"{"ticket":"HEARTH1NONSENSE"}"#);
+    assert_eq!(nonsense.status, 400, "{nonsense:?}");
+    assert_eq!(hub.post("/household/join", &body).status, 409);
+    let wrong = hub.post("/household/invite", r#"{"expires_in": 5}"#);
+    assert_eq!(wrong.status, 400, "{wrong:?}");
+    let no_hub = one.post("/household/invite", "{}");
+    assert_eq!(no_hub.status, 409, "{no_hub:?}");
+    assert!(no_hub.body.contains("do this on hub"), "{no_hub:?}");
+}
+
+#[test]
+fn another_machine_answers_when_one_dies_and_its_own_model_says_where_it_was() {
+    let hub = node("hub", &["small"]);
+    let (one, two) = (node("one", &["large"]), node("two", &["large"]));
+    join(&hub, &one);
+    join(&hub, &two);
+    knows_models(&hub, "one", "large");
+    knows_models(&hub, "two", "large");
+    let first = ask(&hub, "large");
+    assert_eq!(first.status, 200, "{first:?}");
+    let (dead, left) = match first.header("hearth-node") {
+        Some("one") => (one, two),
+        _ => (two, one),
+    };
+    drop(dead);
+    let second = ask(&hub, "large");
+    assert_eq!(second.status, 200, "{second:?}");
+    assert_ne!(second.header("hearth-node"), first.header("hearth-node"));
+    drop(left);
+    let third = ask(&hub, "large");
+    assert!((500..600).contains(&third.status), "{third:?}");
+    assert!(third.body.contains("hearth doctor"), "{third:?}");
+    // What this machine can answer itself it does.
+    assert_eq!(ask(&hub, "small").status, 200);
+}
+
+#[test]
+fn events_go_on_after_the_last_one_and_a_snapshot_replaces_everything() {
+    let hub = node("hub", &["small"]);
+    assert_eq!(hub.get("/snapshot").status, 409);
+    let other = node("gpubox", &["large"]);
+    join(&hub, &other);
+    let snapshot = hub.get("/snapshot").json();
+    let members = snapshot["state"].as_array().unwrap().len();
+    assert_eq!(members, 2, "{snapshot:#}");
+    let bad = hub.get_with("/events", &[("last-event-id", "nonsense")]);
+    assert_eq!(bad.status, 400, "{bad:?}");
+    // Another history's id is told so, and the stream ends.
+    let other_epoch = hub.get_with("/events", &[("last-event-id", "00000000000000ff:1")]);
+    assert_eq!(other_epoch.status, 200);
+    assert!(other_epoch.body.contains("event: resync"), "{other_epoch:?}");
+}
+
+#[test]
+fn memories_are_searched_by_others_only_where_their_owner_said_so() {
+    let hub = node("hub", &["small"]);
+    let other = node("gpubox", &["large"]);
+    join(&hub, &other);
+    let note = json!({"text": "the printer is in the cellar", "project": "home"});
+    assert!(other.post("/memory", note.to_string()).status < 300);
+    let secret = json!({"text": "the printer's password is on its back", "project": "work"});
+    assert!(other.post("/memory", secret.to_string()).status < 300);
+    let search = json!({"query": "printer"}).to_string();
+    let before = hub.post("/household/memory/search", &search).json();
+    assert_eq!(before["count"], 0, "{before:#}");
+    assert_eq!(before["unanswered"][0]["name"], "gpubox", "{before:#}");
+    assert_eq!(before["unanswered"][0]["code"], "memory_not_shared");
+    let shared = other.post("/household/memory/share", json!({"project": "home", "shared": true}).to_string());
+    assert_eq!(shared.status, 200, "{shared:?}");
+    let after = hub.post("/household/memory/search", &search).json();
+    assert_eq!(after["count"], 1, "{after:#}");
+    assert_eq!(after["memories"][0]["machine"], "gpubox");
+    assert_eq!(after["memories"][0]["project"], "home");
+    other.post("/household/memory/share", json!({"project": "home", "shared": false}).to_string());
+    assert_eq!(hub.post("/household/memory/search", &search).json()["count"], 0);
+}
