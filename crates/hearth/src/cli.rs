@@ -224,7 +224,7 @@ mod tests {
                 "`{path}` has no EXAMPLES section"
             );
             assert!(
-                help.contains(&format!("  {path}")),
+                help.contains(&format!("  {path}")) || help.contains(&format!("  sudo {path}")),
                 "the EXAMPLES of `{path}` do not show `{path}`"
             );
             let below = command

@@ -42,6 +42,9 @@ pub use pool::IDLE;
 /// Routes whose answer needs no work: how long it takes, for a request without a body, is the round trip.
 const WITHOUT_WORK: [&str; 2] = ["/health", "/peer/echo"];
 
+/// How long a warm connection alone is waited for when a request may be sent again, and there is another way to the node.
+const WARM_LIMIT: Duration = Duration::from_secs(1);
+
 /// The time, in seconds since 1970.
 pub type Clock = Arc<dyn Fn() -> u64 + Send + Sync>;
 
@@ -94,6 +97,8 @@ enum Sent {
     Unsent(String),
     /// The connection broke before the answer began.
     Broke(String),
+    /// The connection was given up, because nothing came from the other end any more.
+    Vanished(String),
     TimedOut,
 }
 
@@ -158,6 +163,7 @@ impl Peers {
             request: origin_form(request),
             signed: None,
             broken: None,
+            silent: false,
             failures: Vec::new(),
         };
         // A warm connection may be closed by now: then what is sent goes over another one.
@@ -166,8 +172,15 @@ impl Peers {
             attempts.iter().position(makes)
         };
         while let Some(warm) = inner.pool.take(&node, rank) {
-            if let Some(answer) = sending.over_warm(warm).await? {
+            // Over a live QUIC connection a new stream says nothing new.
+            let (door, address) = (warm.door, warm.address.clone());
+            let others = door == DoorKind::Http || attempts.len() > 1;
+            if let Some(answer) = sending.over_warm(warm, others).await? {
                 return Ok(answer);
+            }
+            if std::mem::take(&mut sending.silent) && door != DoorKind::Http {
+                attempts.retain(|attempt| !attempt.makes(door, &address));
+                break;
             }
             if sending.broken.is_some() {
                 break;
@@ -231,6 +244,8 @@ struct Sending<'a> {
     signed: Option<Request<Bytes>>,
     /// How a warm connection broke that something was written to.
     broken: Option<String>,
+    /// Whether a warm connection said nothing in its time.
+    silent: bool,
     failures: Vec<ConnectError>,
 }
 
@@ -262,12 +277,22 @@ impl Sending<'_> {
     }
 
     /// Over a connection that was there. Nothing, if it was closed and the request may go over another one.
-    async fn over_warm(&mut self, warm: Warm) -> Result<Option<Answer>, SendError> {
+    async fn over_warm(&mut self, warm: Warm, others: bool) -> Result<Option<Answer>, SendError> {
         let (request, repeatable) = self.outgoing(warm.door, &warm.address);
         let began = Instant::now();
-        match self.exchange(warm.sender, request).await {
+        let until = match others && self.request.method().is_idempotent() {
+            true => self.deadline.min(began + WARM_LIMIT),
+            false => self.deadline,
+        };
+        match self.exchange(warm.sender, request, until).await {
             Sent::Unsent(_) => Ok(None),
-            Sent::Broke(words) if repeatable => {
+            Sent::TimedOut if until < self.deadline => {
+                let words = "nothing came back over it".to_owned();
+                self.fail(ConnectFailure::Silent, warm.door, &warm.address, words);
+                (self.signed, self.silent) = (None, true);
+                Ok(None)
+            }
+            Sent::Broke(words) | Sent::Vanished(words) if repeatable => {
                 self.broken = Some(words);
                 if self.request.method().is_idempotent() {
                     // What may be done twice must not be taken for a copy.
@@ -305,7 +330,7 @@ impl Sending<'_> {
             }
         });
         let (request, _) = self.outgoing(door, &address);
-        match self.exchange(sender, request).await {
+        match self.exchange(sender, request, self.deadline).await {
             Sent::Unsent(error) => {
                 self.fail(ConnectFailure::Broke, door, &address, error);
                 Ok(None)
@@ -314,7 +339,7 @@ impl Sending<'_> {
         }
     }
 
-    async fn exchange(&self, mut sender: Sender, request: Outgoing) -> Sent {
+    async fn exchange(&self, mut sender: Sender, request: Outgoing, until: Instant) -> Sent {
         let answering = async {
             // A new connection takes its first request when its task has run.
             if let Err(error) = sender.ready().await {
@@ -324,15 +349,17 @@ impl Sending<'_> {
                 Ok(response) => Sent::Answered(response, sender),
                 Err(mut error) => {
                     let unsent = error.take_message().is_some();
-                    let words = words(&error.into_error());
+                    let error = error.into_error();
+                    let words = words(&error);
                     match unsent {
                         true => Sent::Unsent(words),
+                        false if is_silence(&error) => Sent::Vanished(words),
                         false => Sent::Broke(words),
                     }
                 }
             }
         };
-        timeout_at(self.deadline, answering)
+        timeout_at(until, answering)
             .await
             .unwrap_or(Sent::TimedOut)
     }
@@ -372,6 +399,10 @@ impl Sending<'_> {
             Sent::TimedOut => (
                 SendFailure::NoHeaders,
                 "it took the request and did not begin to answer in time".to_owned(),
+            ),
+            Sent::Vanished(words) => (
+                SendFailure::Connect(ConnectFailure::Silent),
+                format!("nothing came back any more: {words}"),
             ),
             Sent::Unsent(words) | Sent::Broke(words) => (
                 SendFailure::Broke,
@@ -472,6 +503,21 @@ fn origin_form(mut request: Request<Bytes>) -> Request<Bytes> {
     *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
     *request.version_mut() = Version::HTTP_11;
     request
+}
+
+/// Whether a connection ended because the other end said nothing for too long.
+fn is_silence(error: &hyper::Error) -> bool {
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let io = error.downcast_ref::<std::io::Error>();
+        if io.is_some_and(|io| io.kind() == std::io::ErrorKind::TimedOut)
+            || error.to_string().contains("timed out")
+        {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// An error with its cause.

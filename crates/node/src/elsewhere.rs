@@ -19,7 +19,7 @@ pub(crate) use self::remote::Remote;
 use crate::answer::Answering;
 use crate::answered;
 use crate::failure::Failure;
-use crate::state::Shared;
+use crate::state::{Node, Shared};
 
 /// How long a client's answer has no head while another machine works: what fails until then has a status of its own,
 /// and the head names the machine that answers. Clients give up on heads much later than this.
@@ -138,6 +138,37 @@ async fn nobody(
         }
         other => other,
     }
+}
+
+/// Models that other machines have and this one has not, each with the machine, by name: what a request may name too.
+pub(crate) fn others_models(node: &Node) -> Vec<(String, String)> {
+    let own = node.engine.catalogue().list();
+    let mut found: Vec<(String, String)> = Vec::new();
+    for member in node.household.others() {
+        let now = node.household.says(member.node);
+        for model in now.unwrap_or(member.capabilities).models {
+            let known = own.iter().any(|source| source.name == model.name)
+                || found.iter().any(|(name, _)| *name == model.name);
+            if !known && !model.embeds {
+                found.push((model.name, member.name.clone()));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+/// Whether another machine may answer for a model that this one has not.
+pub(crate) fn may_be_elsewhere(node: &Node, model: &str) -> bool {
+    if !node.household.has_others() {
+        return false;
+    }
+    let is_pinned = model
+        .split_once('/')
+        .is_some_and(|(machine, _)| node.household.named(machine).is_some());
+    let others = others_models(node);
+    let names: Vec<&str> = others.iter().map(|(name, _)| name.as_str()).collect();
+    is_pinned || hearth_engine::named(&names, model).is_some()
 }
 
 /// The engine's own failure when a run here broke off without a word.

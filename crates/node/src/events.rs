@@ -6,13 +6,14 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::body::{Body, Bytes};
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hearth_fanout::{Error, Subscription, sse};
 use hearth_protocol::event::Cursor;
+use serde::Deserialize;
 
 use crate::failure::problem;
 use crate::state::Shared;
@@ -37,24 +38,30 @@ fn failed(error: &Error) -> Response {
 /// What happens in the household, as it happens. `Last-Event-ID` goes on after that event; without it the stream begins
 /// now. A message `resync` says why it cannot go on, and that a snapshot is to be taken.
 #[utoipa::path(get, path = "/events", tag = "household",
-    params(("last-event-id" = Option<String>, Header, description = "id of the last event that was applied")),
+    params(
+        ("last-event-id" = Option<String>, Header, description = "id of the last event that was applied"),
+        ("cursor" = Option<String>, Query, description = "the same, for browsers, which cannot send the header at first")),
     responses(
         (status = 200, description = "server-sent events: `id` is `EPOCH:OFFSET`, `event` the kind"),
         (status = 400, description = "the id is none", body = hearth_protocol::error::Problem),
         (status = 409, description = "this machine belongs to no household", body = hearth_protocol::error::Problem)))]
-pub(crate) async fn events(State(node): State<Shared>, headers: HeaderMap) -> Response {
+pub(crate) async fn events(
+    State(node): State<Shared>,
+    Query(from): Query<From>,
+    headers: HeaderMap,
+) -> Response {
     let Some(live) = node.household.live() else {
         return alone();
     };
-    let cursor = match headers.get("last-event-id").filter(|id| !id.is_empty()) {
-        None => None,
-        Some(id) => match id.to_str().unwrap_or_default().parse::<Cursor>() {
-            Ok(cursor) => Some(cursor),
-            Err(error) => {
-                let message = format!("last-event-id: {error}");
-                return problem(StatusCode::BAD_REQUEST, "bad_cursor", "Bad Request", message);
-            }
-        },
+    // What the stream itself said last counts more than where the page began.
+    let said = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
+    let said = said.or(from.cursor.as_deref()).filter(|id| !id.is_empty());
+    let cursor = match said.map(str::parse::<Cursor>).transpose() {
+        Ok(cursor) => cursor,
+        Err(error) => {
+            let message = format!("last-event-id: {error}");
+            return problem(StatusCode::BAD_REQUEST, "bad_cursor", "Bad Request", message);
+        }
     };
     let first = sse::retry(RETRY);
     let state = match live.log.subscribe(cursor).await {
@@ -87,6 +94,12 @@ pub(crate) async fn events(State(node): State<Shared>, headers: HeaderMap) -> Re
         (CACHE_CONTROL, "no-cache"),
     ];
     (headers, Body::from_stream(body)).into_response()
+}
+
+/// Where a stream begins.
+#[derive(Debug, Default, Deserialize)]
+pub(crate) struct From {
+    cursor: Option<String>,
 }
 
 enum Stage {

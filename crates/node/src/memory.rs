@@ -12,7 +12,8 @@ use futures_util::stream;
 use hearth_memory::{Error, Memories};
 use hearth_protocol::error::Problem;
 use hearth_protocol::memory::{
-    Change, Examined, Exported, Found, Imported, Listed, Memory, NewMemory, Outcome, Search, Stats, Written,
+    Change, Examined, Exported, Found, Imported, Listed, Memory, NewMemory, Outcome, Search, Stats,
+    Written,
 };
 use hearth_protocol::parse;
 use jiff::Timestamp;

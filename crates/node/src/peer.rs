@@ -9,15 +9,15 @@ pub(crate) mod memory;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
-use axum::extract::{Query, State};
+use axum::extract::{Path, Query, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{delete, get, post};
 use axum::{Extension, Json, Router};
 use hearth_protocol::household::Capabilities;
 use hearth_protocol::parse;
-use hearth_protocol::peers::{AskToJoin, Hello};
+use hearth_protocol::peers::{AskToJoin, Hello, Invite};
 use serde::Deserialize;
 
 use crate::access::Caller;
@@ -25,6 +25,7 @@ use crate::body::received;
 use crate::events;
 use crate::failure::problem;
 use crate::household::Refused;
+use crate::household::routes::Renamed;
 use crate::state::Shared;
 
 /// Where a node asks to join.
@@ -47,8 +48,11 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/peer/generate/{run}/commit", post(generate::commit))
         .route("/peer/hello", post(hello))
         .route(JOIN, post(join))
+        .route("/peer/invite", post(invite))
         .route("/peer/leave", post(leave))
+        .route("/peer/members/{name}", delete(remove).patch(rename))
         .route("/peer/memory/search", post(memory::search))
+        .route("/peer/reach/{node}", get(reach))
         .route("/peer/snapshot", get(events::snapshot))
 }
 
@@ -89,6 +93,21 @@ pub(crate) async fn small_echo() -> StatusCode {
     StatusCode::OK
 }
 
+/// Tells a member that does not reach another one whether this node does: then a firewall is between the two.
+#[utoipa::path(get, path = "/peer/reach/{node}", tag = "peer",
+    params(("node" = String, Path, description = "id of the other node")), responses(
+    (status = 200, body = bool, description = "whether it answered just now"),
+    (status = 400, body = hearth_protocol::error::Problem, description = "that is no id")))]
+pub(crate) async fn reach(State(node): State<Shared>, Path(other): Path<String>) -> Response {
+    match other.parse() {
+        Ok(other) => Json(node.household.reaches(other).await).into_response(),
+        Err(error) => {
+            let message = format!("node: {error}");
+            problem(StatusCode::BAD_REQUEST, "invalid_field", "Bad Request", message)
+        }
+    }
+}
+
 /// Hears from a member that it leaves.
 #[utoipa::path(post, path = "/peer/leave", tag = "peer", responses(
     (status = 200, description = "it is none any more"),
@@ -119,6 +138,52 @@ pub(crate) async fn join(
         Err(refusal) => return *refusal,
     };
     answer(Arc::clone(&node.household).admit(who, asked).await)
+}
+
+/// Makes a ticket for a member's owner, who is the household's.
+#[utoipa::path(post, path = "/peer/invite", tag = "peer", request_body = Invite, responses(
+    (status = 200, body = hearth_protocol::peers::Invitation),
+    (status = 409, body = hearth_protocol::error::Problem, description = "this node is no hub")))]
+pub(crate) async fn invite(
+    State(node): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Response {
+    match asked::<Invite>(&node, caller, body).await {
+        Ok((_, wanted)) => answer(Arc::clone(&node.household).invite_for(&wanted).await),
+        Err(refusal) => *refusal,
+    }
+}
+
+/// Removes a member, for a member's owner, who is the household's.
+#[utoipa::path(delete, path = "/peer/members/{name}", tag = "peer",
+    params(("name" = String, Path, description = "name of the machine, or the beginning of its id")), responses(
+    (status = 200, description = "it is removed"),
+    (status = 404, body = hearth_protocol::error::Problem, description = "no such machine"),
+    (status = 409, body = hearth_protocol::error::Problem, description = "this node is no hub")))]
+pub(crate) async fn remove(State(node): State<Shared>, Path(name): Path<String>) -> Response {
+    answer(node.household.if_hub(node.household.remove(&name)).await)
+}
+
+/// Calls a member something else, for a member's owner, who is the household's.
+#[utoipa::path(patch, path = "/peer/members/{name}", tag = "peer", request_body = Renamed,
+    params(("name" = String, Path, description = "name of the machine, or the beginning of its id")), responses(
+    (status = 200, description = "it has that name"),
+    (status = 404, body = hearth_protocol::error::Problem, description = "no such machine"),
+    (status = 409, body = hearth_protocol::error::Problem, description = "this node is no hub")))]
+pub(crate) async fn rename(
+    State(node): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    body: Body,
+) -> Response {
+    match asked::<Renamed>(&node, caller, body).await {
+        Ok((_, wanted)) => {
+            let renaming = node.household.rename(&name, &wanted.name);
+            answer(node.household.if_hub(renaming).await)
+        }
+        Err(refusal) => *refusal,
+    }
 }
 
 /// Hears from a member what changed about it.

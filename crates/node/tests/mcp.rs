@@ -572,7 +572,10 @@ fn what_a_client_gets_wrong_is_an_error_of_the_protocol() {
         );
     }
     // A person who looks what is there is told.
-    let page = node.get_with("/mcp", &[("accept", "text/html,application/xhtml+xml,*/*;q=0.8")]);
+    let page = node.get_with(
+        "/mcp",
+        &[("accept", "text/html,application/xhtml+xml,*/*;q=0.8")],
+    );
     assert_eq!(page.status, 200);
     for part in ["href=\"/memories\"", "hearth mcp config", "/mcp</code>"] {
         assert!(page.body.contains(part), "{part}: {}", page.body);

@@ -10,6 +10,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use utoipa::ToSchema;
 
+use crate::status::ModelState;
+
 /// A node: its Ed25519 public key. Written as 64 hexadecimal digits.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, ToSchema)]
 #[schema(value_type = String)]
@@ -204,6 +206,9 @@ pub struct PeerModel {
     pub embeds: bool,
     /// Whether it is loaded.
     pub loaded: bool,
+    /// Where it is in its life. Only what a node says of itself at the moment has this; a roster has not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub state: Option<ModelState>,
     /// Longest prompt with its answer, in tokens; 0 if not known.
     pub context: u32,
     /// Measured generation of one stream, tokens per second; 0 if never measured.

@@ -81,6 +81,7 @@ fn way(peers: &Peers, diagnosis: &Diagnosis) -> Markup {
     };
     let trip = diagnosis
         .round_trip_ms
+        .filter(|_| diagnosis.verdict == Verdict::Usable)
         .map_or_else(String::new, |trip| format!(", {trip:.1} ms there and back"));
     let told = diagnosis
         .checks
@@ -123,7 +124,7 @@ fn drawn(peers: &Peers, diagnosis: &Diagnosis, verdict: &str) -> Markup {
     html! {
         figure.way {
             figcaption { (peers.name) " to " (diagnosis.name) }
-            svg viewBox={ "0 0 " (width) " 24" } role="img" aria-label=(verdict) {
+            svg viewBox={ "0 0 " (width) " 24" } preserveAspectRatio="xMinYMid" role="img" aria-label=(verdict) {
                 @for (x, layer, outcome) in links {
                     g class=(class(outcome)) {
                         title { (layer.words()) }

@@ -79,7 +79,8 @@ pub enum Shown {
 
 /// The page. `door` is the node's address, `stats` the store's state or why it is not known.
 pub fn memories(door: &str, asked: &Asked, stats: Result<&Stats, &str>, shown: &Shown) -> String {
-    let is_empty = stats.is_ok_and(|stats| stats.memories + stats.superseded + stats.withdrawn == 0);
+    let is_empty =
+        stats.is_ok_and(|stats| stats.memories + stats.superseded + stats.withdrawn == 0);
     html! {
         (DOCTYPE)
         html lang="en" {

@@ -117,7 +117,7 @@ fn line(check: &Check, screen: &Screen) -> String {
     let code = check
         .code
         .map_or_else(String::new, |code| format!("  {code}"));
-    let name = format!("{:<20}", check.layer.words());
+    let name = format!("{:<21}", check.layer.words());
     let mut text = format!("  {mark} {name} {}{time}{code}\n", check.words);
     if let Some(fix) = &check.fix {
         text += &format!("      fix: {fix}\n");

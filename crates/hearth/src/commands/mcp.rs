@@ -139,12 +139,15 @@ fn check(memories: &Memories, project: Option<&str>) -> Outcome {
 /// This program by the path that it was called by, in the folders of `path` if that was a name alone: what a link of a
 /// package leads to may be gone after an update. `own` is where it lies, for when the other path leads to another file.
 fn program(called: Option<&OsStr>, path: Option<&OsStr>, own: PathBuf) -> PathBuf {
-    let called = PathBuf::from(called.unwrap_or_default());
+    let mut called = PathBuf::from(called.unwrap_or_default());
     let is_name = called.components().count() == 1 && !called.has_root();
+    if !EXE_EXTENSION.is_empty() && called.extension().is_none() {
+        called.set_extension(EXE_EXTENSION);
+    }
     let candidates: Vec<PathBuf> = match (is_name, path) {
         (false, _) => vec![called],
         (true, Some(path)) => std::env::split_paths(path)
-            .map(|folder| folder.join(&called).with_extension(EXE_EXTENSION))
+            .map(|folder| folder.join(&called))
             .collect(),
         (true, None) => Vec::new(),
     };

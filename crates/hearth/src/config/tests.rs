@@ -82,6 +82,13 @@ fn every_setting_can_come_from_the_file_the_environment_and_a_flag() {
         (Key::Hub, "http://mirror.lan:8080"),
         (Key::Offline, "on"),
         (Key::ShareModels, "on"),
+        (Key::Name, "gpubox"),
+        (
+            Key::Addresses,
+            "http://192.0.2.7:8321,quic://192.0.2.7:8321",
+        ),
+        (Key::Relay, "https://relay.example"),
+        (Key::Mdns, "on"),
         (Key::Context, "4096"),
         (Key::Slots, "8"),
         (Key::Threads, "6"),

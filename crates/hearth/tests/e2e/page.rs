@@ -1,6 +1,7 @@
 //! The page in real Chromium, used with the keyboard.
 
 mod browser;
+mod household;
 mod memories;
 
 use std::io::{Read, Write};

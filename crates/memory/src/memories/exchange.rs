@@ -20,7 +20,7 @@ const PAGE: usize = 64;
 /// What becomes of a text of a file.
 enum Place {
     /// It is there already.
-    There(Stored),
+    There(Box<Stored>),
     /// The file alone said it under another project: what is in this row is to be of this one.
     Elsewhere(i64),
     /// It is not there.
@@ -124,7 +124,7 @@ impl Memories {
             let project = project.unwrap_or_default();
             let of = |stored: &Stored| stored.memory.project.clone().unwrap_or_default();
             if same.as_ref().is_some_and(|same| of(same) == project) {
-                return Ok(same.map_or(Place::New, Place::There));
+                return Ok(same.map_or(Place::New, |same| Place::There(Box::new(same))));
             }
             let mut alone = sqlite::held_alone(tx, fingerprint, source)?.into_iter();
             let elsewhere = alone.find(|(row, elsewhere)| {
@@ -133,7 +133,7 @@ impl Memories {
             });
             Ok(match (elsewhere, same) {
                 (Some((row, _)), _) => Place::Elsewhere(row),
-                (None, Some(same)) => Place::There(same),
+                (None, Some(same)) => Place::There(Box::new(same)),
                 (None, None) => Place::New,
             })
         };
@@ -171,7 +171,7 @@ impl Memories {
                     match place(tx, one)? {
                         Place::There(same) => {
                             held.insert(same.row);
-                            merge(tx, same, new, source, None, now)?;
+                            merge(tx, *same, new, source, None, now)?;
                             imported.merged += 1;
                         }
                         Place::Elsewhere(row) => {

@@ -238,6 +238,20 @@ impl Monitor {
         }
     }
 
+    /// The models that [`Self::used`] noted lately.
+    pub fn models_used(&self, node: NodeId, now: u64) -> Vec<String> {
+        let watched = self.peers.get(&node);
+        let used = watched.into_iter().flat_map(|watched| &watched.used);
+        let lately = used.filter(|(_, at)| **at <= now && now - **at <= self.rhythm.used);
+        lately.map(|(model, _)| model.clone()).collect()
+    }
+
+    /// Whether something failed that means nothing until a small request is answered, or is not.
+    pub fn is_pending(&self, node: NodeId) -> bool {
+        let watched = self.peers.get(&node);
+        watched.is_some_and(|watched| watched.history.is_pending())
+    }
+
     /// A probe or real traffic saw this.
     pub fn observe(&mut self, node: NodeId, observation: &Observation) {
         let Some(watched) = self.peers.get_mut(&node) else {

@@ -222,6 +222,7 @@ pub(crate) fn models(node: &Node) -> Vec<PeerModel> {
             size_bytes: source.size(),
             embeds: node.engine.embeds(&source) == Some(true),
             loaded: status.is_some_and(|status| status.state == State::Ready),
+            state: status.map(|status| status.state),
             context: status.and_then(|status| status.context).unwrap_or(0),
             decode_tokens_per_second: load.decode_tokens_per_second,
             prefill_tokens_per_second: load.prefill_tokens_per_second,

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::http::StatusCode;
+use axum::body::Bytes;
+use axum::http::{Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hearth_fanout::Log;
 use hearth_mesh::refusal::{Code, Refusal};
@@ -13,8 +14,10 @@ use hearth_protocol::event::{Snapshot, StateEvent};
 use hearth_protocol::household::{Member, NodeId, Sealed};
 use hearth_protocol::peers::{AskToJoin, Hello, Invitation, Invite, Join, Welcome};
 use hearth_store::sqlite;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
+use serde::de::DeserializeOwned;
 
-use super::ask::{Reply, Unasked, json, post};
+use super::ask::{Reply, Unasked, get, json, post};
 use super::table::{self, Membership};
 use super::{Household, Live, now};
 use crate::failure::problem;
@@ -108,6 +111,47 @@ impl IntoResponse for Refused {
     }
 }
 
+/// For how many seconds a ticket is wanted.
+fn lasting(wanted: &Invite) -> Result<u64, Refused> {
+    let lasts = wanted.expires_in.unwrap_or(A_DAY);
+    if EXPIRY.contains(&lasts) {
+        return Ok(lasts);
+    }
+    let message = format!(
+        "expires_in is {lasts}; give a number of seconds from {} to {} (a minute to a week)",
+        EXPIRY.start(),
+        EXPIRY.end()
+    );
+    Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_field", message))
+}
+
+fn member(name: &str) -> String {
+    let name = utf8_percent_encode(name, NON_ALPHANUMERIC);
+    format!("/peer/members/{name}")
+}
+
+/// Has the hub do it, in whose household this node is.
+async fn forwarded<T: DeserializeOwned>(
+    live: &Live,
+    request: Request<Bytes>,
+) -> Result<T, Refused> {
+    let hub = live.belonging.hub;
+    let addresses = live.hub_addresses();
+    let sent = live.peers.send(hub, &addresses, request, PATIENCE);
+    let reply = sent.await.map(Reply::of).map_err(|error| {
+        let message = format!("the hub does not answer, and only it can do this: {error}");
+        Refused::new(StatusCode::BAD_GATEWAY, "hub_unreachable", message)
+    })?;
+    if !reply.status().is_success() {
+        let (status, code, message) = reply.problem().await;
+        let code = code.unwrap_or_else(|| "hub_refused".into());
+        return Err(Refused::new(status, &code, message));
+    }
+    json(reply)
+        .await
+        .map_err(|error| Refused::new(StatusCode::BAD_GATEWAY, "bad_hub", error))
+}
+
 impl Household {
     /// Prints a ticket. A node that is alone becomes the hub of a household of its own.
     pub async fn invite(
@@ -115,24 +159,41 @@ impl Household {
         node: &Shared,
         wanted: &Invite,
     ) -> Result<Invitation, Refused> {
-        let lasts = wanted.expires_in.unwrap_or(A_DAY);
-        if !EXPIRY.contains(&lasts) {
-            let message = format!(
-                "expires_in is {lasts}; give a number of seconds from {} to {} (a minute to a week)",
-                EXPIRY.start(),
-                EXPIRY.end()
-            );
-            return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_field", message));
-        }
+        let lasts = lasting(wanted)?;
         let _alone = self.changing.lock().await;
         let live = match self.live() {
+            Some(live) if !live.is_hub() => {
+                return forwarded(&live, post("/peer/invite", wanted)).await;
+            }
             Some(live) => live,
             None => self.found(node).await?,
         };
-        if !live.is_hub() {
-            return Err(Refused::no_hub(Some(&live)));
+        self.ticket(&live, lasts).await
+    }
+
+    /// A ticket for the owner of a member.
+    pub async fn invite_for(&self, wanted: &Invite) -> Result<Invitation, Refused> {
+        let lasts = lasting(wanted)?;
+        let _alone = self.changing.lock().await;
+        match self.live() {
+            Some(live) if live.is_hub() => self.ticket(&live, lasts).await,
+            live => Err(Refused::no_hub(live.as_deref())),
         }
-        let addresses = self.addresses(&live);
+    }
+
+    /// What is only done by the hub itself: nothing goes round.
+    pub async fn if_hub<T>(
+        &self,
+        work: impl Future<Output = Result<T, Refused>>,
+    ) -> Result<T, Refused> {
+        match self.live() {
+            Some(live) if live.is_hub() => work.await,
+            live => Err(Refused::no_hub(live.as_deref())),
+        }
+    }
+
+    async fn ticket(&self, live: &Live, lasts: u64) -> Result<Invitation, Refused> {
+        let addresses = self.addresses(live);
         let expires = now() / 1_000 + lasts;
         let ticket = Ticket::new(live.own, &self.name(), addresses.clone(), expires);
         let kept = ticket.invitation();
@@ -245,13 +306,15 @@ impl Household {
         }
     }
 
-    /// Removes a member, with immediate effect.
+    /// Removes a member, with immediate effect. What is asked of a node that follows its hub does.
     pub async fn remove(&self, name: &str) -> Result<(), Refused> {
         let _alone = self.changing.lock().await;
-        let live = self.live();
-        let Some(live) = live.filter(|live| live.is_hub()) else {
-            return Err(Refused::no_hub(self.live().as_deref()));
-        };
+        let live = self.live().ok_or_else(|| Refused::no_hub(None))?;
+        if !live.is_hub() {
+            let mut request = get(&member(name));
+            *request.method_mut() = Method::DELETE;
+            return forwarded(&live, request).await;
+        }
         let node = live.roster(|roster| roster.find(name).map(|member| member.node))?;
         if node == live.own {
             let message = "this is the hub itself; `hearth leave` here ends the household";
@@ -266,10 +329,12 @@ impl Household {
     /// Calls a member something else.
     pub async fn rename(&self, name: &str, new: &str) -> Result<(), Refused> {
         let _alone = self.changing.lock().await;
-        let live = self.live();
-        let Some(live) = live.filter(|live| live.is_hub()) else {
-            return Err(Refused::no_hub(self.live().as_deref()));
-        };
+        let live = self.live().ok_or_else(|| Refused::no_hub(None))?;
+        if !live.is_hub() {
+            let mut request = post(&member(name), &serde_json::json!({ "name": new }));
+            *request.method_mut() = Method::PATCH;
+            return forwarded(&live, request).await;
+        }
         let node = live.roster(|roster| roster.find(name).map(|member| member.node))?;
         if let Some(member) = live.roster(|roster| roster.rename(&node, new))? {
             self.say(&live, member).await?;

@@ -17,6 +17,7 @@ impl Household {
         for model in &mut models {
             if !now {
                 (model.busy, model.queued) = (0, 0);
+                model.state = None;
             }
             // A speed that changes with every answer would be news for everybody each time.
             for speed in [

@@ -105,7 +105,7 @@ pub(crate) async fn remove(
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Renamed {
     /// Its new name.
-    name: String,
+    pub name: String,
 }
 
 /// Calls a member something else.

@@ -9,8 +9,9 @@ use hearth_engine::{Event, Prompt, Request};
 use hearth_mesh::diagnosis::{LARGE_BYTES, Observation, Probe, Seen};
 use hearth_mesh::doors::ConnectFailure;
 use hearth_mesh::peers::SendFailure;
-use hearth_protocol::diagnosis::{Diagnosis, Layer, PeerPath};
+use hearth_protocol::diagnosis::{Diagnosis, Health, Layer, PeerPath};
 use hearth_protocol::household::{Capabilities, Member, NodeId};
+use hearth_protocol::status::ModelState;
 use tokio::time::timeout;
 
 use super::ask::{Reply, Unasked, get, json, post};
@@ -23,6 +24,11 @@ const SMALL: Duration = Duration::from_secs(3);
 const LARGE: Duration = Duration::from_secs(6);
 /// How long a token may take of a model that is loaded.
 const TOKEN: Duration = Duration::from_secs(15);
+/// How long a look for another machine may take, which waits for it as for a small request.
+const GLANCE: Duration = Duration::from_secs(2);
+/// Most looks at one layer when somebody asks: one bad moment is not believed, and the first may be of a connection that
+/// is dead already.
+const LOOKS: usize = 4;
 
 /// The route of probes, whose answer needs no work.
 const ECHO: &str = "/peer/echo";
@@ -57,7 +63,7 @@ impl Household {
             model: model.map(str::to_owned),
         };
         for layer in [Layer::HttpSmall, Layer::Capabilities, Layer::HttpLarge] {
-            if !look(&live, &probe(layer, None)).await {
+            if !surely(&live, &probe(layer, None)).await {
                 break;
             }
         }
@@ -76,6 +82,18 @@ impl Household {
             }
         }
         live.monitor().diagnosis(peer, model.as_deref(), now())
+    }
+
+    /// Whether a node answers this one now; another member asks, who does not reach it.
+    pub async fn reaches(&self, peer: NodeId) -> bool {
+        let Some(live) = self.live() else {
+            return false;
+        };
+        let member = live.roster(|roster| roster.record(&peer).cloned());
+        match member.filter(|member| !member.removed) {
+            Some(member) => ask(&live, &member, get(ECHO), GLANCE).await.0 == Seen::Ok,
+            None => false,
+        }
     }
 
     /// What is known of the ways to these nodes, without looking.
@@ -119,6 +137,29 @@ impl Live {
         while tasks.try_join_next().is_some() {}
     }
 
+    /// Asks a member that answers, the hub before others, whether it reaches a node that this one does not: who is reached
+    /// from elsewhere lives.
+    async fn ask_around(&self, peer: NodeId) {
+        let members = self.roster(|roster| {
+            let others = roster.members();
+            let others = others.filter(|member| ![self.own, peer].contains(&member.node));
+            others.cloned().collect::<Vec<Member>>()
+        });
+        let witness = {
+            let monitor = self.monitor();
+            let answer = |member: &Member| monitor.health(member.node, None, now()) == Health::Good;
+            let good = members.into_iter().filter(answer);
+            good.min_by_key(|member| member.node != self.belonging.hub)
+        };
+        let Some(witness) = witness else { return };
+        let request = get(&format!("/peer/reach/{peer}"));
+        if let Ok((reply, _)) = sent(self, &witness, request, SMALL).await
+            && json::<bool>(reply).await == Ok(true)
+        {
+            self.monitor().heard(peer, now());
+        }
+    }
+
     /// Tells the monitor what a node says of a model; whether it is loaded.
     fn says_of_model(&self, peer: NodeId, name: &str, at: u64) -> bool {
         let says = self.says.lock().unwrap_or_else(PoisonError::into_inner);
@@ -129,6 +170,10 @@ impl Live {
         let found = hearth_engine::named(&names, name).map(|at| &says.models[at]);
         let seen = match found {
             None => Seen::ModelMissing,
+            Some(model) if model.state == Some(ModelState::Loading) => Seen::ModelLoading(None),
+            Some(model) if model.state == Some(ModelState::Failed) => {
+                Seen::EngineFailed("it could not be loaded".to_owned())
+            }
             Some(model) if !model.loaded => Seen::ModelIdle,
             Some(model) if model.slots > 0 && model.busy >= model.slots => Seen::Busy,
             Some(_) => Seen::Ok,
@@ -138,6 +183,28 @@ impl Live {
         self.monitor().observe(peer, &observation);
         is_loaded
     }
+}
+
+/// Looks until it works, or until what is wrong is to be believed.
+async fn surely(live: &Live, probe: &Probe) -> bool {
+    for _ in 0..LOOKS {
+        if look(live, probe).await {
+            return true;
+        }
+        if live.monitor().is_pending(probe.peer) {
+            // What a large request's silence means, a small one tells.
+            let small = Probe {
+                layer: Layer::HttpSmall,
+                ..probe.clone()
+            };
+            look(live, &small).await;
+        }
+        let known = live.monitor().diagnosis(probe.peer, None, now());
+        if known.is_none_or(|known| known.broken.is_some()) {
+            break;
+        }
+    }
+    false
 }
 
 /// One look; whether it worked. What it saw is told to the monitor.
@@ -165,6 +232,15 @@ async fn look(live: &Live, probe: &Probe) -> bool {
     }
     let worked = observation.seen == Seen::Ok;
     live.monitor().observe(probe.peer, &observation);
+    if matches!(observation.seen, Seen::Unheard | Seen::NoRoute) {
+        live.ask_around(probe.peer).await;
+    }
+    if worked && probe.layer == Layer::Capabilities {
+        let used = live.monitor().models_used(probe.peer, now());
+        for model in used {
+            live.says_of_model(probe.peer, &model, now());
+        }
+    }
     worked
 }
 

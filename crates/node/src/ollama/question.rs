@@ -10,6 +10,7 @@ use hearth_protocol::recall::Extension;
 use super::answer::{Answer, Shape};
 use super::{Refusal, check_think, keep, load, unloads};
 use crate::answer::{Names, Watched};
+use crate::elsewhere;
 use crate::recall;
 use crate::state::Shared;
 
@@ -36,7 +37,14 @@ pub(super) struct Question {
 impl Question {
     /// Does what is asked.
     pub async fn answer(mut self, node: &Shared) -> Result<Response, Refusal> {
-        let source = node.engine.catalogue().resolve(Some(&self.name))?;
+        let source = match node.engine.catalogue().resolve(Some(&self.name)) {
+            Ok(source) => source,
+            // Another machine has it loaded, or loads it.
+            Err(_) if elsewhere::may_be_elsewhere(node, &self.name) => {
+                return self.answered_elsewhere(node).await;
+            }
+            Err(error) => return Err(error.into()),
+        };
         let nothing = |load, reason| {
             Answer::new(self.shape, self.name.clone(), self.begun, load).nothing(reason)
         };
@@ -50,18 +58,39 @@ impl Question {
             keep(node, &source, self.keep_alive);
             return Ok(nothing(load, "load"));
         }
-        let names = Names {
-            prompt: self.prompt,
-            constraint: "format",
-            max_tokens: "options.num_predict",
-            logprobs: "top_logprobs",
-        };
+        let names = self.names();
         let prompt = &mut self.asked.prompt;
         let used = recall::for_prompt(node, self.hearth.as_ref(), prompt).await?;
         let watched = Watched::ask(node, Some(&source.name), self.asked, names, self.begun).await;
         let watched = watched.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
         keep(node, &source, self.keep_alive);
         Answer::new(self.shape, self.name, self.begun, load)
+            .citing(used)
+            .respond(watched, self.stream.unwrap_or(true))
+            .await
+    }
+
+    fn names(&self) -> Names {
+        Names {
+            prompt: self.prompt,
+            constraint: "format",
+            max_tokens: "options.num_predict",
+            logprobs: "top_logprobs",
+        }
+    }
+
+    /// The same of a model that this machine has not.
+    async fn answered_elsewhere(mut self, node: &Shared) -> Result<Response, Refusal> {
+        if self.empty {
+            let answer = Answer::new(self.shape, self.name, self.begun, Default::default());
+            return Ok(answer.nothing("load"));
+        }
+        let names = self.names();
+        let prompt = &mut self.asked.prompt;
+        let used = recall::for_prompt(node, self.hearth.as_ref(), prompt).await?;
+        let watched = Watched::ask(node, Some(&self.name), self.asked, names, self.begun).await;
+        let watched = watched.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
+        Answer::new(self.shape, self.name, self.begun, Default::default())
             .citing(used)
             .respond(watched, self.stream.unwrap_or(true))
             .await

@@ -13,6 +13,7 @@ use hearth_protocol::model::{Model, ModelList};
 
 use crate::RequestId;
 use crate::anthropic::{self, models};
+use crate::elsewhere;
 use crate::encoders;
 use crate::failure::Failure;
 use crate::state::{Node, Shared};
@@ -63,7 +64,15 @@ pub(crate) async fn one(
         Some(encoder) => Ok(describe(&encoder.name, encoder.modified)),
         None => {
             let found = node.engine.catalogue().resolve(Some(&id));
-            found.map(|source| of_file(&source)).map_err(Failure::from)
+            let elsewhere = || {
+                let mut others = elsewhere::others_models(&node).into_iter();
+                let (name, machine) = others.find(|(name, _)| *name == id)?;
+                Some(of_other(name, machine))
+            };
+            match found {
+                Ok(source) => Ok(of_file(&source)),
+                Err(error) => elsewhere().ok_or_else(|| Failure::from(error)),
+            }
         }
     };
     match (model, anthropic::asks(&headers)) {
@@ -74,7 +83,7 @@ pub(crate) async fn one(
     }
 }
 
-/// All models, the default one first and encoders last.
+/// All models: the default one first, then the others of this machine, its encoders, and what other machines have.
 fn all(node: &Node) -> Vec<Model> {
     let catalogue = node.engine.catalogue();
     let mut models = catalogue.list();
@@ -82,7 +91,18 @@ fn all(node: &Node) -> Vec<Model> {
     models.sort_by_key(|model| Some(model.name.as_str()) != catalogue.default_name());
     let encoders = encoders::list(node).into_iter();
     let encoders = encoders.map(|encoder| describe(&encoder.name, encoder.modified));
-    models.iter().map(of_file).chain(encoders).collect()
+    let elsewhere = elsewhere::others_models(node).into_iter();
+    let elsewhere = elsewhere.map(|(name, machine)| of_other(name, machine));
+    let here = models.iter().map(of_file).chain(encoders);
+    here.chain(elsewhere).collect()
+}
+
+/// A model that another machine of the household answers with.
+fn of_other(name: String, machine: String) -> Model {
+    Model {
+        owned_by: machine,
+        ..describe(&name, None)
+    }
 }
 
 fn of_file(source: &ModelSource) -> Model {

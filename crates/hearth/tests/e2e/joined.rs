@@ -1,0 +1,113 @@
+//! A household from the command line: inviting, joining, asking, doctoring, removing and leaving, with homes of their own
+//! on one machine.
+
+use crate::household::{Household, Node, until};
+
+fn node(home: &Household, name: &str) -> Node {
+    home.serve(&["--name", name])
+}
+
+/// What `hearth doctor` found, whether it is well or not.
+fn doctor(home: &Household, node: &Node) -> serde_json::Value {
+    let ran = home.hearth(&["doctor", "--json", "--host", &node.address]);
+    serde_json::from_str(&ran.out).unwrap()
+}
+
+/// A command about the node at this address, as JSON.
+fn at(home: &Household, node: &Node, arguments: &[&str]) -> serde_json::Value {
+    let place = ["--json", "--host", &node.address];
+    home.hearth(&[arguments, &place].concat()).json()
+}
+
+fn ticket(home: &Household, node: &Node) -> String {
+    let invitation = at(home, node, &["invite"]);
+    invitation["ticket"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn two_homes_on_one_machine_become_one_and_part_again() {
+    let (one, two) = (Household::new(), Household::new());
+    let (laptop, gpubox) = (node(&one, "laptop"), node(&two, "gpubox"));
+    let alone = one.hearth(&["peers", "--host", &laptop.address]).ok();
+    assert!(alone.contains("hearth invite"), "{alone}");
+    let ticket = ticket(&one, &laptop);
+    assert!(ticket.starts_with("HEARTH1"), "{ticket}");
+    // However it was copied.
+    let copied = format!(" {} ", ticket.to_lowercase());
+    let said = two
+        .hearth(&["join", &copied, "--host", &gpubox.address])
+        .ok();
+    assert!(said.contains("laptop (hub)"), "{said}");
+
+    until("both are reached", || {
+        let found = doctor(&one, &laptop);
+        (found[0]["name"] == "gpubox" && found[0]["verdict"] == "usable").then_some(())
+    });
+    let drawn = one
+        .hearth(&["doctor", "gpubox", "--host", &laptop.address])
+        .ok();
+    assert!(drawn.contains("✓ one token"), "{drawn}");
+    let answer = one
+        .hearth(&["run", "--model", "gpubox/ember", "What is Hearth?", "--host", &laptop.address])
+        .ok();
+    assert!(answer.contains("Hearth"), "{answer}");
+
+    at(&one, &laptop, &["peers", "rename", "gpubox", "study"]);
+    until("the new name is known", || {
+        let peers = at(&two, &gpubox, &["peers"]);
+        (peers["name"] == "study").then_some(())
+    });
+    let nobody = one
+        .hearth(&["doctor", "attic", "--host", &laptop.address])
+        .ends_with(2);
+    assert!(nobody.err.contains("it has laptop, study") || nobody.err.contains("study"), "{}", nobody.err);
+
+    let peers = at(&one, &laptop, &["peers", "remove", "study"]);
+    assert_eq!(peers["members"].as_array().unwrap().len(), 1);
+    let left = at(&two, &gpubox, &["leave"]);
+    assert!(left["household"].is_null(), "{left:#}");
+    let again = two.hearth(&["leave", "--host", &gpubox.address]);
+    assert_ne!(again.code, Some(0));
+}
+
+#[test]
+fn a_machine_whose_node_does_not_run_joins_and_does_its_part_when_it_starts() {
+    let (one, two) = (Household::new(), Household::new());
+    let laptop = node(&one, "laptop");
+    let ticket = ticket(&one, &laptop);
+    let joined = two.hearth(&["join", &ticket, "--json", "--host", "127.0.0.1:1"]).json();
+    assert_eq!(joined["members"].as_array().unwrap().len(), 2, "{joined:#}");
+    let gpubox = two.serve(&[]);
+    until("it is reached", || {
+        let found = doctor(&one, &laptop);
+        (found[0]["verdict"] == "usable").then_some(())
+    });
+    let peers = at(&two, &gpubox, &["peers"]);
+    assert_eq!(peers["is_hub"], false);
+}
+
+#[test]
+fn what_is_no_ticket_is_told_so() {
+    let home = Household::new();
+    let node = node(&home, "laptop");
+    for (text, told) in [
+        ("hello", "no ticket"),
+        ("HEARTH1AAAA", "copy it again"),
+    ] {
+        let ran = home
+            .hearth(&["join", text, "--host", &node.address])
+            .ends_with(2);
+        assert!(ran.err.contains(told), "{text}: {}", ran.err);
+    }
+    let ran = home
+        .hearth(&["invite", "--expires", "soon", "--host", &node.address])
+        .ends_with(2);
+    assert!(ran.err.contains("use 10m, 24h or 7d"), "{}", ran.err);
+    // Whatever becomes of the node, its key is its owner's alone.
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+        let key = std::fs::metadata(home.home().join("identity.key")).unwrap();
+        assert_eq!(key.permissions().mode() & 0o777, 0o600);
+    }
+}
