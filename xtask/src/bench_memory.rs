@@ -16,8 +16,8 @@ use crate::clients::python_environment;
 
 mod http;
 mod quality;
-mod table;
-mod worker;
+pub mod table;
+pub mod worker;
 
 use table::{Report, Table, count, milliseconds, times};
 use worker::{Worker, numbers};

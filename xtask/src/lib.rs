@@ -5,6 +5,7 @@
 
 mod bench_alloc;
 mod bench_memory;
+mod bench_mesh;
 mod bench_serve;
 pub mod cargo;
 mod checks;
@@ -52,12 +53,14 @@ usage: cargo xtask bench NAME [options]
 
   serve        the node beside llama-server; `cargo xtask bench serve --help` lists its options
   memory       the encoder, the scan, the search and the quality of retrieval, beside others
+  mesh         what another machine's answer costs, failover, fan-out to 10,000 subscribers
   alloc        mimalloc beside the system's allocator at 5,000 requests/s
 
 EXAMPLES
   cargo xtask bench serve --quick
   cargo xtask bench serve --llama-server ~/llama.cpp/build/bin/llama-server
-  cargo xtask bench memory --encoder ~/all-MiniLM-L6-v2";
+  cargo xtask bench memory --encoder ~/all-MiniLM-L6-v2
+  cargo xtask bench mesh --quick";
 
 /// Runs one command; the error is what to tell the person.
 pub fn run(args: &[String]) -> Result<(), String> {
@@ -84,6 +87,7 @@ pub fn run(args: &[String]) -> Result<(), String> {
         "bench" => match rest.split_first() {
             Some((name, rest)) if name == "serve" => bench_serve::run(rest),
             Some((name, rest)) if name == "memory" => bench_memory::run(rest),
+            Some((name, rest)) if name == "mesh" => bench_mesh::run(rest),
             Some((name, rest)) if name == "alloc" => bench_alloc::run(rest),
             _ if help => say(BENCH),
             _ => Err(BENCH.into()),

@@ -32,8 +32,8 @@ type Done<T> = Result<T, Box<dyn Error + Send + Sync>>;
 const MARK: &[u8] = b"seq-";
 /// Digits of the number.
 const DIGITS: u8 = 8;
-/// Connections that are made at once.
-const TOGETHER: usize = 250;
+/// Connections that are made at once; fewer than wait to be accepted at the smallest backlog.
+const TOGETHER: usize = 100;
 /// How long nothing may come before what is missing counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -102,36 +102,36 @@ impl Kind {
     }
 
     /// What a subscriber says, and what shows that it was heard.
-    fn subscription(self) -> (&'static str, &'static str) {
+    fn subscription(self, host: SocketAddr) -> (String, &'static [u8]) {
+        let stream = |path: &str| {
+            format!("GET {path} HTTP/1.1\r\nhost: {host}\r\naccept: text/event-stream\r\n\r\n")
+        };
         match self {
-            Self::Hearth => (
-                "GET /events HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n",
-                "retry: ",
+            Self::Hearth => (stream("/events"), b"retry: "),
+            Self::Nchan => (stream("/sub"), b"\r\n\r\n"),
+            Self::Redis => (
+                "*2\r\n$9\r\nSUBSCRIBE\r\n$5\r\nbench\r\n".to_owned(),
+                b":1\r\n",
             ),
-            Self::Nchan => (
-                "GET /sub HTTP/1.1\r\nhost: localhost\r\naccept: text/event-stream\r\n\r\n",
-                "\r\n\r\n",
-            ),
-            Self::Redis => ("*2\r\n$9\r\nSUBSCRIBE\r\n$5\r\nbench\r\n", ":1\r\n"),
-            Self::Plain => ("subscribe\n", "ok\n"),
+            Self::Plain => ("subscribe\n".to_owned(), b"ok\n"),
         }
     }
 
     /// What the publisher says so that all hear of an event.
-    fn publication(self, target: &str, number: u64, bytes: usize) -> String {
+    fn publication(self, host: SocketAddr, target: &str, number: u64, bytes: usize) -> String {
         let mark = format!("seq-{number:08}");
         let padded = format!("{mark:x<bytes$}");
         match self {
             Self::Hearth => {
                 let body = json!({ "name": mark }).to_string();
                 format!(
-                    "PATCH /household/members/{target} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n\
+                    "PATCH /household/members/{target} HTTP/1.1\r\nhost: {host}\r\ncontent-type: application/json\r\n\
                      content-length: {}\r\n\r\n{body}",
                     body.len()
                 )
             }
             Self::Nchan => format!(
-                "POST /pub HTTP/1.1\r\nhost: localhost\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{padded}",
+                "POST /pub HTTP/1.1\r\nhost: {host}\r\ncontent-type: text/plain\r\ncontent-length: {}\r\n\r\n{padded}",
                 padded.len()
             ),
             Self::Redis => format!(
@@ -173,6 +173,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 struct Clients {
     kind: Kind,
+    address: SocketAddr,
     heard: Arc<Heard>,
     readers: Vec<JoinHandle<()>>,
     publisher: Publisher,
@@ -217,6 +218,7 @@ impl Clients {
         }
         Ok(Self {
             kind,
+            address,
             heard,
             readers,
             publisher,
@@ -243,7 +245,9 @@ impl Clients {
             let due = begun + interval * u32::try_from(event)?;
             tokio::time::sleep_until(due.into()).await;
             self.published += 1;
-            let text = self.kind.publication(target, self.published, bytes);
+            let text = self
+                .kind
+                .publication(self.address, target, self.published, bytes);
             let sent = Instant::now();
             locked(&heard.sent).push(heard.begun.elapsed().as_nanos() as u64);
             self.publisher.write(text.as_bytes()).await?;
@@ -287,14 +291,16 @@ impl Clients {
 async fn subscribe(kind: Kind, address: SocketAddr) -> Done<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
-    let (question, heard) = kind.subscription();
+    let (question, heard) = kind.subscription(address);
     let mut publisher = Publisher(stream);
     publisher.write(question.as_bytes()).await?;
-    let heard = heard.as_bytes();
-    let answer = publisher.until(|answer| answer.windows(heard.len()).any(|some| some == heard));
+    let refused = |answer: &[u8]| {
+        answer.starts_with(b"HTTP/1.1 ") && !answer.starts_with(b"HTTP/1.1 200") && is_whole(answer)
+    };
+    let answer = publisher
+        .until(|answer| refused(answer) || answer.windows(heard.len()).any(|some| some == heard));
     let answer = answer.await?;
-    let is_refused = answer.starts_with(b"HTTP/1.1 ") && !answer.starts_with(b"HTTP/1.1 200");
-    if is_refused || answer.starts_with(b"-") {
+    if refused(&answer) || answer.starts_with(b"-") {
         return Err(String::from_utf8_lossy(&answer).into());
     }
     Ok(publisher.0)

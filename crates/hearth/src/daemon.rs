@@ -134,9 +134,8 @@ impl Unstarted {
 /// How this machine meets the others. Its key is made when it is first needed.
 fn mesh(config: &Config) -> Outcome<MeshOptions> {
     let path = config.home.join(KEY);
-    let identity = Identity::load_or_create(&path).map_err(|error| {
-        Failure::new(error.to_string()).fix(format!("or {ANOTHER_HOME}"))
-    })?;
+    let identity = Identity::load_or_create(&path)
+        .map_err(|error| Failure::new(error.to_string()).fix(format!("or {ANOTHER_HOME}")))?;
     let name = config.mesh.name.clone().or_else(sysinfo::System::host_name);
     Ok(MeshOptions {
         identity,

@@ -81,7 +81,10 @@ mod tests {
     fn the_best_of_all_machines_comes_first_and_nothing_twice() {
         let now = "2026-01-02T00:00:00Z".parse().unwrap();
         let here = vec![hit("poor", 0.25, None), hit("same thing", 0.5, Some(1.0))];
-        let there = vec![hit("good", 0.9, Some(3.0)), hit("Same  thing", 0.5, Some(1.0))];
+        let there = vec![
+            hit("good", 0.9, Some(3.0)),
+            hit("Same  thing", 0.5, Some(1.0)),
+        ];
         let merged = merged("thing", vec![("here", here), ("there", there)], 10, now);
         let order: Vec<(&str, &str)> = merged
             .iter()

@@ -61,7 +61,7 @@ fn main() -> Done<()> {
 #[derive(Default)]
 struct Asker {
     far: Option<(Peers, NodeId, Vec<Address>)>,
-    here: Option<SendRequest<Full<Bytes>>>,
+    here: Option<(SendRequest<Full<Bytes>>, String)>,
 }
 
 impl Asker {
@@ -85,7 +85,7 @@ impl Asker {
             }
             Some("here") => {
                 let address = question["address"].as_str().unwrap_or_default();
-                self.here = Some(connect(address.parse()?).await?);
+                self.here = Some((connect(address.parse()?).await?, address.to_owned()));
                 Ok(json!({}))
             }
             Some("ask") => self.ask(question, number("rounds")?).await,
@@ -130,10 +130,10 @@ impl Asker {
         for _ in 0..rounds {
             let begun = Instant::now();
             let response = if question["here"] == true {
-                let sender = self.here.as_mut().ok_or("`here` first")?;
+                let (sender, address) = self.here.as_mut().ok_or("`here` first")?;
                 sender.ready().await?;
                 let mut request = request()?.map(Full::new);
-                let host = http::HeaderValue::from_static("localhost");
+                let host = address.parse()?;
                 request.headers_mut().insert(http::header::HOST, host);
                 sender.send_request(request).await?
             } else {
@@ -240,10 +240,14 @@ fn gate(count: usize, bytes: usize) -> Done<Value> {
     let (asker, asked) = (Identity::generate(), Identity::generate().id());
     let body = vec![b'x'; bytes];
     let request = || {
-        let request = Request::builder().method(Method::POST).uri("/peer/generate");
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri("/peer/generate");
         request.body(body.clone())
     };
-    let mut requests = (0..count).map(|_| request()).collect::<Result<Vec<_>, _>>()?;
+    let mut requests = (0..count)
+        .map(|_| request())
+        .collect::<Result<Vec<_>, _>>()?;
     let a_second = |begun: Instant| count as f64 / begun.elapsed().as_secs_f64();
 
     let time = now();
@@ -379,7 +383,9 @@ async fn transfer(bytes: usize) -> Done<Value> {
     });
     let mut sender = connect(address).await?;
     let begun = Instant::now();
-    let request = Request::builder().uri("/snapshot").header("host", "localhost");
+    let request = Request::builder()
+        .uri("/snapshot")
+        .header("host", "localhost");
     let response = sender.send_request(request.body(Full::default())?).await?;
     let received = response.into_body().collect().await?.to_bytes().len();
     let took = begun.elapsed();

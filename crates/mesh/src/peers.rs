@@ -42,7 +42,8 @@ pub use pool::IDLE;
 /// Routes whose answer needs no work: how long it takes, for a request without a body, is the round trip.
 const WITHOUT_WORK: [&str; 2] = ["/health", "/peer/echo"];
 
-/// How long a warm connection alone is waited for when a request may be sent again, and there is another way to the node.
+/// How long a connection that was there already is waited for alone, when a request may be sent again and there is another
+/// way to the node.
 const WARM_LIMIT: Duration = Duration::from_secs(1);
 
 /// The time, in seconds since 1970.
@@ -193,7 +194,9 @@ impl Peers {
                 return Err(SendError::unconnected(node, sending.failures));
             };
             let attempt = won.attempt;
-            if let Some(answer) = sending.over_new(&attempts[attempt], won).await? {
+            let others = attempts.len() > 1;
+            let sent = sending.over_new(&attempts[attempt], won, others).await?;
+            if let Some(answer) = sent {
                 return Ok(answer);
             }
             // Another node is there, or the connection went before it was used.
@@ -305,7 +308,16 @@ impl Sending<'_> {
     }
 
     /// Over a connection that was just made. Nothing, if another way is to be tried.
-    async fn over_new(&mut self, attempt: &Attempt, won: Won) -> Result<Option<Answer>, SendError> {
+    async fn over_new(
+        &mut self,
+        attempt: &Attempt,
+        won: Won,
+        others: bool,
+    ) -> Result<Option<Answer>, SendError> {
+        // Of a QUIC connection that was there already only the stream is new, and it may be dead.
+        let live = attempt.door.path(self.node);
+        let is_old = live.is_some_and(|live| live.handshake > won.took + WARM_LIMIT);
+        let limited = is_old && others && self.request.method().is_idempotent();
         let address = won.connection.address;
         // iroh may have found a direct way where it was to try a relay.
         let door = match attempt.kind {
@@ -330,9 +342,19 @@ impl Sending<'_> {
             }
         });
         let (request, _) = self.outgoing(door, &address);
-        match self.exchange(sender, request, self.deadline).await {
+        let until = match limited {
+            true => self.deadline.min(now + WARM_LIMIT),
+            false => self.deadline,
+        };
+        match self.exchange(sender, request, until).await {
             Sent::Unsent(error) => {
                 self.fail(ConnectFailure::Broke, door, &address, error);
+                Ok(None)
+            }
+            Sent::TimedOut | Sent::Vanished(_) if limited => {
+                let words = "nothing came back over it".to_owned();
+                self.fail(ConnectFailure::Silent, door, &address, words);
+                self.signed = None;
                 Ok(None)
             }
             sent => self.settle(sent, door, address, now, false),
@@ -359,9 +381,7 @@ impl Sending<'_> {
                 }
             }
         };
-        timeout_at(until, answering)
-            .await
-            .unwrap_or(Sent::TimedOut)
+        timeout_at(until, answering).await.unwrap_or(Sent::TimedOut)
     }
 
     /// What the request came to, unless it went to another node.

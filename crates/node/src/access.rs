@@ -18,11 +18,13 @@ use hearth_mesh::refusal::{Code, Refusal as MeshRefusal};
 use hearth_mesh::signature::REFUSAL;
 use hearth_protocol::household::NodeId;
 
-use crate::body::received;
+use crate::body::received_up_to;
 use crate::peer;
 use crate::state::{Node, Shared};
 use crate::{failure, share};
 
+/// Bytes that who is no member may send: a request to join takes some hundreds.
+const LONGEST_OF_STRANGERS: usize = 64 << 10;
 /// What only a signed request has.
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 
@@ -131,22 +133,19 @@ async fn of_node(node: &Node, ends: Ends, request: Request) -> Result<Request, B
         headers.insert(REFUSAL, HeaderValue::from_static(code));
         Box::new(response)
     };
-    let (who, body) = match ends.node {
-        Some(who) => (who, body),
+    let verified = match ends.node {
+        Some(_) => None,
         None => {
             let verified = node.household.verify(&head);
-            let verified = verified.map_err(|refusal| refused(&head, &refusal))?;
-            let bytes = received(node, body).await.map_err(|failure| {
-                let request = Request::from_parts(head.clone(), Body::empty());
-                let code = failure.code().to_owned();
-                let message = failure.error.message;
-                Box::new(failure::on_route(&request, failure.status, &code, &message))
-            })?;
-            let checked = verified.check_body(&bytes);
-            checked.map_err(|refusal| refused(&head, &refusal))?;
-            (verified.node, Body::from(bytes))
+            Some(verified.map_err(|refusal| refused(&head, &refusal))?)
         }
     };
+    let who = match (ends.node, &verified) {
+        (Some(node), _) => node,
+        (None, Some(verified)) => verified.node,
+        (None, None) => return Err(refused(&head, &unproven())),
+    };
+    // All that the head tells comes before a byte of the body is kept.
     let path = head.uri.path();
     if !peer::is_surface(path) {
         let refusal = MeshRefusal::new(
@@ -155,13 +154,48 @@ async fn of_node(node: &Node, ends: Ends, request: Request) -> Result<Request, B
         );
         return Err(refused(&head, &refusal));
     }
-    if path != "/health" && path != peer::JOIN {
-        let passes = node.household.may_pass(&who);
-        passes.map_err(|refusal| refused(&head, &refusal))?;
+    let is_member = node.household.may_pass(&who);
+    if path != "/health"
+        && path != peer::JOIN
+        && let Err(refusal) = &is_member
+    {
+        return Err(refused(&head, refusal));
     }
+    let shares = node.options.models.as_ref();
+    if share::is_for_others(&head.method, path) && !shares.is_some_and(|models| models.shared) {
+        let request = Request::from_parts(head.clone(), Body::empty());
+        let message = "this machine does not share its models; set share_models = \"on\" there";
+        let status = StatusCode::FORBIDDEN;
+        return Err(Box::new(failure::on_route(
+            &request,
+            status,
+            "not_shared",
+            message,
+        )));
+    }
+    let limit = match is_member {
+        Ok(()) => node.options.body_limit,
+        Err(_) => LONGEST_OF_STRANGERS,
+    };
+    let bytes = received_up_to(node, body, limit).await;
+    let bytes = bytes.map_err(|failure| {
+        let request = Request::from_parts(head.clone(), Body::empty());
+        let code = failure.code().to_owned();
+        let message = failure.error.message;
+        Box::new(failure::on_route(&request, failure.status, &code, &message))
+    })?;
+    if let Some(verified) = verified {
+        let checked = verified.check_body(&bytes);
+        checked.map_err(|refusal| refused(&head, &refusal))?;
+    }
+    let body = Body::from(bytes);
     let mut request = Request::from_parts(head, body);
     request.extensions_mut().insert(Caller::Node(who));
     Ok(request)
+}
+
+fn unproven() -> MeshRefusal {
+    MeshRefusal::new(Code::SignatureMissing, "the request is not signed")
 }
 
 type Refusal = (&'static str, String);
@@ -175,10 +209,15 @@ fn verdict(
     headers: &HeaderMap,
 ) -> Result<(), Refusal> {
     let for_others = path == "/health" || (shares && share::is_for_others(method, path));
-    if !ends.are_here() && !for_others && peer::is_surface(path) && !share::is_for_others(method, path) {
+    if !ends.are_here()
+        && !for_others
+        && peer::is_surface(path)
+        && !share::is_for_others(method, path)
+    {
         return Err((
             "signature_missing",
-            "this route is for the nodes of this machine's household, which sign their requests".into(),
+            "this route is for the nodes of this machine's household, which sign their requests"
+                .into(),
         ));
     }
     if !ends.are_here() && !for_others {

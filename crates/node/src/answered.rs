@@ -26,6 +26,17 @@ impl Note {
         NOTE.scope(self.clone(), answer).await
     }
 
+    /// The note of the request that this task answers; `None` outside of requests.
+    pub fn here() -> Option<Self> {
+        NOTE.try_with(Clone::clone).ok()
+    }
+
+    /// Notes which machine answers; the last word counts.
+    pub fn set(&self, node: &str, why: &str) {
+        let mut noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *noted = Some((node.to_owned(), why.to_owned()));
+    }
+
     /// Says on an answer what was noted.
     pub fn tell(&self, headers: &mut HeaderMap) {
         let noted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -36,12 +47,4 @@ impl Note {
             }
         }
     }
-}
-
-/// Notes which machine answers the request of this task; the last word counts.
-pub(crate) fn note(node: &str, why: &str) {
-    let _ = NOTE.try_with(|note| {
-        let mut noted = note.0.lock().unwrap_or_else(PoisonError::into_inner);
-        *noted = Some((node.to_owned(), why.to_owned()));
-    });
 }

@@ -19,13 +19,21 @@ const PAUSE: Duration = Duration::from_secs(30);
 
 /// The body's bytes, or why they did not come in whole.
 pub(crate) async fn received(node: &Node, body: Body) -> Result<Vec<u8>, Failure> {
+    received_up_to(node, body, node.options.body_limit).await
+}
+
+/// The same with another limit.
+pub(crate) async fn received_up_to(
+    node: &Node,
+    body: Body,
+    limit: usize,
+) -> Result<Vec<u8>, Failure> {
     let refused = |status, message: String| {
         Failure::new(
             status,
             ApiError::new("invalid_request_error", Some("bad_body"), message),
         )
     };
-    let limit = node.options.body_limit;
     let mut stream = body.into_data_stream();
     let mut bytes = Vec::new();
     let mut length = 0;

@@ -6,6 +6,7 @@
 
 use std::io::{Error, ErrorKind, IoSlice, Result};
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -18,6 +19,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
 
@@ -39,6 +41,8 @@ pub(crate) struct Limits {
     pub head: Duration,
     /// To take something of an answer that waits to be sent.
     pub stall: Duration,
+    /// How many may be connected at once; who comes then is turned away.
+    pub connections: usize,
 }
 
 /// Serves `routes` until `stop` resolves, then lets running answers end for up to ten seconds.
@@ -52,11 +56,15 @@ pub(crate) async fn serve(
     http.timer(TokioTimer::new())
         .header_read_timeout(limits.head);
     let graceful = GracefulShutdown::new();
+    let places = Arc::new(Semaphore::new(limits.connections));
     let mut stop = std::pin::pin!(stop);
     loop {
         let accepted = tokio::select! {
             accepted = listener.accept() => accepted,
             () = &mut stop => break,
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
+            continue;
         };
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
@@ -79,6 +87,7 @@ pub(crate) async fn serve(
         );
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
+            let _place = place;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, %peer, "a connection ended early");
             }

@@ -9,21 +9,24 @@ mod remote;
 
 use std::time::{Duration, Instant};
 
-use hearth_dispatch::{Attempt, Limits, Path, Run, rank};
+use hearth_dispatch::{Attempt, Choice, Limits, ModelState, Path, Run, rank};
 use hearth_engine::{EngineError, Request};
 use hearth_protocol::error::ApiError;
 
-use self::candidates::{Asked, Place};
 pub(crate) use self::candidates::models;
+use self::candidates::{Asked, Place};
+use self::remote::Asker;
 pub(crate) use self::remote::Remote;
 use crate::answer::Answering;
-use crate::answered;
+use crate::answered::Note;
 use crate::failure::Failure;
 use crate::state::{Node, Shared};
 
 /// How long a client's answer has no head while another machine works: what fails until then has a status of its own,
 /// and the head names the machine that answers. Clients give up on heads much later than this.
 const HEAD_WAITS: Duration = Duration::from_secs(5);
+/// Bytes that a slow line takes in a second.
+const SLOW_LINE: usize = 128 << 10;
 
 /// Asks the machine that can answer first. `model` may name a machine before a slash (`gpubox/qwen3:8b`).
 pub(crate) async fn ask(
@@ -36,22 +39,32 @@ pub(crate) async fn ask(
         // Alone, or with adapters that are this machine's files.
         _ => return here(node, model, request).await,
     };
-    let places = candidates::places(node, &asked, &request);
+    let prompt = candidates::text(&request);
+    let places = candidates::places(node, &asked, &prompt);
     let facts: Vec<_> = places.iter().map(|place| place.facts.clone()).collect();
-    let ranked = rank(&candidates::demand(&asked, &request), &facts);
+    let ranked = rank(&candidates::demand(&asked, &request, &prompt), &facts);
     let Some(first) = ranked.first() else {
         return nobody(node, &asked, &places, request).await;
     };
     let mut rest = ranked.as_slice();
     let mut refused = None;
     if facts[first.index].path == Path::Here {
+        // Elsewhere it would have to be loaded, too.
+        let is_ready = |choice: &Choice| facts[choice.index].model == ModelState::Loaded;
+        let others_ready = ranked[1..].iter().any(is_ready);
         match here(node, asked.model.as_deref(), request.clone()).await {
             Ok(answering) => {
-                candidates::noted(node, &asked, &request, None);
-                answered::note(&node.household.name(), first.why.words());
+                candidates::noted(node, &asked, &prompt, None);
+                if let Some(note) = Note::here() {
+                    note.set(&places[first.index].name, first.why.words());
+                }
                 return Ok(answering);
             }
-            Err(failure) if ranked.len() > 1 && is_this_machines(&failure) => {
+            Err(failure)
+                if ranked.len() > 1
+                    && is_this_machines(&failure)
+                    && (failure.code() != "model_loading" || others_ready) =>
+            {
                 refused = Some(failure);
                 rest = &ranked[1..];
             }
@@ -62,14 +75,36 @@ pub(crate) async fn ask(
         candidate: choice.index,
         here: facts[choice.index].path == Path::Here,
     });
-    let run = Run::new(attempts, Limits::default(), Instant::now());
-    let whys = rest.iter().map(|choice| (choice.index, choice.why));
-    let mut remote = Remote::new(node, asked, places, whys.collect(), request, run);
-    match tokio::time::timeout(HEAD_WAITS, remote.begin()).await {
-        Ok(Ok(())) | Err(_) => Ok(Answering::There(Box::new(remote))),
+    let limits = Limits {
+        silence: in_time(prompt.len()),
+        ..Limits::default()
+    };
+    let run = Run::new(attempts, limits, Instant::now());
+    let whys = rest
+        .iter()
+        .map(|choice| (choice.index, choice.why))
+        .collect();
+    let mut remote = Remote::begin(Asker::new(
+        node,
+        asked,
+        places,
+        whys,
+        (request, prompt),
+        run,
+    ));
+    match tokio::time::timeout(HEAD_WAITS, remote.begun()).await {
+        Ok(Ok(())) | Err(_) => {
+            remote.look();
+            Ok(Answering::There(Box::new(remote)))
+        }
         // What this machine said first is what its owner can mend.
         Ok(Err(failure)) => Err(refused.unwrap_or(failure)),
     }
+}
+
+/// How long a machine may say nothing, of a request of so many bytes, which may have to go over a slow line.
+fn in_time(bytes: usize) -> Duration {
+    Limits::default().silence + Duration::from_secs((bytes / SLOW_LINE) as u64)
 }
 
 async fn here(node: &Shared, model: Option<&str>, request: Request) -> Result<Answering, Failure> {

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Query, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -15,6 +16,7 @@ use hearth_fanout::{Error, Subscription, sse};
 use hearth_protocol::event::Cursor;
 use serde::Deserialize;
 
+use crate::access::Caller;
 use crate::failure::problem;
 use crate::state::Shared;
 
@@ -32,7 +34,12 @@ fn alone() -> Response {
 
 fn failed(error: &Error) -> Response {
     let status = StatusCode::INTERNAL_SERVER_ERROR;
-    problem(status, "log_failed", "Internal Server Error", error.to_string())
+    problem(
+        status,
+        "log_failed",
+        "Internal Server Error",
+        error.to_string(),
+    )
 }
 
 /// What happens in the household, as it happens. `Last-Event-ID` goes on after that event; without it the stream begins
@@ -48,19 +55,27 @@ fn failed(error: &Error) -> Response {
 pub(crate) async fn events(
     State(node): State<Shared>,
     Query(from): Query<From>,
+    Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Response {
     let Some(live) = node.household.live() else {
         return alone();
     };
     // What the stream itself said last counts more than where the page began.
-    let said = headers.get("last-event-id").map(|id| id.to_str().unwrap_or("?"));
+    let said = headers
+        .get("last-event-id")
+        .map(|id| id.to_str().unwrap_or("?"));
     let said = said.or(from.cursor.as_deref()).filter(|id| !id.is_empty());
     let cursor = match said.map(str::parse::<Cursor>).transpose() {
         Ok(cursor) => cursor,
         Err(error) => {
             let message = format!("last-event-id: {error}");
-            return problem(StatusCode::BAD_REQUEST, "bad_cursor", "Bad Request", message);
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "bad_cursor",
+                "Bad Request",
+                message,
+            );
         }
     };
     let first = sse::retry(RETRY);
@@ -69,7 +84,12 @@ pub(crate) async fn events(
         Err(Error::Refused(refusal)) => Stage::Last(sse::resync(&refusal)),
         Err(error) => return failed(&error),
     };
-    let body = stream::unfold(state, |stage| async move {
+    let body = stream::unfold((state, live, node), move |(stage, live, node)| async move {
+        // Who was removed hears nothing any more, and neither does anybody of a household that this node left.
+        let is_out = |who| node.household.may_pass(&who).is_err();
+        if caller.node().is_some_and(is_out) {
+            return None;
+        }
         let (bytes, next) = match stage {
             Stage::Over => return None,
             Stage::Last(bytes) => (bytes, Stage::Over),
@@ -77,7 +97,12 @@ pub(crate) async fn events(
                 (first, Stage::Going(Bytes::new(), subscription))
             }
             Stage::Going(empty, mut subscription) => {
-                match tokio::time::timeout(sse::HEARTBEAT_EVERY, subscription.next()).await {
+                let next = tokio::time::timeout(sse::HEARTBEAT_EVERY, subscription.next());
+                let next = tokio::select! {
+                    next = next => next,
+                    () = live.ended() => return None,
+                };
+                match next {
                     Err(_) => {
                         let beat = Bytes::from_static(sse::HEARTBEAT);
                         (beat, Stage::Going(empty, subscription))
@@ -87,7 +112,7 @@ pub(crate) async fn events(
                 }
             }
         };
-        Some((Ok::<_, Infallible>(bytes), next))
+        Some((Ok::<_, Infallible>(bytes), (next, live, node)))
     });
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),

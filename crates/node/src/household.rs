@@ -11,7 +11,7 @@ mod doors;
 mod follow;
 pub(crate) mod routes;
 mod table;
-mod watch;
+mod watching;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -32,17 +32,21 @@ use hearth_protocol::diagnosis::{Health, PeerPath};
 use hearth_protocol::event::StateEvent;
 use hearth_protocol::household::{Address, Capabilities, Member, NodeId};
 use hearth_store::Store;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 pub(crate) use self::ask::{Asking, Reply, Unasked};
 pub(crate) use self::change::Refused;
-pub(crate) use self::table::TABLES;
 use self::table::Membership as Belonging;
+pub(crate) use self::table::TABLES;
+pub(crate) use self::watching::{said, seen};
 use crate::peer::generate::Runs;
 use crate::state::Shared;
 
 /// Prefixes of prompts that are remembered with their holders; some megabytes.
 const PREFIXES: usize = 50_000;
+/// How long the others may take to hear that this node closes its doors.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// How a node meets the others.
 #[derive(Debug, Clone)]
@@ -83,8 +87,25 @@ pub(crate) struct Household {
     affinity: Mutex<Affinity>,
     /// What is needed to open doors; there once the node serves.
     serving: OnceLock<doors::Serving>,
+    /// Requests of this node that others answer.
+    running: Mutex<HashMap<NodeId, u32>>,
     /// One change of the household at a time.
     changing: tokio::sync::Mutex<()>,
+}
+
+/// A request that another node answers for this one, as long as this is held.
+pub(crate) struct InFlight {
+    household: Arc<Household>,
+    node: NodeId,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        let mut running = self.household.running();
+        if let Some(count) = running.get_mut(&self.node) {
+            *count = count.saturating_sub(1);
+        }
+    }
 }
 
 /// What a node of a household has.
@@ -105,6 +126,8 @@ pub(crate) struct Live {
     /// The hub said that this node was removed.
     removed: AtomicBool,
     runs: Runs,
+    /// Whether it is over.
+    over: watch::Sender<bool>,
     tasks: Mutex<JoinSet<()>>,
 }
 
@@ -126,8 +149,22 @@ impl Live {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Resolves when this node leaves, or stops.
+    pub async fn ended(&self) {
+        let mut over = self.over.subscribe();
+        let _ = over.wait_for(|over| *over).await;
+    }
+
+    /// What people call the hub.
+    fn hub_name(&self) -> String {
+        let hub = self.belonging.hub;
+        let name = self.roster(|roster| roster.record(&hub).map(|hub| hub.name.clone()));
+        name.unwrap_or_else(|| hub.short())
+    }
+
     /// Ends everything that goes on.
     fn end(&self) {
+        self.over.send_replace(true);
         let mut tasks = self.tasks.lock().unwrap_or_else(PoisonError::into_inner);
         tasks.abort_all();
     }
@@ -256,6 +293,7 @@ impl Household {
             live: RwLock::default(),
             affinity: Mutex::new(Affinity::new(PREFIXES)),
             serving: OnceLock::new(),
+            running: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
         }
     }
@@ -339,7 +377,8 @@ impl Household {
     pub fn says(&self, node: NodeId) -> Option<Capabilities> {
         let live = self.live()?;
         let says = live.says.lock().unwrap_or_else(PoisonError::into_inner);
-        says.get(&node).map(|(capabilities, _)| capabilities.clone())
+        says.get(&node)
+            .map(|(capabilities, _)| capabilities.clone())
     }
 
     /// What is known of the way to a node, for this model.
@@ -359,6 +398,24 @@ impl Household {
         });
         let trip = trip.and_then(|trip| Duration::try_from_secs_f64(trip / 1_000.0).ok());
         (health, path, trip)
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<NodeId, u32>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts a request that a node answers.
+    pub fn in_flight(self: &Arc<Self>, node: NodeId) -> InFlight {
+        *self.running().entry(node).or_default() += 1;
+        InFlight {
+            household: Arc::clone(self),
+            node,
+        }
+    }
+
+    /// Requests of this node that another one answers now.
+    pub fn running_at(&self, node: NodeId) -> u32 {
+        self.running().get(&node).copied().unwrap_or(0)
     }
 
     /// Who holds how many bytes of the start of a prompt.
@@ -391,14 +448,26 @@ impl Household {
         if let Some(belonging) = belonging {
             let doors = self.doors().await;
             let live = self.bring_to_life(belonging, doors).await;
-            self.look_after(live.map_err(std::io::Error::other)?, node);
+            let live = live.map_err(std::io::Error::other)?;
+            if live.is_hub() {
+                // It may have ended in the middle of its first invitation.
+                let member = self.be_member(&live, node).await;
+                member.map_err(std::io::Error::other)?;
+            }
+            self.look_after(live, node);
         }
         Ok(())
     }
 
-    /// Closes every door but the node's own, and ends what goes on.
-    pub fn rest(&self) {
+    /// Closes every door but the node's own, and ends what goes on, also what it does for others.
+    pub async fn rest(&self) {
+        let live = self.live();
         self.set_live(None);
+        self.runs.give_up_all();
+        if let Some(quic) = live.as_ref().and_then(|live| live.quic.as_ref()) {
+            // The others are told, so that they need not wait to notice; but nobody is waited for long.
+            let _ = tokio::time::timeout(FAREWELL, quic.close()).await;
+        }
     }
 
     /// Opens what a member has: log, roster and doors.
@@ -426,6 +495,7 @@ impl Household {
             hub: Mutex::new(if is_hub { Hub::Here } else { Hub::NotAsked }),
             removed: AtomicBool::new(false),
             runs: self.runs.clone(),
+            over: watch::Sender::new(false),
             tasks: Mutex::default(),
             log,
         });
@@ -457,11 +527,14 @@ pub async fn join(
     let belonging = table::membership(&household.store).map_err(|error| error.to_string())?;
     if let Some(belonging) = belonging {
         let doors = household.doors().await;
-        household.bring_to_life(belonging, doors).await.map_err(words)?;
+        household
+            .bring_to_life(belonging, doors)
+            .await
+            .map_err(words)?;
     }
     let joined = household.join(None, wanted).await;
     let report = household.report(None);
-    household.rest();
+    household.rest().await;
     joined.map_err(words)?;
     Ok(report)
 }

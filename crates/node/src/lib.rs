@@ -170,6 +170,7 @@ impl Node {
         let limits = door::Limits {
             head: node.options.head_timeout,
             stall: node.options.stall_timeout,
+            connections: tokio::sync::Semaphore::MAX_PERMITS,
         };
         let household = Arc::clone(&node.household);
         household.serve(routes.clone(), limits, address);
@@ -179,11 +180,14 @@ impl Node {
                 () = stop => {}
                 () = node.stop.notified() => {}
             }
+            // What runs for others may end; nothing more is begun for them.
+            node.stopping
+                .store(true, std::sync::atomic::Ordering::Relaxed);
         };
         let pruning = tokio::spawn(prune(node.conversations.clone()));
         let upkeep = Upkeep::begin(node.memories.clone(), Some(hearth_memory::BREAK_EVEN));
         door::serve(self.listener, routes, limits, asked).await;
-        household.rest();
+        household.rest().await;
         pruning.abort();
         drop(upkeep);
         Ok(())

@@ -72,7 +72,6 @@ use utoipa::OpenApi;
         crate::peer::invite,
         crate::peer::leave,
         crate::peer::reach,
-        crate::peer::remove,
         crate::peer::rename,
         crate::peer::hello,
         crate::peer::join,

@@ -42,7 +42,19 @@ pub(crate) async fn home(State(node): State<Shared>, headers: HeaderMap) -> Resp
 /// The machines of the household, and the way to each.
 #[utoipa::path(get, path = "/household", tag = "page", responses((status = 200, description = "HTML")))]
 pub(crate) async fn household(State(node): State<Shared>) -> Response {
-    html(hearth_web::household(&node.household.report(Some(&node))))
+    let reporting = crate::trace::spawn_blocking(move || node.household.report(Some(&node)));
+    match reporting.await {
+        Ok(report) => html(hearth_web::household(&report)),
+        Err(error) => {
+            let status = StatusCode::INTERNAL_SERVER_ERROR;
+            failure::problem(
+                status,
+                "household_failed",
+                "Internal Server Error",
+                error.to_string(),
+            )
+        }
+    }
 }
 
 /// Memories on a page of the list.

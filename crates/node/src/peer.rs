@@ -10,14 +10,14 @@ use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, Query, State};
-use axum::http::header::CONTENT_TYPE;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{delete, get, post};
+use axum::routing::{get, patch, post};
 use axum::{Extension, Json, Router};
 use hearth_protocol::household::Capabilities;
 use hearth_protocol::parse;
-use hearth_protocol::peers::{AskToJoin, Hello, Invite};
+use hearth_protocol::peers::{AskToJoin, Hello, Issue};
 use serde::Deserialize;
 
 use crate::access::Caller;
@@ -50,7 +50,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route(JOIN, post(join))
         .route("/peer/invite", post(invite))
         .route("/peer/leave", post(leave))
-        .route("/peer/members/{name}", delete(remove).patch(rename))
+        .route("/peer/members/{name}", patch(rename))
         .route("/peer/memory/search", post(memory::search))
         .route("/peer/reach/{node}", get(reach))
         .route("/peer/snapshot", get(events::snapshot))
@@ -59,8 +59,13 @@ pub(crate) fn routes() -> Router<Shared> {
 /// What this node can do now.
 #[utoipa::path(get, path = "/peer/capabilities", tag = "peer",
     responses((status = 200, body = Capabilities), (status = 403, body = hearth_protocol::error::Problem)))]
-pub(crate) async fn capabilities(State(node): State<Shared>) -> Json<Capabilities> {
-    Json(node.household.capabilities(&node, true))
+pub(crate) async fn capabilities(State(node): State<Shared>) -> Response {
+    // Looks at files.
+    let looking = crate::trace::spawn_blocking(move || node.household.capabilities(&node, true));
+    match looking.await {
+        Ok(capabilities) => Json(capabilities).into_response(),
+        Err(error) => Refused::failed(error).into_response(),
+    }
 }
 
 /// How large an echo is wanted.
@@ -80,7 +85,12 @@ pub(crate) async fn echo(
     body: Body,
 ) -> Response {
     if let Err(failure) = received(&node, body).await {
-        return problem(failure.status, "bad_body", "Bad Request", failure.error.message);
+        return problem(
+            failure.status,
+            "bad_body",
+            "Bad Request",
+            failure.error.message,
+        );
     }
     let bytes = Bytes::from(vec![b'.'; size.bytes.min(LONGEST_ECHO)]);
     ([(CONTENT_TYPE, "text/plain")], bytes).into_response()
@@ -103,7 +113,12 @@ pub(crate) async fn reach(State(node): State<Shared>, Path(other): Path<String>)
         Ok(other) => Json(node.household.reaches(other).await).into_response(),
         Err(error) => {
             let message = format!("node: {error}");
-            problem(StatusCode::BAD_REQUEST, "invalid_field", "Bad Request", message)
+            problem(
+                StatusCode::BAD_REQUEST,
+                "invalid_field",
+                "Bad Request",
+                message,
+            )
         }
     }
 }
@@ -140,29 +155,19 @@ pub(crate) async fn join(
     answer(Arc::clone(&node.household).admit(who, asked).await)
 }
 
-/// Makes a ticket for a member's owner, who is the household's.
-#[utoipa::path(post, path = "/peer/invite", tag = "peer", request_body = Invite, responses(
-    (status = 200, body = hearth_protocol::peers::Invitation),
+/// Keeps a ticket that a member made: its owner is the household's.
+#[utoipa::path(post, path = "/peer/invite", tag = "peer", request_body = Issue, responses(
+    (status = 200, description = "it is good"),
     (status = 409, body = hearth_protocol::error::Problem, description = "this node is no hub")))]
 pub(crate) async fn invite(
     State(node): State<Shared>,
     Extension(caller): Extension<Caller>,
     body: Body,
 ) -> Response {
-    match asked::<Invite>(&node, caller, body).await {
-        Ok((_, wanted)) => answer(Arc::clone(&node.household).invite_for(&wanted).await),
+    match asked::<Issue>(&node, caller, body).await {
+        Ok((who, issued)) => answer(node.household.issued(who, issued).await),
         Err(refusal) => *refusal,
     }
-}
-
-/// Removes a member, for a member's owner, who is the household's.
-#[utoipa::path(delete, path = "/peer/members/{name}", tag = "peer",
-    params(("name" = String, Path, description = "name of the machine, or the beginning of its id")), responses(
-    (status = 200, description = "it is removed"),
-    (status = 404, body = hearth_protocol::error::Problem, description = "no such machine"),
-    (status = 409, body = hearth_protocol::error::Problem, description = "this node is no hub")))]
-pub(crate) async fn remove(State(node): State<Shared>, Path(name): Path<String>) -> Response {
-    answer(node.household.if_hub(node.household.remove(&name)).await)
 }
 
 /// Calls a member something else, for a member's owner, who is the household's.
@@ -178,10 +183,7 @@ pub(crate) async fn rename(
     body: Body,
 ) -> Response {
     match asked::<Renamed>(&node, caller, body).await {
-        Ok((_, wanted)) => {
-            let renaming = node.household.rename(&name, &wanted.name);
-            answer(node.household.if_hub(renaming).await)
-        }
+        Ok((_, wanted)) => answer(node.household.rename_here(&name, &wanted.name).await),
         Err(refusal) => *refusal,
     }
 }

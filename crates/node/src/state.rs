@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use hearth_engine::Engine;
@@ -45,6 +45,8 @@ pub(crate) struct Node {
     pub machine: Arc<Mutex<Option<Machine>>>,
     /// Somebody asked the node to stop.
     pub stop: Notify,
+    /// Whether it does.
+    pub stopping: AtomicBool,
     /// One health probe at a time.
     pub probing: Mutex<()>,
     /// Milliseconds after `started` at which a token last came back, plus one; 0 is never.
@@ -75,6 +77,7 @@ impl Node {
             facts: Default::default(),
             machine: Arc::new(Mutex::new(None)),
             stop: Notify::new(),
+            stopping: AtomicBool::new(false),
             probing: Mutex::new(()),
             last_token: AtomicU64::new(0),
         }

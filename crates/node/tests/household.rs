@@ -66,17 +66,21 @@ fn ask(node: &TestNode, model: &str) -> hearth_testkit::node::Reply {
 
 /// Waits until a node knows which models another one has.
 fn knows_models(node: &TestNode, name: &str, model: &str) {
-    wait_until(PATIENCE, "the models of the other machine are known", || {
-        let peers = node.get("/peers").json();
-        let members = peers["members"].as_array().cloned().unwrap_or_default();
-        members.iter().any(|member| {
-            let has = |models: &Value| {
-                let models = models.as_array().cloned().unwrap_or_default();
-                models.iter().any(|it| it["name"] == model)
-            };
-            member["name"] == name && has(&member["capabilities"]["models"])
-        })
-    });
+    wait_until(
+        PATIENCE,
+        "the models of the other machine are known",
+        || {
+            let peers = node.get("/peers").json();
+            let members = peers["members"].as_array().cloned().unwrap_or_default();
+            members.iter().any(|member| {
+                let has = |models: &Value| {
+                    let models = models.as_array().cloned().unwrap_or_default();
+                    models.iter().any(|it| it["name"] == model)
+                };
+                member["name"] == name && has(&member["capabilities"]["models"])
+            })
+        },
+    );
 }
 
 #[test]
@@ -86,7 +90,9 @@ fn two_nodes_find_each_other_by_a_ticket_and_answer_for_each_other() {
         let other = node_behind("gpubox", &["large"], doors);
         join(&hub, &other);
         for node in [&hub, &other] {
-            wait_until(PATIENCE, "both know both", || names(node) == ["gpubox", "hub"]);
+            wait_until(PATIENCE, "both know both", || {
+                names(node) == ["gpubox", "hub"]
+            });
         }
         knows_models(&hub, "gpubox", "large");
         knows_models(&other, "hub", "small");
@@ -102,7 +108,9 @@ fn two_nodes_find_each_other_by_a_ticket_and_answer_for_each_other() {
         let listed = hub.get("/v1/models").json();
         let listed = listed["data"].as_array().unwrap();
         assert!(
-            listed.iter().any(|it| it["id"] == "large" && it["owned_by"] == "gpubox"),
+            listed
+                .iter()
+                .any(|it| it["id"] == "large" && it["owned_by"] == "gpubox"),
             "{listed:#?}"
         );
         let chat = json!({"model": "large", "stream": false, "options": {"num_predict": 4},
@@ -112,7 +120,10 @@ fn two_nodes_find_each_other_by_a_ticket_and_answer_for_each_other() {
         assert_eq!(ollama.header("hearth-node"), Some("gpubox"));
         let nobody = ask(&hub, "gpubox/small");
         assert_eq!(nobody.status, 404, "{nobody:?}");
-        assert!(nobody.body.contains("not on gpubox; it has large"), "{nobody:?}");
+        assert!(
+            nobody.body.contains("not on gpubox; it has large"),
+            "{nobody:?}"
+        );
 
         let found = hub.get("/diagnosis?probe=true&peer=gpubox").json();
         assert_eq!(found[0]["verdict"], "usable", "{found:#}");
@@ -135,7 +146,10 @@ fn an_answer_from_elsewhere_streams_as_one_from_here() {
         .to_string()
     };
     let texts = |reply: &hearth_testkit::node::Reply| -> String {
-        let lines = reply.body.lines().filter_map(|line| line.strip_prefix("data: "));
+        let lines = reply
+            .body
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "));
         let chunks = lines.filter_map(|line| serde_json::from_str::<Value>(line).ok());
         let text = |chunk: Value| {
             let text = chunk["choices"][0]["delta"]["content"].as_str();
@@ -149,6 +163,13 @@ fn an_answer_from_elsewhere_streams_as_one_from_here() {
     assert!(!texts(&here).is_empty());
     assert_eq!(texts(&here), texts(&there));
     assert!(there.body.ends_with("data: [DONE]\n\n"), "{there:?}");
+    // Several prompts of one request are read one after the other, and none is lost meanwhile.
+    let prompts = json!({"model": "gpubox/small", "prompt": ["Hi", "You", "We"], "max_tokens": 40,
+        "ignore_eos": true, "temperature": 0});
+    let several = hub.post("/v1/completions", prompts.to_string());
+    assert_eq!(several.status, 200, "{several:?}");
+    assert_eq!(several.json()["choices"].as_array().unwrap().len(), 3);
+    assert_eq!(several.json()["usage"]["completion_tokens"], 120);
     // Other surfaces go the same way.
     let message = json!({
         "model": "gpubox/small", "max_tokens": 8,
@@ -204,7 +225,10 @@ fn a_ticket_is_good_for_one_machine() {
     assert_eq!(one.post("/household/join", &body).status, 200);
     let refused = two.post("/household/join", &body);
     assert_eq!(refused.status, 403, "{refused:?}");
-    assert!(refused.body.contains("has joined with this ticket already"), "{refused:?}");
+    assert!(
+        refused.body.contains("has joined with this ticket already"),
+        "{refused:?}"
+    );
     // It is asked again where its answer was lost.
     let again = one.post("/household/join", &body);
     assert_eq!(again.status, 200, "{again:?}");
@@ -218,10 +242,20 @@ fn a_ticket_is_good_for_one_machine() {
     assert_eq!(invited.status, 200, "{invited:?}");
     let ticket = json!({ "ticket": invited.json()["ticket"] });
     assert_eq!(two.post("/household/join", ticket.to_string()).status, 200);
-    wait_until(PATIENCE, "all are known", || names(&one) == ["hub", "one", "two"]);
-    let removed = one.delete("/household/members/two", "");
-    assert_eq!(removed.status, 200, "{removed:?}");
-    assert_eq!(names(&hub), ["hub", "one"]);
+    wait_until(PATIENCE, "all are known", || {
+        names(&one) == ["hub", "one", "two"]
+    });
+    // But it removes nobody, and its tickets go with it.
+    let refused = one.delete("/household/members/two", "");
+    assert_eq!(refused.status, 409, "{refused:?}");
+    assert!(refused.body.contains("do this on hub"), "{refused:?}");
+    let left = one.post("/household/invite", "{}").json()["ticket"].clone();
+    assert_eq!(hub.delete("/household/members/one", "").status, 200);
+    let three = node("three", &["c"]);
+    let body = json!({ "ticket": left }).to_string();
+    let refused = three.post("/household/join", &body);
+    assert_eq!(refused.status, 403, "{refused:?}");
+    assert_eq!(names(&hub), ["hub", "two"]);
 }
 
 #[test]
@@ -264,7 +298,10 @@ fn events_go_on_after_the_last_one_and_a_snapshot_replaces_everything() {
     // Another history's id is told so, and the stream ends.
     let other_epoch = hub.get_with("/events", &[("last-event-id", "00000000000000ff:1")]);
     assert_eq!(other_epoch.status, 200);
-    assert!(other_epoch.body.contains("event: resync"), "{other_epoch:?}");
+    assert!(
+        other_epoch.body.contains("event: resync"),
+        "{other_epoch:?}"
+    );
 }
 
 #[test]
@@ -281,12 +318,21 @@ fn memories_are_searched_by_others_only_where_their_owner_said_so() {
     assert_eq!(before["count"], 0, "{before:#}");
     assert_eq!(before["unanswered"][0]["name"], "gpubox", "{before:#}");
     assert_eq!(before["unanswered"][0]["code"], "memory_not_shared");
-    let shared = other.post("/household/memory/share", json!({"project": "home", "shared": true}).to_string());
+    let shared = other.post(
+        "/household/memory/share",
+        json!({"project": "home", "shared": true}).to_string(),
+    );
     assert_eq!(shared.status, 200, "{shared:?}");
     let after = hub.post("/household/memory/search", &search).json();
     assert_eq!(after["count"], 1, "{after:#}");
     assert_eq!(after["memories"][0]["machine"], "gpubox");
     assert_eq!(after["memories"][0]["project"], "home");
-    other.post("/household/memory/share", json!({"project": "home", "shared": false}).to_string());
-    assert_eq!(hub.post("/household/memory/search", &search).json()["count"], 0);
+    other.post(
+        "/household/memory/share",
+        json!({"project": "home", "shared": false}).to_string(),
+    );
+    assert_eq!(
+        hub.post("/household/memory/search", &search).json()["count"],
+        0
+    );
 }

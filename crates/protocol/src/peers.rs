@@ -88,6 +88,16 @@ pub struct AskToJoin {
     pub capabilities: Capabilities,
 }
 
+/// The body of `POST /peer/invite`: a member made a ticket, of which the hub keeps the public half.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct Issue {
+    /// The ticket, by its public key.
+    #[schema(value_type = String)]
+    pub ticket: NodeId,
+    /// When it expires, seconds since 1970.
+    pub expires: u64,
+}
+
 /// What a hub answers to who joined.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Welcome {

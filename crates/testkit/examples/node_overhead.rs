@@ -65,6 +65,7 @@ async fn run(path: String) -> Result<(), String> {
         memories: None,
         encoders: None,
         listener: None,
+        mesh: None,
         log_prompts: false,
     };
     let door = SocketAddr::from(([127, 0, 0, 1], 0));

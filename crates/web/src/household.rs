@@ -71,7 +71,9 @@ fn machines(peers: &Peers) -> Markup {
 
 fn way(peers: &Peers, diagnosis: &Diagnosis) -> Markup {
     let verdict = match (diagnosis.verdict, diagnosis.path) {
-        (Verdict::Usable, PeerPath::Relayed) => "A prompt gets through, by way of a relay".to_owned(),
+        (Verdict::Usable, PeerPath::Relayed) => {
+            "A prompt gets through, by way of a relay".to_owned()
+        }
         (Verdict::Usable, _) => "A prompt gets through".to_owned(),
         (Verdict::Unknown, _) => "Not looked at far enough yet".to_owned(),
         (Verdict::Failed, _) => match diagnosis.broken {

@@ -135,7 +135,9 @@ impl Report {
     }
 
     fn markdown(&self) -> String {
-        let mut text = "# `cargo xtask bench memory`\n\n".to_owned();
+        // `memory-quick` is a run of `memory`.
+        let bench = self.name.split('-').next().unwrap_or_default();
+        let mut text = format!("# `cargo xtask bench {bench}`\n\n");
         for (name, value) in &self.facts {
             let _ = writeln!(text, "- {name}: {value}");
         }

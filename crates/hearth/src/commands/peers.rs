@@ -96,7 +96,11 @@ pub fn draw(peers: &Peers, screen: &Screen) -> String {
             screen.bold(&peers.name)
         );
     }
-    let mut rows = vec![["machine", "id", "way there", "models"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["machine", "id", "way there", "models"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     rows.extend(peers.members.iter().map(row));
     screen.table(&rows)
 }

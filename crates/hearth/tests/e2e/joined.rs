@@ -48,7 +48,14 @@ fn two_homes_on_one_machine_become_one_and_part_again() {
         .ok();
     assert!(drawn.contains("✓ one token"), "{drawn}");
     let answer = one
-        .hearth(&["run", "--model", "gpubox/ember", "What is Hearth?", "--host", &laptop.address])
+        .hearth(&[
+            "run",
+            "--model",
+            "gpubox/ember",
+            "What is Hearth?",
+            "--host",
+            &laptop.address,
+        ])
         .ok();
     assert!(answer.contains("Hearth"), "{answer}");
 
@@ -60,7 +67,11 @@ fn two_homes_on_one_machine_become_one_and_part_again() {
     let nobody = one
         .hearth(&["doctor", "attic", "--host", &laptop.address])
         .ends_with(2);
-    assert!(nobody.err.contains("it has laptop, study") || nobody.err.contains("study"), "{}", nobody.err);
+    assert!(
+        nobody.err.contains("it has laptop, study") || nobody.err.contains("study"),
+        "{}",
+        nobody.err
+    );
 
     let peers = at(&one, &laptop, &["peers", "remove", "study"]);
     assert_eq!(peers["members"].as_array().unwrap().len(), 1);
@@ -75,7 +86,9 @@ fn a_machine_whose_node_does_not_run_joins_and_does_its_part_when_it_starts() {
     let (one, two) = (Household::new(), Household::new());
     let laptop = node(&one, "laptop");
     let ticket = ticket(&one, &laptop);
-    let joined = two.hearth(&["join", &ticket, "--json", "--host", "127.0.0.1:1"]).json();
+    let joined = two
+        .hearth(&["join", &ticket, "--json", "--host", "127.0.0.1:1"])
+        .json();
     assert_eq!(joined["members"].as_array().unwrap().len(), 2, "{joined:#}");
     let gpubox = two.serve(&[]);
     until("it is reached", || {
@@ -90,10 +103,7 @@ fn a_machine_whose_node_does_not_run_joins_and_does_its_part_when_it_starts() {
 fn what_is_no_ticket_is_told_so() {
     let home = Household::new();
     let node = node(&home, "laptop");
-    for (text, told) in [
-        ("hello", "no ticket"),
-        ("HEARTH1AAAA", "copy it again"),
-    ] {
+    for (text, told) in [("hello", "no ticket"), ("HEARTH1AAAA", "copy it again")] {
         let ran = home
             .hearth(&["join", text, "--host", &node.address])
             .ends_with(2);

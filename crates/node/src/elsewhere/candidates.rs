@@ -4,7 +4,7 @@ use hearth_dispatch::{Candidate, Demand, ModelState, Path};
 use hearth_engine::{Prompt, Request, named};
 use hearth_protocol::diagnosis::{Health, PeerPath};
 use hearth_protocol::error::ApiError;
-use hearth_protocol::household::{Member, NodeId, PeerModel};
+use hearth_protocol::household::{Capabilities, Member, NodeId, PeerModel};
 use hearth_protocol::status::ModelState as State;
 
 use crate::failure::Failure;
@@ -72,9 +72,13 @@ pub(super) fn asked(node: &Node, model: Option<&str>) -> Result<Option<Asked>, F
     }))
 }
 
-pub(super) fn demand(asked: &Asked, request: &Request) -> Demand {
+pub(super) fn demand(asked: &Asked, request: &Request, prompt: &str) -> Demand {
+    let tokens = match &request.prompt {
+        Prompt::Tokens(tokens) => tokens.len(),
+        Prompt::Chat(_) | Prompt::Text(_) => prompt.len() / BYTES_PER_TOKEN,
+    };
     Demand {
-        prompt_tokens: u32::try_from(text(request).len() / BYTES_PER_TOKEN).unwrap_or(u32::MAX),
+        prompt_tokens: u32::try_from(tokens).unwrap_or(u32::MAX),
         max_tokens: request.max_tokens,
         pinned: asked.pinned,
         local_only: false,
@@ -82,24 +86,47 @@ pub(super) fn demand(asked: &Asked, request: &Request) -> Demand {
 }
 
 /// Every machine of the household, this one first.
-pub(super) fn places(node: &Shared, asked: &Asked, request: &Request) -> Vec<Place> {
+pub(super) fn places(node: &Shared, asked: &Asked, prompt: &str) -> Vec<Place> {
     let household = &node.household;
     let catalogue = node.engine.catalogue();
     // Without a name the default model is meant: of this node, because its owner chose it.
     let wanted = asked.model.as_deref().or(catalogue.default_name());
     let wanted = wanted.unwrap_or_default();
-    let prompt = text(request);
-    let held = household.held(wanted, &prompt);
+    let held = household.held(wanted, prompt);
     let cached = |node: NodeId| {
         let bytes = held.iter().find(|(holder, _)| *holder == node);
         bytes.map_or(0, |(_, bytes)| (bytes / BYTES_PER_TOKEN) as u32)
     };
     let mut places = vec![here(node, asked, cached(household.id()))];
-    for member in household.others() {
-        let now = household.says(member.node).unwrap_or_else(|| member.capabilities.clone());
+    let others: Vec<(Member, Capabilities)> = household
+        .others()
+        .into_iter()
+        .map(|member| {
+            let now = household.says(member.node);
+            let now = now.unwrap_or_else(|| member.capabilities.clone());
+            (member, now)
+        })
+        .collect();
+    // A short name means one model, on whichever machine: as it is called here, else as anybody calls it.
+    let own = catalogue.resolve(Some(wanted)).ok().map(|own| own.name);
+    let all = others.iter().flat_map(|(_, now)| &now.models);
+    let mut names: Vec<&str> = all.map(|model| model.name.as_str()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let full = own.or_else(|| named(&names, wanted).map(|at| names[at].to_owned()));
+    for (member, now) in others {
         let models: Vec<String> = now.models.iter().map(|model| model.name.clone()).collect();
         let names: Vec<&str> = models.iter().map(String::as_str).collect();
-        let model = named(&names, wanted).map(|at| &now.models[at]);
+        // Whoever names the machine means what that has.
+        let pinned = asked.pinned == Some(member.node);
+        let meant = match &full {
+            Some(full) if !pinned => names
+                .iter()
+                .position(|name| name.eq_ignore_ascii_case(full)),
+            _ => named(&names, wanted),
+        };
+        let model = meant.map(|at| &now.models[at]);
+        let running = household.running_at(member.node);
         let (health, path, round_trip) = household.way(member.node, model.map(|it| &*it.name));
         let generates = model.filter(|model| !model.embeds);
         let some = generates.cloned().unwrap_or_default();
@@ -120,11 +147,13 @@ pub(super) fn places(node: &Shared, asked: &Asked, request: &Request) -> Vec<Pla
                     Some(_) => ModelState::Loadable(None),
                 },
                 size_bytes: some.size_bytes,
-                context: some.context,
+                // The prompt's tokens are a guess: only what is far too long is not even tried.
+                context: some.context.saturating_mul(2),
                 gpu: is_gpu(&now.device),
                 slots: some.slots,
-                busy: some.busy,
-                queued: some.queued,
+                // What it said is some seconds old; what this machine sent it since is not.
+                busy: some.busy.max(running.min(some.slots)),
+                queued: some.queued.max(running.saturating_sub(some.slots)),
                 decode_tokens_per_second: some.decode_tokens_per_second,
                 prefill_tokens_per_second: some.prefill_tokens_per_second,
                 cached_tokens: cached(member.node),
@@ -141,7 +170,9 @@ pub(super) fn places(node: &Shared, asked: &Asked, request: &Request) -> Vec<Pla
 fn here(node: &Shared, asked: &Asked, cached_tokens: u32) -> Place {
     let household = &node.household;
     let found = node.engine.catalogue().resolve(asked.model.as_deref());
-    let found = found.ok().filter(|source| node.engine.embeds(source) != Some(true));
+    let found = found
+        .ok()
+        .filter(|source| node.engine.embeds(source) != Some(true));
     let statuses = node.engine.status();
     let status = found
         .as_ref()
@@ -192,16 +223,16 @@ fn is_gpu(device: &str) -> bool {
 }
 
 /// Remembers who holds the start of this prompt now: `node`, or this machine.
-pub(super) fn noted(here: &Shared, asked: &Asked, request: &Request, node: Option<NodeId>) {
+pub(super) fn noted(here: &Shared, asked: &Asked, prompt: &str, node: Option<NodeId>) {
     let catalogue = here.engine.catalogue();
     let model = asked.model.as_deref().or(catalogue.default_name());
     let household = &here.household;
     let holder = node.unwrap_or(household.id());
-    household.holds(model.unwrap_or_default(), &text(request), holder);
+    household.holds(model.unwrap_or_default(), prompt, holder);
 }
 
 /// What a request's prompt says, near enough to be measured and to be told from others.
-fn text(request: &Request) -> String {
+pub(super) fn text(request: &Request) -> String {
     match &request.prompt {
         Prompt::Text(text) => text.clone(),
         Prompt::Tokens(tokens) => tokens.iter().map(|token| format!("{token:>4}")).collect(),

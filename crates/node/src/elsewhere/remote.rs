@@ -1,9 +1,13 @@
 //! One request that is answered elsewhere, or would have been: asks the machines that [`Run`] names, reads their frames,
 //! and gives the surface the events of the one that answers.
+//!
+//! A task of its own drives it ([`Asker`]), because a machine that is not listened to is taken for one that fell silent, and
+//! a surface may read late: a client is slow, or another prompt's answer comes first. When the surface lets go of its
+//! [`Remote`], the task ends, and with it the connection to whoever answers.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
@@ -11,35 +15,100 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use hearth_dispatch::{self as dispatch, Input, Output, Run, Why};
 use hearth_engine::{Event, Generation, Request};
+use hearth_mesh::diagnosis::Seen;
 use hearth_protocol::error::ApiError;
 use tokio::sync::mpsc;
+use tracing::Instrument;
 
 use super::candidates::{self, Asked, Place};
-use super::unloaded;
-use crate::answered;
+use super::{in_time, unloaded};
+use crate::answered::Note;
 use crate::failure::Failure;
-use crate::household::{Asking, Reply, Unasked};
+use crate::household::{Asking, InFlight, Reply, Unasked};
 use crate::peer::frame::{Frame, Frames, Question, VERSION, Work};
 use crate::state::Shared;
 
-/// How long a machine may take until its answer begins: its first frame follows at once.
-const HEAD: Duration = Duration::from_secs(3);
 /// How long a commit may take before it is sent again.
 const COMMIT: Duration = Duration::from_secs(2);
 
 /// An answer that may come from several machines, one after the other.
 pub(crate) struct Remote {
+    events: mpsc::UnboundedReceiver<Result<Event, Failure>>,
+    /// The first one, if it was waited for.
+    first: Option<Result<Event, Failure>>,
+    /// The model that answers, as it is called there.
+    model: Arc<Mutex<String>>,
+    named: String,
+}
+
+impl Remote {
+    /// Begins to ask.
+    pub(super) fn begin(asker: Asker) -> Self {
+        let (tell, events) = mpsc::unbounded_channel();
+        let model = Arc::clone(&asker.model);
+        tokio::spawn(asker.drive(tell).in_current_span());
+        Self {
+            events,
+            first: None,
+            model,
+            named: String::new(),
+        }
+    }
+
+    /// Waits for the first event, which stays to be read; a failure of every machine comes here, before any. Dropping the
+    /// future loses nothing.
+    pub async fn begun(&mut self) -> Result<(), Failure> {
+        if self.first.is_none() {
+            self.first = self.events.recv().await;
+        }
+        self.look();
+        match &self.first {
+            Some(Err(failure)) => Err(failure.clone()),
+            _ => Ok(()),
+        }
+    }
+
+    /// The model that answers, as it is called there.
+    pub fn model(&self) -> &str {
+        &self.named
+    }
+
+    /// Takes the name of the model as it stands.
+    pub fn look(&mut self) {
+        let model = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        self.named.clone_from(&model);
+    }
+
+    /// The next event. Dropping the future loses nothing.
+    pub async fn next(&mut self) -> Result<Event, Failure> {
+        if let Some(first) = self.first.take() {
+            return first;
+        }
+        self.events.recv().await.unwrap_or_else(|| Err(unloaded()))
+    }
+
+    /// The next event if it is there already.
+    pub fn try_next(&mut self) -> Option<Result<Event, Failure>> {
+        self.first.take().or_else(|| self.events.try_recv().ok())
+    }
+}
+
+/// Asks one machine after the other.
+pub(super) struct Asker {
     node: Shared,
     asked: Asked,
     places: Vec<Place>,
     whys: Vec<(usize, Why)>,
     request: Request,
+    /// The request's text, by which it is known who holds its beginning.
+    prompt: String,
     /// Name of the run, the same on every machine.
     id: String,
     run: Run,
     source: Source,
     /// The candidate that `source` belongs to.
     current: usize,
+    in_flight: Option<InFlight>,
     /// Of the current candidate, held back until its first token.
     started: Option<Event>,
     /// The token that the run decides about.
@@ -47,22 +116,25 @@ pub(crate) struct Remote {
     /// The end.
     done: Option<Event>,
     ready: VecDeque<Event>,
-    model: String,
+    model: Arc<Mutex<String>>,
+    note: Option<Note>,
     /// What the current candidate itself said is wrong.
     failure: Option<(usize, Failure)>,
     commits: mpsc::Receiver<usize>,
     committing: mpsc::Sender<usize>,
+    /// Whether somebody was told that it is the one.
+    committed: bool,
     /// When the current candidate was asked.
     asked_at: Instant,
-    /// Whether the way to the current candidate was judged already.
-    judged: bool,
+    /// What the current candidate's failure says about the way to it; silence unless something else is known.
+    saw: Option<Seen>,
 }
 
 /// Where events come from.
 enum Source {
     Nobody,
     Asking(Asking),
-    Reading(Reply, Frames),
+    Reading(Box<Reply>, Frames),
     StartingHere(Pin<Box<dyn Future<Output = Result<Generation, Failure>> + Send>>),
     Here(Box<Generation>),
 }
@@ -72,16 +144,18 @@ enum Came {
     Frame(Frame),
     Lost(String),
     Unsent(Unasked),
+    /// The machine would not even look at the request.
+    Rejected(u16, String),
     Refused(Failure),
 }
 
-impl Remote {
-    pub(super) fn new(
+impl Asker {
+    pub fn new(
         node: &Shared,
         asked: Asked,
         places: Vec<Place>,
         whys: Vec<(usize, Why)>,
-        request: Request,
+        (request, prompt): (Request, String),
         run: Run,
     ) -> Self {
         let (committing, commits) = mpsc::channel(4);
@@ -92,40 +166,42 @@ impl Remote {
             places,
             whys,
             request,
+            prompt,
             id: format!("{:032x}", rand::random::<u128>()),
             run,
             source: Source::Nobody,
             current: 0,
+            in_flight: None,
             started: None,
             token: None,
             done: None,
             ready: VecDeque::new(),
-            model,
+            model: Arc::new(Mutex::new(model)),
+            note: Note::here(),
             failure: None,
             commits,
             committing,
+            committed: false,
             asked_at: Instant::now(),
-            judged: false,
+            saw: None,
         }
     }
 
-    /// The model that answers, as it is called there.
-    pub fn model(&self) -> &str {
-        &self.model
-    }
-
-    /// Waits for the first event, which stays to be read; a failure of every machine comes here, before any. Dropping
-    /// the future loses nothing.
-    pub async fn begin(&mut self) -> Result<(), Failure> {
-        if self.ready.is_empty() {
-            let event = self.next().await?;
-            self.ready.push_front(event);
+    /// Goes on until the answer ended or nobody wants it any more.
+    async fn drive(mut self, tell: mpsc::UnboundedSender<Result<Event, Failure>>) {
+        loop {
+            let next = tokio::select! {
+                () = tell.closed() => return,
+                next = self.next() => next,
+            };
+            let last = matches!(next, Ok(Event::Done(_)) | Err(_));
+            if tell.send(next).is_err() || last {
+                return;
+            }
         }
-        Ok(())
     }
 
-    /// The next event. Dropping the future loses nothing.
-    pub async fn next(&mut self) -> Result<Event, Failure> {
+    async fn next(&mut self) -> Result<Event, Failure> {
         loop {
             if let Some(event) = self.ready.pop_front() {
                 return Ok(event);
@@ -138,42 +214,19 @@ impl Remote {
         }
     }
 
-    /// The next event if it is there already.
-    pub fn try_next(&mut self) -> Option<Result<Event, Failure>> {
-        loop {
-            if let Some(event) = self.ready.pop_front() {
-                return Some(Ok(event));
-            }
-            if let Some(output) = self.run.poll() {
-                if let Err(failure) = self.act(output) {
-                    return Some(Err(failure));
-                }
-                continue;
-            }
-            match &mut self.source {
-                Source::Reading(_, frames) => {
-                    let frame = frames.next()?;
-                    self.came(frame.map_or_else(Came::Lost, Came::Frame));
-                }
-                Source::Here(generation) => {
-                    let event = generation.try_next()?;
-                    self.came(of_engine(Some(event.map_err(Failure::from))));
-                }
-                _ => return None,
-            }
-        }
-    }
-
     /// Waits for one thing to happen, and tells the run.
     async fn step(&mut self) {
         let until = self.run.deadline();
-        let until = until.unwrap_or_else(|| Instant::now() + HEAD);
+        let until = until.unwrap_or_else(|| Instant::now() + COMMIT);
         tokio::select! {
-            came = self.source.next() => match came {
-                Some(came) => self.came(came),
-                // The head came; its frames follow.
-                None => {}
-            },
+            // What came is heard before the clock is looked at: this task may have been late.
+            biased;
+            came = self.source.next() => {
+                // Without anything, one stage gave way to the next.
+                if let Some(came) = came {
+                    self.came(came);
+                }
+            }
             Some(candidate) = self.commits.recv() => {
                 self.run.handle(Instant::now(), candidate, Input::Committed);
             }
@@ -184,62 +237,98 @@ impl Remote {
     fn came(&mut self, came: Came) {
         let (now, candidate) = (Instant::now(), self.current);
         let input = match came {
-            Came::Lost(reason) => Input::Lost(reason),
+            Came::Lost(reason) => {
+                self.saw = Some(Seen::Cut);
+                Input::Lost(reason)
+            }
             Came::Unsent(error) => {
-                if let Some(place) = self.places.get(candidate) {
-                    self.judged = true;
-                    self.node.household.saw_unsent(place.facts.node, &error);
-                }
+                self.saw = Some(crate::household::seen(&error));
                 Input::Lost(error.to_string())
             }
+            Came::Rejected(status, code) => {
+                let message = format!("it refuses the request ({code}, status {status})");
+                self.saw = Some(Seen::Status {
+                    status,
+                    code: Some(code),
+                });
+                // Whatever it says, another machine may not.
+                Input::Frame(dispatch::Frame::Error {
+                    status: 502,
+                    code: "peer_refused".into(),
+                    message,
+                })
+            }
             Came::Refused(failure) => {
+                self.saw = Some(crate::household::said(failure.code()));
+                // Another machine may have a longer context.
+                let status = match failure.code() {
+                    "context_length_exceeded" => 409,
+                    _ => failure.status.as_u16(),
+                };
                 let frame = dispatch::Frame::Error {
-                    status: failure.status.as_u16(),
+                    status,
                     code: failure.code().to_owned(),
                     message: failure.error.message.clone(),
                 };
                 self.failure = Some((candidate, failure));
                 Input::Frame(frame)
             }
-            Came::Frame(frame) => Input::Frame(match frame {
-                Frame::Accepted => dispatch::Frame::Accepted,
-                Frame::Model(name) => {
-                    self.model = name;
-                    dispatch::Frame::Working
-                }
-                Frame::Working { at, .. } => match at {
-                    Work::Loading => dispatch::Frame::Loading,
-                    Work::Queued => dispatch::Frame::Queued,
-                    Work::Prefilling => dispatch::Frame::Prefilling,
-                    Work::Decoding => dispatch::Frame::Working,
-                },
-                Frame::Held => dispatch::Frame::Held,
-                Frame::Event(event @ Event::Started { .. }) => {
-                    self.started = Some(event);
-                    dispatch::Frame::Prefilling
-                }
-                Frame::Event(event @ Event::Done(_)) => {
-                    self.done = Some(event);
-                    dispatch::Frame::Done
-                }
-                Frame::Event(event) => {
-                    self.token = Some(event);
-                    dispatch::Frame::Token
-                }
-                Frame::Failed {
-                    status,
-                    retry_after,
-                    error,
-                } => {
-                    let status =
-                        StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                    let mut failure = Failure::new(status, error);
-                    failure.retry_after = retry_after;
-                    return self.came(Came::Refused(failure));
-                }
-            }),
+            Came::Frame(frame) => match self.frame(frame) {
+                Ok(frame) => Input::Frame(frame),
+                Err(came) => return self.came(came),
+            },
         };
         self.run.handle(now, candidate, input);
+    }
+
+    /// A frame as the run has it.
+    fn frame(&mut self, frame: Frame) -> Result<dispatch::Frame, Came> {
+        Ok(match frame {
+            Frame::Accepted => dispatch::Frame::Accepted,
+            Frame::Model(name) => {
+                self.name(&name);
+                dispatch::Frame::Working
+            }
+            Frame::Working { at, .. } => match at {
+                Work::Loading => dispatch::Frame::Loading,
+                Work::Queued => dispatch::Frame::Queued,
+                Work::Prefilling => dispatch::Frame::Prefilling,
+                Work::Decoding => dispatch::Frame::Working,
+            },
+            Frame::Held => dispatch::Frame::Held,
+            Frame::Event(event @ Event::Started { .. }) => {
+                self.started = Some(event);
+                dispatch::Frame::Prefilling
+            }
+            Frame::Event(event @ Event::Done(_)) => {
+                self.done = Some(event);
+                dispatch::Frame::Done
+            }
+            Frame::Event(event) => {
+                if choice(&event).is_some_and(|choice| choice >= self.request.n) {
+                    return Err(Came::Lost("it answers with more than was asked".into()));
+                }
+                self.token = Some(event);
+                dispatch::Frame::Token
+            }
+            Frame::Failed {
+                status,
+                retry_after,
+                error,
+            } => {
+                let status = StatusCode::from_u16(status).ok();
+                let status = status.filter(|status| status.as_u16() >= 400);
+                let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
+                let mut failure = Failure::new(status, error);
+                failure.retry_after = retry_after;
+                return Err(Came::Refused(failure));
+            }
+        })
+    }
+
+    fn name(&self, model: &str) {
+        let mut name = self.model.lock().unwrap_or_else(PoisonError::into_inner);
+        model.clone_into(&mut name);
     }
 
     /// Does what the run says.
@@ -248,37 +337,41 @@ impl Remote {
             Output::Connect { candidate, .. } => {
                 self.current = candidate;
                 self.started = None;
-                self.judged = false;
+                self.saw = None;
                 self.asked_at = Instant::now();
                 self.source = self.connect(candidate);
+                // The last word counts, and until it is said this is the one that works.
+                self.tell(candidate);
             }
             Output::Abandon { candidate } => {
                 if candidate == self.current {
                     self.source = Source::Nobody;
+                    self.in_flight = None;
                 }
-                self.saw(candidate, false);
+                let seen = self.saw.take().unwrap_or(Seen::Unanswered);
+                self.judge(candidate, seen);
             }
             Output::Commit { candidate } => self.commit(candidate),
             Output::Deliver { .. } => {
-                if let Some(started) = self.started.take() {
-                    self.ready.push_back(started);
-                }
+                self.ready.extend(self.started.take());
                 self.ready.extend(self.token.take());
             }
             Output::Finish { .. } => {
                 self.source = Source::Nobody;
+                self.in_flight = None;
                 self.ready.extend(self.started.take());
                 self.ready.extend(self.done.take());
             }
             Output::Fail(failure) => {
                 self.source = Source::Nobody;
+                self.in_flight = None;
                 return Err(self.failed(failure));
             }
         }
         Ok(())
     }
 
-    fn connect(&self, candidate: usize) -> Source {
+    fn connect(&mut self, candidate: usize) -> Source {
         let Some(place) = self.places.get(candidate) else {
             return Source::Nobody;
         };
@@ -289,6 +382,9 @@ impl Remote {
                 Ok(node.engine.generate(model.as_deref(), request).await?)
             }));
         };
+        if let Some(model) = &place.model {
+            self.name(model);
+        }
         let question = Question {
             version: VERSION,
             run: self.id.clone(),
@@ -297,17 +393,27 @@ impl Remote {
             request: self.request.clone(),
         };
         let body = serde_json::to_vec(&question).unwrap_or_default();
+        let limit = in_time(body.len());
         let request = axum::http::Request::builder()
             .method(Method::POST)
             .uri("/peer/generate")
             .header(CONTENT_TYPE, "application/json")
             .body(Bytes::from(body));
+        self.in_flight = Some(self.node.household.in_flight(member.node));
         match request {
             Ok(request) => {
                 let household = Arc::clone(&self.node.household);
-                Source::Asking(household.ask(member.clone(), request, HEAD))
+                Source::Asking(household.ask(member.clone(), request, limit))
             }
             Err(_) => Source::Nobody,
+        }
+    }
+
+    /// Notes who answers.
+    fn tell(&self, candidate: usize) {
+        let why = self.whys.iter().find(|(index, _)| *index == candidate);
+        if let (Some(note), Some(place)) = (&self.note, self.places.get(candidate)) {
+            note.set(&place.name, why.map_or("", |(_, why)| why.words()));
         }
     }
 
@@ -316,15 +422,12 @@ impl Remote {
         let Some(place) = self.places.get(candidate) else {
             return;
         };
-        let why = self.whys.iter().find(|(index, _)| *index == candidate);
-        answered::note(&place.name, why.map_or("", |(_, why)| why.words()));
-        candidates::noted(
-            &self.node,
-            &self.asked,
-            &self.request,
-            Some(place.facts.node),
-        );
-        self.saw(candidate, true);
+        if !self.committed {
+            self.committed = true;
+            let holder = Some(place.facts.node);
+            candidates::noted(&self.node, &self.asked, &self.prompt, holder);
+            self.judge(candidate, Seen::Ok);
+        }
         let Some(member) = place.member.clone() else {
             let _ = self.committing.try_send(candidate);
             return;
@@ -336,7 +439,7 @@ impl Remote {
         let Ok(request) = request else { return };
         let asking = Arc::clone(&self.node.household).ask(member, request, COMMIT);
         let committing = self.committing.clone();
-        // Not awaited here: tokens go on meanwhile.
+        // Not awaited here: tokens go on meanwhile. A run that was given up says so in its frames.
         tokio::spawn(async move {
             if let Ok(reply) = asking.await
                 && reply.status().is_success()
@@ -347,18 +450,14 @@ impl Remote {
     }
 
     /// Real traffic is the best probe.
-    fn saw(&self, candidate: usize, token: bool) {
+    fn judge(&self, candidate: usize, seen: Seen) {
         if let Some(place) = self.places.get(candidate)
             && place.member.is_some()
-            && !self.judged
         {
             let model = place.model.as_deref().unwrap_or_default();
-            let own = self.failure.as_ref().filter(|(who, _)| *who == candidate);
-            let own = own.map(|(_, failure)| failure.code());
             let took = self.asked_at.elapsed();
-            self.node
-                .household
-                .saw_traffic(place.facts.node, model, token, own, took);
+            let household = &self.node.household;
+            household.saw_traffic(place.facts.node, model, seen, took);
         }
     }
 
@@ -382,7 +481,7 @@ impl Remote {
                 failure.message
             ),
             false => format!(
-                "no machine could answer; the last one, {name}: {}. See why: hearth doctor {name}",
+                "no machine could answer; {name}: {}. See why: hearth doctor {name}",
                 failure.message
             ),
         };
@@ -393,6 +492,18 @@ impl Remote {
         );
         own.retry_after = Some(1);
         own
+    }
+}
+
+/// Of which choice an event is.
+fn choice(event: &Event) -> Option<u32> {
+    match event {
+        Event::Text { choice, .. }
+        | Event::Reasoning { choice, .. }
+        | Event::ToolCall { choice, .. }
+        | Event::ToolArguments { choice, .. }
+        | Event::Finished { choice, .. } => Some(*choice),
+        Event::Started { .. } | Event::Done(_) => None,
     }
 }
 
@@ -407,12 +518,12 @@ impl Source {
                     Some(Came::Unsent(error))
                 }
                 Ok(reply) if reply.status().is_success() => {
-                    *self = Self::Reading(reply, Frames::default());
+                    *self = Self::Reading(Box::new(reply), Frames::default());
                     None
                 }
                 Ok(reply) => {
                     *self = Self::Nobody;
-                    Some(Came::Refused(reply.refusal()))
+                    Some(Came::Rejected(reply.status().as_u16(), reply.code()))
                 }
             },
             Self::Reading(reply, frames) => loop {
@@ -433,8 +544,9 @@ impl Source {
             },
             Self::StartingHere(starting) => match starting.await {
                 Ok(generation) => {
+                    let model = generation.model.clone();
                     *self = Self::Here(Box::new(generation));
-                    None
+                    Some(Came::Frame(Frame::Model(model)))
                 }
                 Err(failure) => {
                     *self = Self::Nobody;
@@ -443,15 +555,12 @@ impl Source {
             },
             Self::Here(generation) => {
                 let event = generation.next().await;
-                Some(of_engine(event.map(|event| event.map_err(Failure::from))))
+                Some(match event {
+                    Some(Ok(event)) => Came::Frame(Frame::Event(event)),
+                    Some(Err(error)) => Came::Refused(error.into()),
+                    None => Came::Refused(unloaded()),
+                })
             }
         }
-    }
-}
-
-fn of_engine(event: Option<Result<Event, Failure>>) -> Came {
-    match event.unwrap_or_else(|| Err(unloaded())) {
-        Ok(event) => Came::Frame(Frame::Event(event)),
-        Err(failure) => Came::Refused(failure),
     }
 }

@@ -7,16 +7,15 @@ use std::time::Duration;
 use axum::body::Bytes;
 use axum::http::header::{CONTENT_TYPE, DATE, HeaderValue};
 use axum::http::{HeaderMap, Method, Request, StatusCode};
-use hearth_mesh::peers::{PathTaken, SendError};
-use hearth_protocol::error::{ApiError, Problem};
+use hearth_mesh::peers::{Answer, PathTaken, SendError};
+use hearth_protocol::error::Problem;
 use hearth_protocol::household::{Address, Member, NodeId};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::Household;
-use crate::failure::Failure;
+use super::{Household, Live};
 
 /// Longest answer that is read whole.
 const LONGEST: usize = 64 << 20;
@@ -95,19 +94,21 @@ impl Reply {
         }
     }
 
-    /// What a refusal of a prompt says without its body: it comes as a problem document, whose words are for its owner.
-    pub fn refusal(&self) -> Failure {
+    /// The stable name of a refusal, as its head says it.
+    pub fn code(&self) -> String {
         let code = self.headers.get(hearth_mesh::signature::REFUSAL);
-        let code = code.and_then(|code| code.to_str().ok()).unwrap_or("peer_refused");
-        let message = format!("it refuses ({code}, status {})", self.status.as_u16());
-        Failure::new(self.status, ApiError::new("server_error", Some(code), message))
+        let code = code.and_then(|code| code.to_str().ok());
+        code.unwrap_or("refused").to_owned()
     }
 }
 
 impl Household {
     /// Asks a member. The answer has to begin in time.
     pub fn ask(self: Arc<Self>, member: Member, request: Request<Bytes>, head: Duration) -> Asking {
-        Box::pin(async move { self.send(member.node, &member.addresses, request, head).await })
+        Box::pin(async move {
+            self.send(member.node, &member.addresses, request, head)
+                .await
+        })
     }
 
     /// Asks a node at these addresses.
@@ -119,8 +120,30 @@ impl Household {
         head: Duration,
     ) -> Result<Reply, Unasked> {
         let live = self.live().ok_or(Unasked::Alone)?;
-        let answer = live.peers.send(node, addresses, request, head).await?;
-        Ok(Reply::of(answer))
+        Ok(Reply::of(live.send(node, addresses, request, head).await?))
+    }
+}
+
+impl Live {
+    /// Sends a request to a node; not to this machine's own addresses, which a node elsewhere may have too (of a network
+    /// inside of it).
+    pub(super) async fn send(
+        &self,
+        node: NodeId,
+        addresses: &[Address],
+        request: Request<Bytes>,
+        head: Duration,
+    ) -> Result<Answer, SendError> {
+        let own = self.roster(|roster| {
+            let own = roster.record(&self.own);
+            own.map_or(Vec::new(), |own| own.addresses.clone())
+        });
+        let others: Vec<Address> = addresses
+            .iter()
+            .filter(|address| matches!(address, Address::Relay(_)) || !own.contains(address))
+            .cloned()
+            .collect();
+        self.peers.send(node, &others, request, head).await
     }
 }
 

@@ -1,4 +1,8 @@
 //! What changes a household: invitations, joining, leaving, and what the hub does with members.
+//!
+//! Each change of the hub runs in a task of its own, so that it is whole whoever stops waiting for it, and one comes after
+//! the other. A member may have the hub give out tickets and names, for its owner is the household's; removing others is
+//! done at the hub alone, so that a machine that was stolen cannot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,12 +16,12 @@ use hearth_mesh::roster::{ChangeError, FindError, Roster};
 use hearth_mesh::ticket::{Invitation as Kept, JoinProof, Ticket, Use};
 use hearth_protocol::event::{Snapshot, StateEvent};
 use hearth_protocol::household::{Member, NodeId, Sealed};
-use hearth_protocol::peers::{AskToJoin, Hello, Invitation, Invite, Join, Welcome};
+use hearth_protocol::peers::{AskToJoin, Hello, Invitation, Invite, Issue, Join, Welcome};
 use hearth_store::sqlite;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 
-use super::ask::{Reply, Unasked, get, json, post};
+use super::ask::{Reply, Unasked, json, post};
 use super::table::{self, Membership};
 use super::{Household, Live, now};
 use crate::failure::problem;
@@ -57,13 +61,12 @@ impl Refused {
 
     fn no_hub(live: Option<&Live>) -> Self {
         let message = match live {
-            Some(live) => {
-                let hub = live.belonging.hub;
-                let name = live.roster(|roster| roster.record(&hub).map(|hub| hub.name.clone()));
-                let name = name.unwrap_or_else(|| hub.short());
-                format!("this machine is not the hub of its household; do this on {name}")
-            }
-            None => "this machine belongs to no household; `hearth invite` makes it the hub of one".into(),
+            Some(live) => format!(
+                "this machine is not the hub of its household; do this on {}",
+                live.hub_name()
+            ),
+            None => "this machine belongs to no household; `hearth invite` makes it the hub of one"
+                .into(),
         };
         Self::new(StatusCode::CONFLICT, "not_the_hub", message)
     }
@@ -71,7 +74,11 @@ impl Refused {
 
 impl From<Refusal> for Refused {
     fn from(refusal: Refusal) -> Self {
-        Self::new(StatusCode::FORBIDDEN, refusal.code.as_str(), refusal.message)
+        Self::new(
+            StatusCode::FORBIDDEN,
+            refusal.code.as_str(),
+            refusal.message,
+        )
     }
 }
 
@@ -122,7 +129,11 @@ fn lasting(wanted: &Invite) -> Result<u64, Refused> {
         EXPIRY.start(),
         EXPIRY.end()
     );
-    Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_field", message))
+    Err(Refused::new(
+        StatusCode::BAD_REQUEST,
+        "invalid_field",
+        message,
+    ))
 }
 
 fn member(name: &str) -> String {
@@ -137,7 +148,7 @@ async fn forwarded<T: DeserializeOwned>(
 ) -> Result<T, Refused> {
     let hub = live.belonging.hub;
     let addresses = live.hub_addresses();
-    let sent = live.peers.send(hub, &addresses, request, PATIENCE);
+    let sent = live.send(hub, &addresses, request, PATIENCE);
     let reply = sent.await.map(Reply::of).map_err(|error| {
         let message = format!("the hub does not answer, and only it can do this: {error}");
         Refused::new(StatusCode::BAD_GATEWAY, "hub_unreachable", message)
@@ -152,58 +163,93 @@ async fn forwarded<T: DeserializeOwned>(
         .map_err(|error| Refused::new(StatusCode::BAD_GATEWAY, "bad_hub", error))
 }
 
+/// Runs a change to its end, whether or not anybody waits.
+async fn whole<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refused>> + Send + 'static,
+) -> Result<T, Refused> {
+    tokio::spawn(work).await.map_err(Refused::failed)?
+}
+
 impl Household {
-    /// Prints a ticket. A node that is alone becomes the hub of a household of its own.
+    /// What a node of a household has, if it is the hub.
+    fn as_hub(&self) -> Result<Arc<Live>, Refused> {
+        match self.live() {
+            Some(live) if live.is_hub() => Ok(live),
+            live => Err(Refused::no_hub(live.as_deref())),
+        }
+    }
+
+    /// Makes a ticket. A node that is alone becomes the hub of a household of its own.
     pub async fn invite(
         self: &Arc<Self>,
         node: &Shared,
         wanted: &Invite,
     ) -> Result<Invitation, Refused> {
         let lasts = lasting(wanted)?;
-        let _alone = self.changing.lock().await;
-        let live = match self.live() {
-            Some(live) if !live.is_hub() => {
-                return forwarded(&live, post("/peer/invite", wanted)).await;
+        let (this, node) = (Arc::clone(self), Arc::clone(node));
+        whole(async move {
+            let _alone = this.changing.lock().await;
+            let live = match this.live() {
+                Some(live) => live,
+                None => this.found(&node).await?,
+            };
+            let expires = now() / 1_000 + lasts;
+            let addresses = match live.is_hub() {
+                true => this.addresses(&live),
+                false => live.hub_addresses(),
+            };
+            let ticket = Ticket::new(
+                live.belonging.hub,
+                &live.hub_name(),
+                addresses.clone(),
+                expires,
+            );
+            let kept = ticket.invitation();
+            // The secret half stays here, whoever keeps the other.
+            match live.is_hub() {
+                true => this.keep(kept, None).await?,
+                false => {
+                    let issued = Issue {
+                        ticket: kept.ticket,
+                        expires: kept.expires,
+                    };
+                    forwarded::<()>(&live, post("/peer/invite", &issued)).await?;
+                }
             }
-            Some(live) => live,
-            None => self.found(node).await?,
-        };
-        self.ticket(&live, lasts).await
-    }
-
-    /// A ticket for the owner of a member.
-    pub async fn invite_for(&self, wanted: &Invite) -> Result<Invitation, Refused> {
-        let lasts = lasting(wanted)?;
-        let _alone = self.changing.lock().await;
-        match self.live() {
-            Some(live) if live.is_hub() => self.ticket(&live, lasts).await,
-            live => Err(Refused::no_hub(live.as_deref())),
-        }
-    }
-
-    /// What is only done by the hub itself: nothing goes round.
-    pub async fn if_hub<T>(
-        &self,
-        work: impl Future<Output = Result<T, Refused>>,
-    ) -> Result<T, Refused> {
-        match self.live() {
-            Some(live) if live.is_hub() => work.await,
-            live => Err(Refused::no_hub(live.as_deref())),
-        }
-    }
-
-    async fn ticket(&self, live: &Live, lasts: u64) -> Result<Invitation, Refused> {
-        let addresses = self.addresses(live);
-        let expires = now() / 1_000 + lasts;
-        let ticket = Ticket::new(live.own, &self.name(), addresses.clone(), expires);
-        let kept = ticket.invitation();
-        self.write(move |transaction| Ok(table::give(transaction, &kept, now() / 1_000)?))
-            .await?;
-        Ok(Invitation {
-            ticket: ticket.to_string(),
-            expires_at: expires,
-            addresses,
+            Ok(Invitation {
+                ticket: ticket.to_string(),
+                expires_at: expires,
+                addresses,
+            })
         })
+        .await
+    }
+
+    /// Keeps a ticket that a member made.
+    pub async fn issued(self: &Arc<Self>, who: NodeId, issued: Issue) -> Result<(), Refused> {
+        let this = Arc::clone(self);
+        whole(async move {
+            let _alone = this.changing.lock().await;
+            this.as_hub()?;
+            let lasts = issued.expires.saturating_sub(now() / 1_000);
+            // A clock may be a little off.
+            let wanted = Invite {
+                expires_in: Some(lasts.max(*EXPIRY.start()).saturating_sub(60).max(60)),
+            };
+            lasting(&wanted)?;
+            let kept = Kept {
+                ticket: issued.ticket,
+                expires: issued.expires,
+                used_by: None,
+            };
+            this.keep(kept, Some(who)).await
+        })
+        .await
+    }
+
+    async fn keep(&self, kept: Kept, issuer: Option<NodeId>) -> Result<(), Refused> {
+        self.write(move |transaction| Ok(table::give(transaction, &kept, issuer, now() / 1_000)?))
+            .await
     }
 
     /// Makes this node the hub of a new household.
@@ -219,55 +265,72 @@ impl Household {
         let doors = self.doors().await;
         let live = self.bring_to_life(belonging, doors).await?;
         self.open_doors(&live);
-        let capabilities = self.capabilities(node, false);
-        let addresses = self.addresses(&live);
-        let own = live.roster(|roster| {
-            roster.join(live.own, &self.options.name, addresses, capabilities)
-        });
-        self.say(&live, own).await?;
+        self.be_member(&live, node).await?;
         self.follow(&live, node);
         self.watch(&live);
         Ok(live)
     }
 
+    /// A hub is a member of its own household.
+    pub(super) async fn be_member(&self, live: &Live, node: &Shared) -> Result<(), Refused> {
+        if live.roster(|roster| roster.may_pass(&live.own).is_ok()) {
+            return Ok(());
+        }
+        let capabilities = self.capabilities(node, false);
+        let addresses = self.addresses(live);
+        let name = &self.options.name;
+        let own = live.roster(|roster| roster.join(live.own, name, addresses, capabilities));
+        self.say(live, own).await?;
+        Ok(())
+    }
+
     /// The hub says something about a member, to everybody.
     async fn say(&self, live: &Live, member: Member) -> Result<Sealed, Refused> {
-        let record = self.options.identity.seal(&member).map_err(Refused::failed)?;
+        let record = self
+            .options
+            .identity
+            .seal(&member)
+            .map_err(Refused::failed)?;
         let event = StateEvent::Member {
             record: record.clone(),
         };
-        live.log.append(std::slice::from_ref(&event)).await?;
-        live.learn(&[event]);
+        match live.log.append(std::slice::from_ref(&event)).await {
+            Ok(_) => live.learn(&[event]),
+            Err(error @ hearth_fanout::Error::Stale { .. }) => {
+                // The log knows more than this process: what it says counts, and the next try builds on it.
+                let snapshot = live.log.snapshot().await?;
+                live.learn(&snapshot.state);
+                return Err(error.into());
+            }
+            Err(error) => return Err(error.into()),
+        }
         Ok(record)
     }
 
     /// Takes a node in that holds a ticket of this hub.
     pub async fn admit(self: Arc<Self>, who: NodeId, asked: AskToJoin) -> Result<Welcome, Refused> {
-        // It goes on when the joiner does not wait any more: a ticket is used with its member, or not at all.
-        let admitting = tokio::spawn(async move { self.admit_now(who, asked).await });
-        admitting.await.map_err(Refused::failed)?
+        whole(async move { self.admit_now(who, asked).await }).await
     }
 
     async fn admit_now(&self, who: NodeId, asked: AskToJoin) -> Result<Welcome, Refused> {
         let _alone = self.changing.lock().await;
-        let live = self.live();
-        let Some(live) = live.filter(|live| live.is_hub()) else {
-            return Err(Refused::no_hub(self.live().as_deref()));
-        };
+        let live = self.as_hub()?;
         let proof = JoinProof {
             ticket: asked.ticket,
             proof: asked.proof,
         };
-        let member = live.roster(|roster| {
-            roster.join(who, &asked.name, asked.addresses, asked.capabilities)
-        });
-        let record = self.options.identity.seal(&member).map_err(Refused::failed)?;
+        let member = live
+            .roster(|roster| roster.join(who, &asked.name, asked.addresses, asked.capabilities));
+        let record = self
+            .options
+            .identity
+            .seal(&member)
+            .map_err(Refused::failed)?;
         let event = StateEvent::Member {
             record: record.clone(),
         };
-        let is_removed = live.roster(|roster| {
-            roster.record(&who).is_some_and(|known| known.removed)
-        });
+        let is_removed =
+            live.roster(|roster| roster.record(&who).is_some_and(|known| known.removed));
         let (hub, log, events) = (live.own, live.log.clone(), vec![event.clone()]);
         self.write(move |transaction| {
             let kept = table::given(transaction, proof.ticket)?;
@@ -292,54 +355,75 @@ impl Household {
     }
 
     /// Hears from a member where it is and what it can do.
-    pub async fn hear(&self, who: NodeId, said: Hello) -> Result<Option<Sealed>, Refused> {
-        let _alone = self.changing.lock().await;
-        let live = self.live();
-        let Some(live) = live.filter(|live| live.is_hub()) else {
-            return Err(Refused::no_hub(self.live().as_deref()));
-        };
-        let changed =
-            live.roster(|roster| roster.update(&who, said.addresses, said.capabilities))?;
-        match changed {
-            Some(member) => Ok(Some(self.say(&live, member).await?)),
-            None => Ok(None),
-        }
+    pub async fn hear(
+        self: &Arc<Self>,
+        who: NodeId,
+        said: Hello,
+    ) -> Result<Option<Sealed>, Refused> {
+        let this = Arc::clone(self);
+        whole(async move {
+            let _alone = this.changing.lock().await;
+            let live = this.as_hub()?;
+            let changed =
+                live.roster(|roster| roster.update(&who, said.addresses, said.capabilities))?;
+            match changed {
+                Some(member) => Ok(Some(this.say(&live, member).await?)),
+                None => Ok(None),
+            }
+        })
+        .await
     }
 
-    /// Removes a member, with immediate effect. What is asked of a node that follows its hub does.
-    pub async fn remove(&self, name: &str) -> Result<(), Refused> {
-        let _alone = self.changing.lock().await;
-        let live = self.live().ok_or_else(|| Refused::no_hub(None))?;
-        if !live.is_hub() {
-            let mut request = get(&member(name));
-            *request.method_mut() = Method::DELETE;
-            return forwarded(&live, request).await;
-        }
+    /// Removes a member, with immediate effect, and the tickets that it made.
+    pub async fn remove(self: &Arc<Self>, name: &str) -> Result<(), Refused> {
+        let live = self.as_hub()?;
         let node = live.roster(|roster| roster.find(name).map(|member| member.node))?;
         if node == live.own {
             let message = "this is the hub itself; `hearth leave` here ends the household";
             return Err(Refused::new(StatusCode::CONFLICT, "is_the_hub", message));
         }
-        let member = live.roster(|roster| roster.remove(&node))?;
-        self.say(&live, member).await?;
-        self.affinity().forget(node);
-        Ok(())
+        self.remove_node(node).await
     }
 
-    /// Calls a member something else.
-    pub async fn rename(&self, name: &str, new: &str) -> Result<(), Refused> {
-        let _alone = self.changing.lock().await;
+    async fn remove_node(self: &Arc<Self>, node: NodeId) -> Result<(), Refused> {
+        let this = Arc::clone(self);
+        whole(async move {
+            let _alone = this.changing.lock().await;
+            let live = this.as_hub()?;
+            let member = live.roster(|roster| roster.remove(&node))?;
+            this.write(move |transaction| Ok(table::void(transaction, node)?))
+                .await?;
+            this.say(&live, member).await?;
+            this.affinity().forget(node);
+            Ok(())
+        })
+        .await
+    }
+
+    /// Calls a member something else. What is asked of a node that follows its hub does.
+    pub async fn rename(self: &Arc<Self>, name: &str, new: &str) -> Result<(), Refused> {
         let live = self.live().ok_or_else(|| Refused::no_hub(None))?;
         if !live.is_hub() {
             let mut request = post(&member(name), &serde_json::json!({ "name": new }));
             *request.method_mut() = Method::PATCH;
             return forwarded(&live, request).await;
         }
-        let node = live.roster(|roster| roster.find(name).map(|member| member.node))?;
-        if let Some(member) = live.roster(|roster| roster.rename(&node, new))? {
-            self.say(&live, member).await?;
-        }
-        Ok(())
+        self.rename_here(name, new).await
+    }
+
+    /// The same for a member, which asks the hub.
+    pub async fn rename_here(self: &Arc<Self>, name: &str, new: &str) -> Result<(), Refused> {
+        let (this, name, new) = (Arc::clone(self), name.to_owned(), new.to_owned());
+        whole(async move {
+            let _alone = this.changing.lock().await;
+            let live = this.as_hub()?;
+            let node = live.roster(|roster| roster.find(&name).map(|member| member.node))?;
+            if let Some(member) = live.roster(|roster| roster.rename(&node, &new))? {
+                this.say(&live, member).await?;
+            }
+            Ok(())
+        })
+        .await
     }
 
     /// Joins the household of a ticket. `node` looks after it from then on, if there is one.
@@ -352,13 +436,24 @@ impl Household {
             let message = format!("ticket: {error}");
             Refused::new(StatusCode::BAD_REQUEST, "bad_ticket", message)
         })?;
+        let (this, node) = (Arc::clone(self), node.map(Arc::clone));
+        whole(async move { this.join_now(node, ticket).await }).await
+    }
+
+    async fn join_now(
+        self: &Arc<Self>,
+        node: Option<Shared>,
+        ticket: Ticket,
+    ) -> Result<(), Refused> {
         let _alone = self.changing.lock().await;
-        if let Some(live) = self.live() {
-            // The hub of the ticket may take back whom it removed, whether this machine heard of it or not.
-            if !live.is_removed() && live.belonging.hub != ticket.hub {
-                let message = "this machine belongs to a household already; `hearth leave` first";
-                return Err(Refused::new(StatusCode::CONFLICT, "has_household", message));
-            }
+        let before = self.live();
+        // The hub of the ticket may take back whom it removed, whether this machine heard of it or not.
+        if let Some(live) = &before
+            && !live.is_removed()
+            && live.belonging.hub != ticket.hub
+        {
+            let message = "this machine belongs to a household already; `hearth leave` first";
+            return Err(Refused::new(StatusCode::CONFLICT, "has_household", message));
         }
         if ticket.hub == self.id() {
             let message = "this ticket is this machine's own; use it on another one";
@@ -372,15 +467,22 @@ impl Household {
                 message,
             ));
         }
-        self.rest();
-        let (peers, quic) = self.doors().await;
+        // What this machine has is kept until the hub has taken it in.
+        let mut new_doors = None;
+        let (peers, quic) = match &before {
+            Some(live) => (live.peers.clone(), live.quic.clone()),
+            None => new_doors.insert(self.doors().await).clone(),
+        };
         let proof = ticket.proof(&self.id());
         let asked = AskToJoin {
             ticket: proof.ticket,
             proof: proof.proof,
             name: self.options.name.clone(),
             addresses: self.addresses_with(quic.as_deref()),
-            capabilities: node.map(|node| self.capabilities(node, false)).unwrap_or_default(),
+            capabilities: node
+                .as_ref()
+                .map(|node| self.capabilities(node, false))
+                .unwrap_or_default(),
         };
         let request = post(peer::JOIN, &asked);
         let answer = peers.send(ticket.hub, &ticket.addresses, request, PATIENCE);
@@ -400,19 +502,20 @@ impl Household {
         if !reply.status().is_success() {
             let (status, code, message) = reply.problem().await;
             let code = code.unwrap_or_else(|| "hub_refused".into());
-            return Err(Refused::new(status, &code, format!("the hub refuses: {message}")));
+            let message = format!("the hub refuses: {message}");
+            return Err(Refused::new(status, &code, message));
         }
-        let welcome: Welcome = json(reply).await.map_err(|error| {
-            Refused::new(StatusCode::BAD_GATEWAY, "bad_hub", error)
-        })?;
+        let bad_hub = |error: String| Refused::new(StatusCode::BAD_GATEWAY, "bad_hub", error);
+        let welcome: Welcome = json(reply).await.map_err(bad_hub)?;
         // Whatever answered, only what the ticket's hub signed makes a member.
         let mut roster = Roster::new(ticket.hub);
         for sealed in welcome.others.into_iter().chain([welcome.member]) {
-            roster.insert(sealed).map_err(|error| {
-                Refused::new(StatusCode::BAD_GATEWAY, "bad_hub", error.to_string())
-            })?;
+            let inserted = roster.insert(sealed);
+            inserted.map_err(|error| bad_hub(error.to_string()))?;
         }
         roster.may_pass(&self.id())?;
+        drop((peers, quic, before));
+        self.rest().await;
         // What was known of another household goes; the hub's own log follows with its next snapshot.
         let log = Log::follow(self.store.clone(), Default::default()).await?;
         let state = roster.records().map(|record| StateEvent::Member {
@@ -430,37 +533,45 @@ impl Household {
         let kept = belonging.clone();
         self.write(move |transaction| Ok(table::belong(transaction, &kept)?))
             .await?;
-        let live = self.bring_to_life(belonging, (peers, quic)).await?;
+        let doors = match new_doors {
+            Some(doors) => doors,
+            None => self.doors().await,
+        };
+        let live = self.bring_to_life(belonging, doors).await?;
         if let Some(node) = node {
-            self.look_after(live, node);
+            self.look_after(live, &node);
         }
         Ok(())
     }
 
     /// Leaves the household: this node is alone again. A hub ends the household with it.
-    pub async fn leave(&self) -> Result<(), Refused> {
-        let _alone = self.changing.lock().await;
-        let Some(live) = self.live() else {
-            let message = "this machine belongs to no household";
-            return Err(Refused::new(StatusCode::CONFLICT, "no_household", message));
-        };
-        if !live.is_hub() {
-            // The hub should know; if it cannot be told, its owner removes this machine there.
-            let request = post("/peer/leave", &serde_json::json!({}));
-            let (hub, addresses) = (live.belonging.hub, live.hub_addresses());
-            if let Err(error) = live.peers.send(hub, &addresses, request, PATIENCE).await {
-                tracing::warn!(%error, "the hub could not be told that this machine leaves");
+    pub async fn leave(self: &Arc<Self>) -> Result<(), Refused> {
+        let this = Arc::clone(self);
+        whole(async move {
+            let _alone = this.changing.lock().await;
+            let Some(live) = this.live() else {
+                let message = "this machine belongs to no household";
+                return Err(Refused::new(StatusCode::CONFLICT, "no_household", message));
+            };
+            if !live.is_hub() {
+                // The hub should know; if it cannot be told, its owner removes this machine there.
+                let told = forwarded::<()>(&live, post("/peer/leave", &serde_json::json!({})));
+                if let Err(error) = told.await {
+                    tracing::warn!(%error, "the hub was not told that this machine leaves");
+                }
             }
-        }
-        drop(live);
-        self.rest();
-        self.write(|transaction| Ok(table::forget(transaction)?)).await?;
-        self.forget_state().await
+            drop(live);
+            this.rest().await;
+            this.write(|transaction| Ok(table::forget(transaction)?))
+                .await?;
+            this.forget_state().await
+        })
+        .await
     }
 
     /// A member says that it goes.
-    pub async fn farewell(&self, who: NodeId) -> Result<(), Refused> {
-        self.remove(&who.to_string()).await
+    pub async fn farewell(self: &Arc<Self>, who: NodeId) -> Result<(), Refused> {
+        self.remove_node(who).await
     }
 
     /// Empties the state log.

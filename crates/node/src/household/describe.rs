@@ -76,7 +76,9 @@ impl Household {
                     ips.push(IpAddr::from([127, 0, 0, 1]));
                 }
                 let at = |port: Option<u16>, kind: fn(SocketAddr) -> Address| {
-                    let each = ips.iter().map(move |ip| Some(kind(SocketAddr::new(*ip, port?))));
+                    let each = ips
+                        .iter()
+                        .map(move |ip| Some(kind(SocketAddr::new(*ip, port?))));
                     each.flatten().collect::<Vec<Address>>()
                 };
                 let mut all = at(udp, Address::Quic);
@@ -143,12 +145,20 @@ pub(super) fn interfaces() -> Vec<IpAddr> {
     let mut ips: Vec<IpAddr> = found
         .into_iter()
         .filter(|interface| !interface.is_loopback() && !interface.is_link_local())
+        .filter(|interface| !is_inside(&interface.name))
         .map(|interface| interface.ip())
         .collect();
     // IPv4 first: where both work, it is the one people recognise.
     ips.sort_by_key(|ip| (ip.is_ipv6(), *ip));
     ips.dedup();
     ips
+}
+
+/// Whether an interface leads to containers or virtual machines on this machine: every machine has one of the same
+/// address, so that another one would find itself there.
+fn is_inside(interface: &str) -> bool {
+    let inside = ["docker", "br-", "virbr", "podman", "cni", "lxcbr", "lxdbr"];
+    inside.iter().any(|start| interface.starts_with(start))
 }
 
 /// Two significant digits.

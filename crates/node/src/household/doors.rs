@@ -22,6 +22,8 @@ use crate::door::{self, Limits};
 
 /// How often the addresses of this machine are looked at: networks come and go.
 const LOOK: Duration = Duration::from_secs(5);
+/// Connections from other machines at once, at each address.
+const CONNECTIONS: usize = 512;
 
 /// What doors lead to.
 pub(super) struct Serving {
@@ -124,10 +126,18 @@ impl Household {
                 }
                 match TcpListener::bind((ip, serving.port)).await {
                     Ok(listener) => {
-                        tracing::info!("other machines of the household reach this one at {ip}:{}", serving.port);
+                        tracing::info!(
+                            "other machines of the household reach this one at {ip}:{}",
+                            serving.port
+                        );
                         refused.remove(&ip);
                         let (end, ended) = oneshot::channel::<()>();
-                        let (routes, limits) = (serving.routes.clone(), serving.limits);
+                        // Strangers must not use up what this machine's own tools need.
+                        let limits = Limits {
+                            connections: CONNECTIONS,
+                            ..serving.limits
+                        };
+                        let routes = serving.routes.clone();
                         tokio::spawn(async move {
                             let stop = async { ended.await.unwrap_or(()) };
                             door::serve(listener, routes, limits, stop).await;
@@ -137,7 +147,10 @@ impl Household {
                     Err(error) => {
                         let reason = error.to_string();
                         if refused.insert(ip, reason.clone()).as_ref() != Some(&reason) {
-                            tracing::warn!("other machines do not reach this one at {ip}:{}: {reason}", serving.port);
+                            tracing::warn!(
+                                "other machines do not reach this one at {ip}:{}: {reason}",
+                                serving.port
+                            );
                         }
                     }
                 }

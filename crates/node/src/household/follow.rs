@@ -48,6 +48,9 @@ async fn tell(household: Arc<Household>, live: Arc<Live>, node: Shared) {
             own.addresses == hello.addresses && same(&own.capabilities, &hello.capabilities)
         });
         let is_said = said.as_ref() == Some(&hello);
+        if live.is_removed() {
+            return;
+        }
         if !is_known && !is_said && say(&household, &live, &hello).await {
             said = Some(hello);
         }
@@ -73,14 +76,14 @@ fn same(known: &Capabilities, now: &Capabilities) -> bool {
 }
 
 /// Tells the hub what changed; whether it heard.
-async fn say(household: &Household, live: &Live, hello: &Hello) -> bool {
+async fn say(household: &Arc<Household>, live: &Live, hello: &Hello) -> bool {
     if live.is_hub() {
         let heard = household.hear(live.own, hello.clone()).await;
         return heard.is_ok();
     }
     let request = post("/peer/hello", hello);
     let hub = live.belonging.hub;
-    match live.peers.send(hub, &live.hub_addresses(), request, HEAD).await {
+    match live.send(hub, &live.hub_addresses(), request, HEAD).await {
         Ok(answer) => Reply::of(answer).status().is_success(),
         Err(error) => {
             tracing::debug!(%error, "the hub could not be told what is new");
@@ -147,7 +150,7 @@ async fn connect(
         request.headers_mut().insert("last-event-id", value);
     }
     let hub = live.belonging.hub;
-    let answer = live.peers.send(hub, &live.hub_addresses(), request, HEAD).await;
+    let answer = live.send(hub, &live.hub_addresses(), request, HEAD).await;
     let now = Instant::now();
     match answer.map(Reply::of) {
         Ok(reply) if reply.status().is_success() => {
@@ -175,7 +178,6 @@ async fn connect(
 async fn fetch(live: &Live, follower: &mut Follower) {
     let hub = live.belonging.hub;
     let answer = live
-        .peers
         .send(hub, &live.hub_addresses(), get("/peer/snapshot"), HEAD)
         .await;
     let fetched = match answer.map(Reply::of) {
@@ -192,7 +194,11 @@ async fn fetch(live: &Live, follower: &mut Follower) {
     if !follower.fetched(now, &snapshot) {
         return;
     }
-    if let Some(error) = snapshot.state.iter().find_map(|event| seal(live, event).err()) {
+    if let Some(error) = snapshot
+        .state
+        .iter()
+        .find_map(|event| seal(live, event).err())
+    {
         return follower.rejected(now, &error);
     }
     match live.log.replace(&snapshot).await {

@@ -30,15 +30,18 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/household/join", post(join))
         .route("/household/leave", post(leave))
         .route("/household/memory/search", post(memory::everywhere))
-        .route("/household/memory/share", get(memory::shared).post(memory::share))
+        .route(
+            "/household/memory/share",
+            get(memory::shared).post(memory::share),
+        )
         .route("/household/members/{name}", delete(remove).patch(rename))
         .route("/peers", get(peers))
 }
 
 async fn read<T: DeserializeOwned + Default>(node: &Shared, body: Body) -> Result<T, Refused> {
-    let bytes = received(node, body).await.map_err(|failure| {
-        Refused::new(failure.status, "bad_body", failure.error.message)
-    })?;
+    let bytes = received(node, body)
+        .await
+        .map_err(|failure| Refused::new(failure.status, "bad_body", failure.error.message))?;
     if bytes.is_empty() {
         return Ok(T::default());
     }
@@ -68,13 +71,13 @@ pub(crate) async fn invite(
     (status = 409, body = Problem, description = "this machine belongs to a household already"),
     (status = 502, body = Problem, description = "the hub does not answer")))]
 pub(crate) async fn join(State(node): State<Shared>, body: Body) -> Result<Json<Peers>, Refused> {
-    let bytes = received(&node, body).await.map_err(|failure| {
-        Refused::new(failure.status, "bad_body", failure.error.message)
-    })?;
+    let bytes = received(&node, body)
+        .await
+        .map_err(|failure| Refused::new(failure.status, "bad_body", failure.error.message))?;
     let wanted: Join = parse::body(&bytes)
         .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "invalid_field", error.message))?;
     node.household.join(Some(&node), &wanted).await?;
-    Ok(Json(node.household.report(Some(&node))))
+    report(&node).await
 }
 
 /// Leaves the household.
@@ -83,7 +86,7 @@ pub(crate) async fn join(State(node): State<Shared>, body: Body) -> Result<Json<
     (status = 409, body = Problem, description = "this machine belongs to no household")))]
 pub(crate) async fn leave(State(node): State<Shared>) -> Result<Json<Peers>, Refused> {
     node.household.leave().await?;
-    Ok(Json(node.household.report(Some(&node))))
+    report(&node).await
 }
 
 /// Removes a member, with immediate effect.
@@ -97,7 +100,7 @@ pub(crate) async fn remove(
     Path(name): Path<String>,
 ) -> Result<Json<Peers>, Refused> {
     node.household.remove(&name).await?;
-    Ok(Json(node.household.report(Some(&node))))
+    report(&node).await
 }
 
 /// What of a member is changed.
@@ -122,13 +125,20 @@ pub(crate) async fn rename(
 ) -> Result<Json<Peers>, Refused> {
     let wanted: Renamed = read(&node, body).await?;
     node.household.rename(&name, &wanted.name).await?;
-    Ok(Json(node.household.report(Some(&node))))
+    report(&node).await
 }
 
 /// The machines of the household.
 #[utoipa::path(get, path = "/peers", tag = "household", responses((status = 200, body = Peers)))]
-pub(crate) async fn peers(State(node): State<Shared>) -> Json<Peers> {
-    Json(node.household.report(Some(&node)))
+pub(crate) async fn peers(State(node): State<Shared>) -> Result<Json<Peers>, Refused> {
+    report(&node).await
+}
+
+/// The household, for its owner. Looks at files.
+async fn report(node: &Shared) -> Result<Json<Peers>, Refused> {
+    let node = Arc::clone(node);
+    let reporting = crate::trace::spawn_blocking(move || node.household.report(Some(&node)));
+    Ok(Json(reporting.await.map_err(Refused::failed)?))
 }
 
 /// Whose way is looked at.
@@ -171,7 +181,11 @@ pub(crate) async fn diagnosis(
         }
         (Some(name), None) => {
             let message = format!("this machine belongs to no household, so there is no `{name}`");
-            return Err(Refused::new(StatusCode::NOT_FOUND, "no_such_machine", message));
+            return Err(Refused::new(
+                StatusCode::NOT_FOUND,
+                "no_such_machine",
+                message,
+            ));
         }
     };
     let model = about.model.as_deref();
@@ -180,7 +194,8 @@ pub(crate) async fn diagnosis(
         join_all(each).await.into_iter().flatten().collect()
     } else {
         let each = peers.iter();
-        each.filter_map(|peer| household.diagnosis(*peer, model)).collect()
+        each.filter_map(|peer| household.diagnosis(*peer, model))
+            .collect()
     };
     Ok(Json(found).into_response())
 }

@@ -18,6 +18,7 @@ pub(crate) const TABLES: Migration = Migration {
         CREATE TABLE ticket (
             key TEXT PRIMARY KEY,
             expires_at INTEGER NOT NULL,
+            issuer TEXT,
             used_by TEXT
         ) STRICT;
         CREATE TABLE shared_project (
@@ -69,17 +70,31 @@ pub(crate) fn forget(transaction: &Transaction<'_>) -> Result<(), Error> {
     Ok(())
 }
 
-/// Keeps a ticket that is given out, and forgets those that expired long ago.
+/// Keeps a ticket that is given out, by a member or (`None`) by the hub itself, and forgets those that expired long ago.
 pub(crate) fn give(
     transaction: &Transaction<'_>,
     invitation: &Invitation,
+    issuer: Option<NodeId>,
     now: u64,
 ) -> Result<(), Error> {
     let week_ago = now.saturating_sub(7 * 24 * 3600) as i64;
     transaction.execute("DELETE FROM ticket WHERE expires_at < ?1", [week_ago])?;
     transaction.execute(
-        "INSERT INTO ticket (key, expires_at) VALUES (?1, ?2)",
-        (invitation.ticket.to_string(), invitation.expires as i64),
+        "INSERT OR IGNORE INTO ticket (key, expires_at, issuer) VALUES (?1, ?2, ?3)",
+        (
+            invitation.ticket.to_string(),
+            invitation.expires as i64,
+            issuer.map(|node| node.to_string()),
+        ),
+    )?;
+    Ok(())
+}
+
+/// Takes back the tickets that a member made and nobody used.
+pub(crate) fn void(transaction: &Transaction<'_>, issuer: NodeId) -> Result<(), Error> {
+    transaction.execute(
+        "DELETE FROM ticket WHERE issuer = ?1 AND used_by IS NULL",
+        [issuer.to_string()],
     )?;
     Ok(())
 }

@@ -120,7 +120,10 @@ impl Frames {
 
     /// The next whole frame, if there is one; an error if the other end writes something else.
     pub fn next(&mut self) -> Option<Result<Frame, String>> {
-        let Some(at) = self.held[self.seen..].iter().position(|byte| *byte == b'\n') else {
+        let Some(at) = self.held[self.seen..]
+            .iter()
+            .position(|byte| *byte == b'\n')
+        else {
             self.seen = self.held.len();
             return (self.seen > LONGEST).then(|| Err("a frame has no end".into()));
         };

@@ -9,19 +9,21 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::convert::Infallible;
 use std::pin::Pin;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::{Path, State};
-use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hearth_dispatch::CommitWhen;
 use hearth_dispatch::serving::{Act, SIGN_OF_LIFE, Serving, Stop};
-use hearth_engine::Event;
+use hearth_engine::{Event, named};
+use hearth_mesh::signature::REFUSAL;
 use hearth_protocol::error::ApiError;
 use hearth_protocol::household::NodeId;
 use hearth_protocol::parse;
@@ -73,6 +75,11 @@ impl Runs {
     fn commit(&self, key: &Key) -> bool {
         let all = self.all();
         all.get(key).is_some_and(|commit| commit.send(true).is_ok())
+    }
+
+    /// Gives up every run.
+    pub fn give_up_all(&self) {
+        self.all().clear();
     }
 
     /// Gives up every run of a node that may not ask any more.
@@ -134,6 +141,18 @@ pub(crate) async fn generate(
         let message = "run must be 16 to 64 visible ASCII characters";
         return refused(StatusCode::BAD_REQUEST, "bad_question", message);
     }
+    // A path would be a file of this machine's that nobody offered.
+    let listed = node.engine.catalogue().list();
+    let names: Vec<&str> = listed.iter().map(|model| model.name.as_str()).collect();
+    let model = question.model.as_deref();
+    if let Some(model) = model.filter(|model| named(&names, model).is_none()) {
+        let message = format!("this machine has no model `{model}`");
+        return refused(StatusCode::NOT_FOUND, "model_not_found", message);
+    }
+    if node.stopping.load(Ordering::Relaxed) {
+        let message = "this node is stopping; ask another one";
+        return refused(StatusCode::SERVICE_UNAVAILABLE, "stopping", message);
+    }
     let when = question.commit_when();
     let Some(run) = node.runs.begin((caller.node(), question.run)) else {
         let message = "this run goes on already, or too many do; draw a new one, or wait";
@@ -144,6 +163,8 @@ pub(crate) async fn generate(
         let begun = Instant::now();
         async move {
             let model = question.model.as_deref();
+            // However long it takes: the frames say that it goes on.
+            node.engine.load(model).await?;
             Watched::here(&node, model, question.request, begun).await
         }
     };
@@ -180,9 +201,12 @@ pub(crate) async fn commit(
     refused(StatusCode::NOT_FOUND, "no_run", message)
 }
 
-fn refused(status: StatusCode, code: &str, message: impl Into<String>) -> Response {
+fn refused(status: StatusCode, code: &'static str, message: impl Into<String>) -> Response {
     let title = status.canonical_reason().unwrap_or("error");
-    problem(status, code, title, message)
+    let mut response = problem(status, code, title, message);
+    let headers = response.headers_mut();
+    headers.insert(REFUSAL, HeaderValue::from_static(code));
+    response
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<Watched, Failure>> + Send>>;
@@ -234,9 +258,8 @@ impl Answer {
             return self.fail("removed", "this node may not ask any more", out);
         }
         if self.run.is_committed() {
-            match serving.commit(Instant::now()) {
-                Ok(Some(Act::Finish)) => return self.finish(out),
-                Ok(_) | Err(_) => {}
+            if let Ok(Some(Act::Finish)) = serving.commit(Instant::now()) {
+                return self.finish(out);
             }
         }
         if let Some(act) = serving.tick(Instant::now()) {

@@ -28,6 +28,8 @@ use crate::state::Shared;
 
 /// How long another machine may take: people wait for the answer.
 const DEADLINE: Duration = Duration::from_secs(1);
+/// Most memories that a search gives.
+const MOST: usize = 100;
 /// Memories of an answer unless it is said.
 const USUAL: usize = 10;
 
@@ -45,7 +47,12 @@ pub(crate) async fn search(
     let bytes = match received(&node, body).await {
         Ok(bytes) => bytes,
         Err(failure) => {
-            return problem(failure.status, "bad_body", "Bad Request", failure.error.message);
+            return problem(
+                failure.status,
+                "bad_body",
+                "Bad Request",
+                failure.error.message,
+            );
         }
     };
     let wanted: Search = match parse::body(&bytes) {
@@ -99,6 +106,8 @@ fn searched(node: &Shared, wanted: Search) -> Result<Found, Refused> {
     for project in asked {
         let of_project = Search {
             project: project.clone(),
+            // What belongs to every project is found too, and left out below.
+            limit: Some(limit.saturating_mul(5).min(MOST)),
             ..wanted.clone()
         };
         let some = node
@@ -209,15 +218,24 @@ async fn of_other(
 /// Lets the household search memories of this machine, or not any more.
 #[utoipa::path(post, path = "/household/memory/share", tag = "household", request_body = Share, responses(
     (status = 200, body = Open), (status = 400, body = Problem, description = "a field is wrong")))]
-pub(crate) async fn share(
-    State(node): State<Shared>,
-    body: Body,
-) -> Result<Json<Open>, Refused> {
+pub(crate) async fn share(State(node): State<Shared>, body: Body) -> Result<Json<Open>, Refused> {
     let bytes = received(&node, body)
         .await
         .map_err(|failure| Refused::new(failure.status, "bad_body", failure.error.message))?;
     let wanted: Share = parse::body(&bytes)
         .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "invalid_field", error.message))?;
+    if wanted
+        .project
+        .as_ref()
+        .is_some_and(|project| project.trim().is_empty())
+    {
+        let message = "project is empty; name one, or leave it out to share every memory";
+        return Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_field",
+            message,
+        ));
+    }
     let project = wanted.project.unwrap_or_default();
     let sharing = {
         let node = Arc::clone(&node);

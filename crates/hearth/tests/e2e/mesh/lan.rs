@@ -1,5 +1,6 @@
 //! The network and its hosts. Everything that is made here ends with its value.
 
+use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
@@ -39,6 +40,18 @@ fn run(program: &str, arguments: &[&str]) -> Result<String, String> {
 
 fn ip(line: &str) -> Result<String, String> {
     run("ip", &line.split(' ').collect::<Vec<_>>())
+}
+
+fn nft(space: &str, script: &str) {
+    let mut child = Command::new("ip")
+        .args(["netns", "exec", space, "nft", "-f", "-"])
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut pipe = child.stdin.take().unwrap();
+    pipe.write_all(script.as_bytes()).unwrap();
+    drop(pipe);
+    assert!(child.wait().unwrap().success(), "{script}");
 }
 
 impl Lan {
@@ -110,6 +123,16 @@ impl Lan {
     }
 }
 
+impl Lan {
+    /// The switch loses packets that are longer than this, in bytes, and says nothing.
+    pub fn drops_large_packets(&self, longest: usize) {
+        let script = format!(
+            "table bridge fault {{ chain pass {{ type filter hook forward priority 0; meta length > {longest} drop; }}; }}"
+        );
+        nft(&self.space("net"), &script);
+    }
+}
+
 impl Drop for Lan {
     fn drop(&mut self) {
         for space in spaces().filter(|space| space.starts_with(&self.prefix)) {
@@ -130,7 +153,9 @@ fn spaces() -> impl Iterator<Item = String> {
 /// Removes what tests left behind that were ended from outside.
 fn sweep() {
     for space in spaces() {
-        let number = space.strip_prefix("hearth-lan-").and_then(|rest| rest.split('-').next());
+        let number = space
+            .strip_prefix("hearth-lan-")
+            .and_then(|rest| rest.split('-').next());
         if number.is_some_and(|number| !Path::new("/proc").join(number).exists()) {
             let _ = ip(&format!("netns delete {space}"));
         }
@@ -184,19 +209,16 @@ impl Host {
     }
 
     /// A program on this host.
-    pub fn program(&self, program: &str) -> Command {
+    pub fn program(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.space, program]);
+        command.args(["netns", "exec", &self.space]).arg(program);
         command
     }
 
-    fn command(&self, wrapper: &[&str], arguments: &[&str]) -> Command {
+    fn command(&self, arguments: &[&str]) -> Command {
         let inner = self.home.command(arguments);
-        let mut words = wrapper.iter().map(std::ffi::OsStr::new).collect::<Vec<_>>();
-        words.push(inner.get_program());
-        words.extend(inner.get_args());
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.space]).args(words);
+        let mut command = self.program(inner.get_program());
+        command.args(inner.get_args());
         for (name, value) in inner.get_envs() {
             match value {
                 Some(value) => command.env(name, value),
@@ -209,6 +231,10 @@ impl Host {
         command
             .env("HEARTH_HOST", format!("127.0.0.1:{PORT}"))
             .env("HEARTH_NAME", &self.name)
+            .env(
+                "HEARTH_LOG_LEVEL",
+                std::env::var("LANLOG").unwrap_or("info".into()),
+            )
             .envs(self.settings.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null());
         command
@@ -216,20 +242,28 @@ impl Host {
 
     /// `hearth ARGUMENTS` on this host.
     pub fn hearth(&self, arguments: &[&str]) -> Ran {
-        Ran::new(arguments, self.command(&[], arguments).output().unwrap())
+        Ran::new(arguments, self.command(arguments).output().unwrap())
     }
 
     /// Starts its node.
     pub fn start(&mut self) {
-        self.start_under(&[]);
+        self.start_with(&[]);
     }
 
-    /// Starts its node under another program.
-    pub fn start_under(&mut self, wrapper: &[&str]) {
+    /// Starts its node with a clock that is wrong by so much (`+120s`).
+    pub fn start_ahead(&mut self, by: &str) {
+        // The wrapper itself would stay between the test and the node.
+        let library = run("faketime", &["-f", by, "printenv", "LD_PRELOAD"]);
+        let library = library.expect("faketime; `cargo xtask test` installs it");
+        self.start_with(&[("LD_PRELOAD", library.trim()), ("FAKETIME", by)]);
+    }
+
+    fn start_with(&mut self, environment: &[(&str, &str)]) {
         let log = self.home.path().join("log.txt");
         let log = File::options().create(true).append(true).open(log).unwrap();
         let child = self
-            .command(wrapper, &["serve"])
+            .command(&["serve"])
+            .envs(environment.iter().copied())
             .stdout(Stdio::null())
             .stderr(log)
             .spawn()
@@ -237,7 +271,12 @@ impl Host {
         self.node = Some(child);
         until("the node answers", || {
             let ended = self.node.as_mut().and_then(|node| node.try_wait().unwrap());
-            assert!(ended.is_none(), "the node of {} ended:\n{}", self.name, self.log());
+            assert!(
+                ended.is_none(),
+                "the node of {} ended:\n{}",
+                self.name,
+                self.log()
+            );
             (self.try_get("/health")?.0 == 200).then_some(())
         });
     }
@@ -263,22 +302,13 @@ impl Host {
 
     /// Rules of nftables.
     pub fn nft(&self, script: &str) {
-        let mut child = self
-            .program("nft")
-            .args(["-f", "-"])
-            .stdin(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut pipe = child.stdin.take().unwrap();
-        pipe.write_all(script.as_bytes()).unwrap();
-        drop(pipe);
-        assert!(child.wait().unwrap().success(), "{script}");
+        nft(&self.space, script);
     }
 
     /// Drops what comes in and fits this.
     pub fn drops(&self, what: &str) {
         self.nft(&format!(
-            "table inet fault {{ chain in {{ type filter hook input priority 0; {what} drop; }} }}"
+            "table inet fault {{ chain in {{ type filter hook input priority 0; {what} drop; }}; }}"
         ));
     }
 
@@ -337,7 +367,9 @@ impl Host {
     /// Waits until its node itself says this of another one.
     pub fn says(&self, peer: &str, code: Code) {
         let what = format!("{} says {code} of {peer}", self.name);
-        until(&what, || (self.knows(peer, None)?.code() == Some(code)).then_some(()));
+        until(&what, || {
+            (self.knows(peer, None)?.code() == Some(code)).then_some(())
+        });
     }
 
     /// A chat with these words.

@@ -21,7 +21,11 @@ fn a_stranger_reaches_health_and_memories_are_their_owners_to_open() {
         assert_eq!(stranger.asks(&at(path), None).status, 403, "{path}");
     }
     let search = json!({"query": "printer"});
-    for path in ["/memory/search", "/household/memory/search", "/v1/chat/completions"] {
+    for path in [
+        "/memory/search",
+        "/household/memory/search",
+        "/v1/chat/completions",
+    ] {
         let refused = stranger.asks(&at(path), Some(&search));
         assert_eq!(refused.status, 403, "{path}");
     }
@@ -35,7 +39,10 @@ fn a_stranger_reaches_health_and_memories_are_their_owners_to_open() {
     let found = || hub.post("/household/memory/search", &search).json();
     let closed = |found: serde_json::Value| {
         assert_eq!(found["count"], 0, "{found:#}");
-        assert_eq!(found["unanswered"][0]["code"], "memory_not_shared", "{found:#}");
+        assert_eq!(
+            found["unanswered"][0]["code"], "memory_not_shared",
+            "{found:#}"
+        );
     };
     closed(found());
     let share = |shared: bool| {
@@ -100,7 +107,10 @@ fn removed(door: &str) {
     for host in [&hub, &one] {
         let peers = host.hearth(&["peers", "--json"]).json();
         let names = peers["members"].as_array().unwrap().iter();
-        assert!(names.clone().all(|member| member["name"] != "two"), "{peers:#}");
+        assert!(
+            names.clone().all(|member| member["name"] != "two"),
+            "{peers:#}"
+        );
         until("nothing of it goes on", || {
             let status = host.get("/status").json();
             let models = status["models"].as_array()?.clone();

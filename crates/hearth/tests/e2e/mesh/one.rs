@@ -68,7 +68,10 @@ impl Client {
             match answer["error"].as_str() {
                 None => assert_eq!(answer["ends"], 1, "{answer}"),
                 Some(error) => {
-                    assert!(answer["pieces"].as_u64() > Some(0), "no token came: {answer}");
+                    assert!(
+                        answer["pieces"].as_u64() > Some(0),
+                        "no token came: {answer}"
+                    );
                     assert!(error.contains("hearth doctor"), "{answer}");
                     assert_eq!(answer["ends"], 0, "{answer}");
                 }
@@ -137,7 +140,10 @@ fn behind(door: &str) {
     for host in [&hub, &one, &two] {
         let routes = host.program("ip").args(["route"]).output().unwrap();
         let routes = String::from_utf8(routes.stdout).unwrap();
-        assert!(!routes.contains("default"), "no way to the internet: {routes}");
+        assert!(
+            !routes.contains("default"),
+            "no way to the internet: {routes}"
+        );
     }
     for peer in ["one", "two"] {
         let found = hub.doctor(peer, None);
@@ -147,7 +153,10 @@ fn behind(door: &str) {
         let members = members.as_array().unwrap().iter();
         for address in members.flat_map(|member| member["addresses"].as_array().unwrap()) {
             let address = address.as_str().unwrap();
-            assert!(address.starts_with(&format!("{door}://10.44.0.")), "{address}");
+            assert!(
+                address.starts_with(&format!("{door}://10.44.0.")),
+                "{address}"
+            );
         }
         let model = format!("{peer}/ember");
         let answer = hub.chat(&model);

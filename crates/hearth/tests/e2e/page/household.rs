@@ -24,7 +24,8 @@ fn a_browser_follows_the_household_and_draws_the_way_to_each_machine() {
     );
     page.until("source.readyState === EventSource.OPEN");
     let other = two.serve(&["--name", "gpubox"]);
-    two.hearth(&["join", &ticket, "--host", &other.address]).ok();
+    two.hearth(&["join", &ticket, "--host", &other.address])
+        .ok();
     page.until("seen.some(([id, text]) => /^[0-9a-f]{16}:\\d+$/.test(id) && JSON.parse(text).name === 'gpubox')");
     // Another stream goes on after an event that this one gave, and gets what came since.
     page.value("window.again = []; const first = seen[0][0]; source.close(); window.source = new EventSource(`/events?cursor=${first}`);

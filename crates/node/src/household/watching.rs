@@ -21,7 +21,7 @@ use crate::peer::frame::{Frame, Frames, Question, VERSION};
 /// How long a small request may take.
 const SMALL: Duration = Duration::from_secs(3);
 /// How long a large one may take: packets that vanish are sent again a few times.
-const LARGE: Duration = Duration::from_secs(6);
+const LARGE: Duration = Duration::from_secs(4);
 /// How long a token may take of a model that is loaded.
 const TOKEN: Duration = Duration::from_secs(15);
 /// How long a look for another machine may take, which waits for it as for a small request.
@@ -62,10 +62,9 @@ impl Household {
             layer,
             model: model.map(str::to_owned),
         };
+        let mut works = true;
         for layer in [Layer::HttpSmall, Layer::Capabilities, Layer::HttpLarge] {
-            if !surely(&live, &probe(layer, None)).await {
-                break;
-            }
+            works = works && surely(&live, &probe(layer, None), LOOKS).await;
         }
         // Without a name the model that can answer at once is asked.
         let chosen = self.says(peer).and_then(|says| {
@@ -77,8 +76,9 @@ impl Household {
         let model = model.map(str::to_owned).or(chosen);
         if let Some(name) = &model {
             live.monitor().used(peer, name, now());
-            if live.says_of_model(peer, name, now()) {
-                look(&live, &probe(Layer::Token, Some(name))).await;
+            // What it said before it failed proves nothing.
+            if works && live.says_of_model(peer, name, now()) {
+                surely(&live, &probe(Layer::Token, Some(name)), 2).await;
             }
         }
         live.monitor().diagnosis(peer, model.as_deref(), now())
@@ -101,32 +101,12 @@ impl Household {
         self.live()?.monitor().diagnosis(peer, model, now())
     }
 
-    /// A prompt went to a node, and a token came back or none did; `code` is what the node itself said.
-    pub fn saw_traffic(
-        &self,
-        peer: NodeId,
-        model: &str,
-        token: bool,
-        code: Option<&str>,
-        took: Duration,
-    ) {
+    /// What came of a prompt that went to a node.
+    pub fn saw_traffic(&self, peer: NodeId, model: &str, seen: Seen, took: Duration) {
         let Some(live) = self.live() else { return };
-        let seen = match (token, code) {
-            (true, _) => Seen::Ok,
-            (false, Some(code)) => said(code),
-            (false, None) => Seen::NoToken,
-        };
         let mut observation = Observation::new(Layer::Token, seen, now()).of_model(model);
         observation.milliseconds = Some(took.as_secs_f64() * 1_000.0);
         live.monitor().observe(peer, &observation);
-    }
-
-    /// A prompt could not be sent to a node.
-    pub fn saw_unsent(&self, peer: NodeId, error: &Unasked) {
-        if let Some(live) = self.live() {
-            let observation = Observation::new(Layer::HttpSmall, of_error(error), now());
-            live.monitor().observe(peer, &observation);
-        }
     }
 }
 
@@ -166,7 +146,11 @@ impl Live {
         let Some((says, _)) = says.get(&peer) else {
             return false;
         };
-        let names: Vec<&str> = says.models.iter().map(|model| model.name.as_str()).collect();
+        let names: Vec<&str> = says
+            .models
+            .iter()
+            .map(|model| model.name.as_str())
+            .collect();
         let found = hearth_engine::named(&names, name).map(|at| &says.models[at]);
         let seen = match found {
             None => Seen::ModelMissing,
@@ -186,8 +170,8 @@ impl Live {
 }
 
 /// Looks until it works, or until what is wrong is to be believed.
-async fn surely(live: &Live, probe: &Probe) -> bool {
-    for _ in 0..LOOKS {
+async fn surely(live: &Live, probe: &Probe, looks: usize) -> bool {
+    for _ in 0..looks {
         if look(live, probe).await {
             return true;
         }
@@ -199,7 +183,8 @@ async fn surely(live: &Live, probe: &Probe) -> bool {
             };
             look(live, &small).await;
         }
-        let known = live.monitor().diagnosis(probe.peer, None, now());
+        let model = probe.model.as_deref();
+        let known = live.monitor().diagnosis(probe.peer, model, now());
         if known.is_none_or(|known| known.broken.is_some()) {
             break;
         }
@@ -215,13 +200,13 @@ async fn look(live: &Live, probe: &Probe) -> bool {
     };
     let begun = Instant::now();
     let sent = now();
-    let (seen, reply) = match probe.layer {
+    let (saw, reply) = match probe.layer {
         Layer::HttpLarge => large(live, &member).await,
         Layer::Capabilities => capabilities(live, &member).await,
         Layer::Token => token(live, &member, probe.model.as_deref().unwrap_or_default()).await,
         _ => ask(live, &member, get(ECHO), SMALL).await,
     };
-    let mut observation = Observation::new(probe.layer, seen, now());
+    let mut observation = Observation::new(probe.layer, saw, now());
     observation.model.clone_from(&probe.model);
     observation.milliseconds = Some(begun.elapsed().as_secs_f64() * 1_000.0);
     if let Some(about) = reply {
@@ -272,14 +257,14 @@ async fn sent(
     request: axum::http::Request<Bytes>,
     head: Duration,
 ) -> Result<(Reply, About), Seen> {
-    let answer = live.peers.send(member.node, &member.addresses, request, head);
+    let answer = live.send(member.node, &member.addresses, request, head);
     match answer.await {
         Ok(answer) => {
             let reply = Reply::of(answer);
             let about = About::of(&reply);
             Ok((reply, about))
         }
-        Err(error) => Err(of_error(&Unasked::Unsent(error))),
+        Err(error) => Err(seen(&Unasked::Unsent(error))),
     }
 }
 
@@ -379,8 +364,8 @@ async fn token(live: &Live, member: &Member, model: &str) -> Saw {
     (seen, Some(about))
 }
 
-/// What a node says of its own failure to answer.
-fn said(code: &str) -> Seen {
+/// What a node's own words about a prompt say of its health: that it has read it, and maybe what is wrong with its model.
+pub(crate) fn said(code: &str) -> Seen {
     match code {
         "model_loading" => Seen::ModelLoading(None),
         "model_not_found" => Seen::ModelMissing,
@@ -390,7 +375,8 @@ fn said(code: &str) -> Seen {
     }
 }
 
-fn of_error(error: &Unasked) -> Seen {
+/// What it says of a node that it could not be asked.
+pub(crate) fn seen(error: &Unasked) -> Seen {
     let Unasked::Unsent(error) = error else {
         return Seen::NoRoute;
     };
