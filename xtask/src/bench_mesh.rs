@@ -27,7 +27,7 @@ usage: cargo xtask bench mesh [options]
   --subscribers N   subscribers of the fan-out (default 10,000)
   --repeat N        turns of each measurement (default 5)
   --quick           2 turns, shorter ones
-  --dev             measure development builds: to try the benchmark, not to print figures
+  --dev             measure development builds: to try the benchmark, without results
   --no-build        measure the builds that are there
 
 Fan-out is measured beside nginx with nchan and Redis if they are on the PATH (Debian: apt-get install
@@ -107,14 +107,17 @@ pub fn run(args: &[String]) -> Result<(), String> {
     let folder = target().join("bench/mesh");
     std::fs::create_dir_all(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
     // A short run or a part does not take the place of a whole one.
-    let name = match (options.quick, options.only.is_empty(), options.profile) {
-        (_, _, "debug") => "mesh-dev",
-        (true, ..) => "mesh-quick",
-        (false, false, _) => "mesh-part",
-        (false, true, _) => "mesh",
+    let name = match (options.quick, options.only.is_empty()) {
+        (true, _) => "mesh-quick",
+        (false, false) => "mesh-part",
+        (false, true) => "mesh",
+    };
+    let results = match options.profile {
+        "debug" => folder.clone(),
+        _ => PathBuf::from("bench/results"),
     };
     let mut bench = Bench {
-        report: Report::new(name),
+        report: Report::new(name).within(&results),
         folder,
         options,
     };
@@ -128,27 +131,23 @@ pub fn run(args: &[String]) -> Result<(), String> {
             part(&mut bench)?;
         }
     }
-    println!("\nwritten to bench/results/");
+    println!("\nwritten to {}/", results.display());
     Ok(())
 }
 
 fn build(options: &Options) -> Result<(), String> {
-    let release = options.profile == "release";
-    let examples = [
-        ("hearth-mesh", "mesh_speed"),
-        ("hearth-fanout", "fanout_clients"),
-        ("hearth-fanout", "fanout_speed"),
-    ];
-    let mut commands = vec![cargo(["build", "--package=hearth"])];
-    for (package, example) in examples {
-        let (package, example) = (
-            format!("--package={package}"),
-            format!("--example={example}"),
-        );
-        commands.push(cargo(["build", &package, &example]));
-    }
-    for mut command in commands {
-        if release {
+    // The program by itself, so that it is the one that is shipped.
+    let program = cargo(["build", "--package=hearth"]);
+    let examples = cargo([
+        "build",
+        "--package=hearth-mesh",
+        "--package=hearth-fanout",
+        "--example=mesh_speed",
+        "--example=fanout_clients",
+        "--example=fanout_speed",
+    ]);
+    for mut command in [program, examples] {
+        if options.profile == "release" {
             command.arg("--release");
         }
         succeed(&mut command)?;

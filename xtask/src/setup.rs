@@ -36,6 +36,8 @@ pub enum Need {
     Postgres,
     /// `nft` and `ip`: firewalls of network namespaces that tests make.
     Nftables,
+    /// `faketime`: nodes whose clock is wrong.
+    Faketime,
     /// rustfmt and clippy.
     RustTools,
 }
@@ -45,7 +47,7 @@ impl Need {
     pub const BUILD: [Self; 4] = [Self::Cmake, Self::Compiler, Self::Clang, Self::Libclang];
     /// What the checks take. Not mold: on x86-64 Linux Rust links with rust-lld, which was faster (0.57 s against
     /// 0.76 s for an incremental link of the debug test binary on 2 cores).
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Cmake,
         Self::Compiler,
         Self::Clang,
@@ -57,6 +59,7 @@ impl Need {
         Self::Chromium,
         Self::Postgres,
         Self::Nftables,
+        Self::Faketime,
         Self::RustTools,
     ];
 
@@ -73,6 +76,7 @@ impl Need {
             Self::Chromium => "Chromium",
             Self::Postgres => "PostgreSQL",
             Self::Nftables => "nftables and iproute2",
+            Self::Faketime => "faketime",
             Self::RustTools => "rustfmt and clippy",
         }
     }
@@ -106,6 +110,7 @@ impl Need {
                 !cfg!(target_os = "linux")
                     || runs("nft", &["--version"]) && runs("ip", &["-Version"])
             }
+            Self::Faketime => !cfg!(target_os = "linux") || runs("faketime", &["--version"]),
             Self::RustTools => {
                 runs("cargo", &["fmt", "--version"]) && runs("cargo", &["clippy", "--version"])
             }
@@ -147,9 +152,11 @@ impl Need {
             (Self::Postgres, Brew) => "postgresql@17",
             (Self::Postgres, Winget) => "PostgreSQL.PostgreSQL.17",
             (Self::Postgres, _) => "postgresql",
-            (Self::Nftables, Brew | Winget) => "",
+            (Self::Nftables | Self::Faketime, Brew | Winget) => "",
             (Self::Nftables, Dnf) => "nftables iproute",
             (Self::Nftables, _) => "nftables iproute2",
+            (Self::Faketime, Apt) => "faketime",
+            (Self::Faketime, _) => "libfaketime",
             (Self::RustTools, _) => "",
         }
     }

@@ -13,15 +13,18 @@
 //! publisher to all of them, one after the other.
 
 use std::error::Error;
+use std::future::poll_fn;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{SocketAddr, TcpListener};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_util::future::try_join_all;
 use serde_json::{Value, json};
-use tokio::io::Interest;
+use tokio::io::{AsyncRead, Interest, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::runtime::{Builder, Runtime};
 use tokio::task::JoinHandle;
@@ -204,7 +207,7 @@ impl Clients {
             let spawned = streams.into_iter().map(|stream| {
                 let heard = Arc::clone(&heard);
                 tokio::spawn(async move {
-                    let _ = listen(&stream, &heard).await;
+                    let _ = listen(stream, &heard).await;
                     heard.ended.fetch_add(1, Ordering::Relaxed);
                 })
             });
@@ -307,32 +310,34 @@ async fn subscribe(kind: Kind, address: SocketAddr) -> Done<TcpStream> {
 }
 
 /// Reads the numbers of events, as they come.
-async fn listen(stream: &TcpStream, heard: &Heard) -> std::io::Result<()> {
+async fn listen(mut stream: TcpStream, heard: &Heard) -> std::io::Result<()> {
     let mut numbers = Numbers::default();
     let mut last = 0;
     loop {
-        stream.readable().await?;
-        // Held only while something is read: 10,000 wait.
-        let mut buffer = [0; 8 << 10];
-        match stream.try_read(&mut buffer) {
-            Ok(0) => return Ok(()),
-            Ok(length) => {
-                heard.bytes.fetch_add(length as u64, Ordering::Relaxed);
-                for byte in &buffer[..length] {
-                    let Some(number) = numbers.next(*byte) else {
-                        continue;
-                    };
-                    if number <= last {
+        let length = poll_fn(|context| {
+            // There only while something is read: 10,000 wait.
+            let mut bytes = [0; 4 << 10];
+            let mut buffer = ReadBuf::new(&mut bytes);
+            ready!(Pin::new(&mut stream).poll_read(context, &mut buffer))?;
+            for byte in buffer.filled() {
+                match numbers.next(*byte) {
+                    Some(number) if number <= last => {
                         heard.repeats.fetch_add(1, Ordering::Relaxed);
-                    } else {
+                    }
+                    Some(number) => {
                         last = number;
                         heard.note(number);
                     }
+                    None => {}
                 }
             }
-            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+            Poll::Ready(Ok::<_, std::io::Error>(buffer.filled().len()))
+        });
+        let length = length.await?;
+        if length == 0 {
+            return Ok(());
         }
+        heard.bytes.fetch_add(length as u64, Ordering::Relaxed);
     }
 }
 

@@ -212,7 +212,7 @@ impl Live {
         let peers = self.roster(|roster| {
             let each = roster.records().filter_map(|sealed| {
                 let member: Member = serde_json::from_str(&sealed.text).ok()?;
-                (member.node != self.own).then(|| hearth_mesh::diagnosis::Peer {
+                (member.node != self.own).then_some(hearth_mesh::diagnosis::Peer {
                     node: member.node,
                     name: member.name,
                     addresses: member.addresses,

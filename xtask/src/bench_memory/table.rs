@@ -1,7 +1,7 @@
 //! Tables: in the terminal, in Markdown, and as JSON.
 
 use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Value, json};
 
@@ -85,6 +85,8 @@ impl Table {
 pub struct Report {
     /// Of the files, before the date.
     name: &'static str,
+    /// Where the files go.
+    folder: PathBuf,
     facts: Vec<(String, String)>,
     tables: Vec<Table>,
 }
@@ -102,6 +104,7 @@ impl Report {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let mut report = Self {
             name,
+            folder: "bench/results".into(),
             facts: Vec::new(),
             tables: Vec::new(),
         };
@@ -114,16 +117,22 @@ impl Report {
         report
     }
 
+    /// Keeps it in another folder than `bench/results`: what is no figure to show.
+    pub fn within(mut self, folder: &Path) -> Self {
+        folder.clone_into(&mut self.folder);
+        self
+    }
+
     /// Notes something about the run.
     pub fn fact(&mut self, name: &str, value: &str) {
         self.facts.push((name.to_owned(), value.to_owned()));
     }
 
-    /// Shows a table and keeps it, in `bench/results/` too: what is measured is not lost with what fails later.
+    /// Shows a table and keeps it, in a file too: what is measured is not lost with what fails later.
     pub fn add(&mut self, table: Table) -> Result<(), String> {
         print!("{}", table.text());
         self.tables.push(table);
-        let folder = Path::new("bench/results");
+        let folder = &self.folder;
         std::fs::create_dir_all(folder)
             .map_err(|error| format!("{}: {error}", folder.display()))?;
         let date = &self.facts[0].1;

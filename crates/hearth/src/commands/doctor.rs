@@ -6,8 +6,8 @@ use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
-use super::Context;
 use super::peers::in_short;
+use super::{Context, firewall};
 use crate::daemon;
 use crate::failure::{Failure, Outcome};
 use crate::screen::{Screen, print, println};
@@ -19,6 +19,7 @@ EXAMPLES
   hearth doctor                     every machine of the household
   hearth doctor gpubox              one machine, layer by layer
   hearth doctor gpubox --model qwen3:8b
+  sudo hearth doctor --fix          also put right what a VPN client's firewall drops
   hearth doctor --json | jq '.[] | {name, verdict, broken}'
 
 Exit code 1 means that no prompt reaches one of the machines.")]
@@ -28,6 +29,12 @@ pub struct DoctorArgs {
     /// Ask whether this model can answer there
     #[arg(long)]
     model: Option<String>,
+    /// Mend what this machine can mend: the rules of a VPN client that drop the mesh (asks first; Linux, as root)
+    #[arg(long)]
+    fix: bool,
+    /// With --fix, do not ask
+    #[arg(long, requires = "fix")]
+    yes: bool,
 }
 
 /// Diagnoses, and prints what was found.
@@ -47,6 +54,9 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Outcome {
     let answer = answer.map_err(|error| error.failure(client.place()))?;
     let found: Vec<Diagnosis> = serde_json::from_value(answer)
         .map_err(|error| Failure::new(format!("the node's answer is odd: {error}")))?;
+    if args.fix {
+        return firewall::mend(context, args.yes);
+    }
     let broken: Vec<&str> = found
         .iter()
         .filter(|diagnosis| diagnosis.verdict == Verdict::Failed)

@@ -318,6 +318,20 @@ fn install(context: &Context, args: &Install) -> Outcome {
     Ok(())
 }
 
+/// Puts in what is missing, for `hearth doctor --fix`.
+pub fn mend(context: &Context, yes: bool) -> Outcome {
+    let at = Where {
+        interface: Vec::new(),
+    };
+    let args = Install {
+        at,
+        yes,
+        dry_run: false,
+        service: false,
+    };
+    install(context, &args)
+}
+
 /// Whether the owner wants it.
 fn confirm(yes: bool) -> Outcome {
     if yes {

@@ -3,6 +3,7 @@
 //! A running node does the work, so that what it serves and what is typed here agree at once. Without one the home's
 //! own database is opened, which gives the same answers.
 
+mod household;
 mod import;
 
 use std::io::{Read, Write};
@@ -62,6 +63,8 @@ enum MemoryCommand {
     Import(import::ImportArgs),
     /// Write all memories as JSON lines; importing them makes the same store again
     Export(ExportArgs),
+    /// Let the machines of the household search memories, or not any more
+    Share(household::ShareArgs),
     /// Show how many there are, of which projects, and how they are found
     Stats(StatsArgs),
     /// Look for damage, and mend it
@@ -151,6 +154,9 @@ struct SearchArgs {
     /// Say why each was found
     #[arg(long)]
     explain: bool,
+    /// Ask every machine of the household
+    #[arg(long)]
+    everywhere: bool,
 }
 
 #[derive(Debug, Args)]
@@ -286,6 +292,11 @@ pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
                 screen.note(&reason);
             }
         }
+        MemoryCommand::Search(args) if args.everywhere => {
+            let wanted = args.within.search(&args.query.join(" "), args.explain);
+            household::search(context, wanted).await?;
+        }
+        MemoryCommand::Share(args) => household::share(context, args).await?,
         MemoryCommand::Search(args) => {
             let found = door
                 .search(args.within.search(&args.query.join(" "), args.explain))

@@ -9,7 +9,7 @@ use hearth_engine::{Event, Prompt, Request};
 use hearth_mesh::diagnosis::{LARGE_BYTES, Observation, Probe, Seen};
 use hearth_mesh::doors::ConnectFailure;
 use hearth_mesh::peers::SendFailure;
-use hearth_protocol::diagnosis::{Diagnosis, Health, Layer, PeerPath};
+use hearth_protocol::diagnosis::{Code, Diagnosis, Health, Layer, PeerPath};
 use hearth_protocol::household::{Capabilities, Member, NodeId};
 use hearth_protocol::status::ModelState;
 use tokio::time::timeout;
@@ -216,9 +216,13 @@ async fn look(live: &Live, probe: &Probe) -> bool {
         observation.clock_ahead = about.date.map(|date| date - (sent / 1_000) as i64);
     }
     let worked = observation.seen == Seen::Ok;
+    tracing::debug!(peer = %probe.peer.short(), layer = ?probe.layer, seen = ?observation.seen, "looked");
     live.monitor().observe(probe.peer, &observation);
     if matches!(observation.seen, Seen::Unheard | Seen::NoRoute) {
-        live.ask_around(probe.peer).await;
+        let known = live.monitor().diagnosis(probe.peer, None, now());
+        if known.is_some_and(|known| known.code() == Some(Code::NoPath)) {
+            live.ask_around(probe.peer).await;
+        }
     }
     if worked && probe.layer == Layer::Capabilities {
         let used = live.monitor().models_used(probe.peer, now());

@@ -257,10 +257,10 @@ impl Answer {
         if self.run.is_given_up() {
             return self.fail("removed", "this node may not ask any more", out);
         }
-        if self.run.is_committed() {
-            if let Ok(Some(Act::Finish)) = serving.commit(Instant::now()) {
-                return self.finish(out);
-            }
+        if self.run.is_committed()
+            && let Ok(Some(Act::Finish)) = serving.commit(Instant::now())
+        {
+            return self.finish(out);
         }
         if let Some(act) = serving.tick(Instant::now()) {
             return self.act(act, out);

@@ -4,6 +4,7 @@
 use std::time::{Duration, Instant};
 
 use hearth_protocol::diagnosis::{Code, Diagnosis, Layer, Outcome, Verdict};
+use hearth_testkit::gguf::Shape;
 use serde_json::json;
 
 use super::lan::{Host, Lan, join};
@@ -27,7 +28,7 @@ fn is_told(hub: &Host, one: &Host, code: Code) {
         (found, asked, noticed)
     });
     assert_eq!(found.code(), Some(code), "{found:#?}");
-    assert_eq!(found.verdict, Verdict::Failed);
+    assert_eq!(found.verdict, Verdict::Failed);panic!("x");
     let check = found.check(found.broken.unwrap()).unwrap();
     assert!(check.fix.is_some() && !check.words.is_empty(), "{check:?}");
     tell(code, asked, noticed);
@@ -246,4 +247,50 @@ fn the_model_is_missing_idle_or_damaged() {
     let answer = hub.chat("two/fine");
     assert_eq!((answer.status, &*answer.node), (200, "two"), "{answer:?}");
     drop(two);
+}
+
+#[test]
+fn the_model_is_being_loaded() {
+    let Some(lan) = Lan::new() else { return };
+    let mut hosts = [lan.host("hub", 1), lan.host("two", 3)];
+    // Tens of megabytes, which take a moment; under several names, should one be too quick to be seen.
+    let shape = Shape {
+        name: "medium",
+        layers: 8,
+        width: 1024,
+        heads: 16,
+        kv_heads: 8,
+        feed_forward: 3072,
+        ..Shape::TINY
+    };
+    let file = hosts[1].model_of("medium", &shape);
+    let names = ["medium", "second", "third", "fourth"];
+    for name in &names[1..] {
+        std::fs::hard_link(&file, file.with_file_name(format!("{name}.gguf"))).unwrap();
+    }
+    join(&mut hosts);
+    let [hub, _two] = hosts;
+    hub.knows_model("two", "fourth");
+    let is_seen = |name: &str| {
+        let path = format!("/diagnosis?probe=true&peer=two&model={name}");
+        let model = format!("two/{name}");
+        std::thread::scope(|scope| {
+            let asking = scope.spawn(|| hub.chat(&model));
+            let mut seen = false;
+            while !asking.is_finished() {
+                let found: Vec<Diagnosis> = serde_json::from_str(&hub.get(&path).body).unwrap();
+                seen |= found[0].code() == Some(Code::ModelLoading);
+            }
+            let answer = asking.join().unwrap();
+            assert_eq!((answer.status, &*answer.node), (200, "two"), "{answer:?}");
+            seen
+        })
+    };
+    let seen = names
+        .iter()
+        .find(|name| is_seen(name))
+        .expect("model_loading");
+    // It is over with the loading.
+    let found = hub.doctor("two", Some(seen));
+    assert_eq!(found.verdict, Verdict::Usable, "{found:#?}");
 }

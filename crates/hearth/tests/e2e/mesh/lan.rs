@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{Read, Write};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -157,6 +157,10 @@ fn sweep() {
             .strip_prefix("hearth-lan-")
             .and_then(|rest| rest.split('-').next());
         if number.is_some_and(|number| !Path::new("/proc").join(number).exists()) {
+            let pids = ip(&format!("netns pids {space}")).unwrap_or_default();
+            for pid in pids.lines() {
+                let _ = run("kill", &["-KILL", pid]);
+            }
             let _ = ip(&format!("netns delete {space}"));
         }
     }
@@ -200,11 +204,16 @@ impl Host {
     }
 
     /// Gives it a model with random weights.
-    pub fn model(&self, name: &str) -> std::path::PathBuf {
+    pub fn model(&self, name: &str) -> PathBuf {
+        self.model_of(name, &Shape::TINY)
+    }
+
+    /// Gives it a model of that shape.
+    pub fn model_of(&self, name: &str, shape: &Shape) -> PathBuf {
         let folder = self.home.home().join("models");
         std::fs::create_dir_all(&folder).unwrap();
         let file = folder.join(format!("{name}.gguf"));
-        write(&file, &Shape::TINY, Quantisation::Q4KM, 1).unwrap();
+        write(&file, shape, Quantisation::Q4KM, 1).unwrap();
         file
     }
 
@@ -231,6 +240,7 @@ impl Host {
         command
             .env("HEARTH_HOST", format!("127.0.0.1:{PORT}"))
             .env("HEARTH_NAME", &self.name)
+            .env("HEARTH_LOG_LEVEL", "debug")
             .env(
                 "HEARTH_LOG_LEVEL",
                 std::env::var("LANLOG").unwrap_or("info".into()),

@@ -1,0 +1,116 @@
+//! `hearth memory share`, and searches of every machine: what goes beyond this machine, through its node.
+
+use clap::Args;
+use hearth_protocol::memory::Search;
+use hearth_protocol::peers::{FoundEverywhere, Share, Shared};
+use hyper::Method;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::commands::Context;
+use crate::daemon;
+use crate::failure::{Failure, Outcome};
+use crate::screen::{Screen, print, println};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+EXAMPLES
+  hearth memory share                          what the household may search now
+  hearth memory share --project shop           it may search this project's memories
+  hearth memory share --all                    every memory
+  hearth memory share --project shop --stop    not any more, at once
+
+Nobody may search anything until it is shared, and nobody ever writes. The node must run.")]
+pub struct ShareArgs {
+    /// The project
+    #[arg(long, short, value_name = "NAME", conflicts_with = "all")]
+    project: Option<String>,
+    /// Every memory, also those without a project
+    #[arg(long)]
+    all: bool,
+    /// Share it no more
+    #[arg(long)]
+    stop: bool,
+}
+
+async fn ask<T: DeserializeOwned>(
+    context: &Context,
+    method: Method,
+    path: &str,
+    body: Option<Value>,
+) -> Outcome<T> {
+    let (client, _) = daemon::running(&context.config).await?;
+    let answer = client
+        .json(method, path, body.as_ref())
+        .await
+        .map_err(|error| error.failure(client.place()))?;
+    serde_json::from_value(answer)
+        .map_err(|error| Failure::new(format!("the node's answer is odd: {error}")))
+}
+
+/// Shows or changes what is shared.
+pub async fn share(context: &Context, args: &ShareArgs) -> Outcome {
+    const PATH: &str = "/household/memory/share";
+    let shared: Shared = if args.all || args.project.is_some() {
+        let wanted = Share {
+            project: args.project.clone(),
+            shared: !args.stop,
+        };
+        ask(context, Method::POST, PATH, Some(json!(wanted))).await?
+    } else if args.stop {
+        return Err(Failure::usage("--stop needs to know what is not shared any more")
+            .fix("add --project NAME or --all"));
+    } else {
+        ask(context, Method::GET, PATH, None).await?
+    };
+    if context.screen.json {
+        println(&json!(shared).to_string());
+        return Ok(());
+    }
+    println(&match (shared.all, shared.projects.as_slice()) {
+        (true, _) => "the household may search every memory of this machine".to_owned(),
+        (false, []) => {
+            "the household may search no memory of this machine; share some with --project NAME or --all"
+                .to_owned()
+        }
+        (false, projects) => format!(
+            "the household may search the memories of {} on this machine",
+            projects.join(", ")
+        ),
+    });
+    Ok(())
+}
+
+/// Searches every machine of the household.
+pub async fn search(context: &Context, wanted: Search) -> Outcome {
+    let path = "/household/memory/search";
+    let found: FoundEverywhere = ask(context, Method::POST, path, Some(json!(wanted))).await?;
+    if context.screen.json {
+        println(&json!(found).to_string());
+        return Ok(());
+    }
+    for missing in &found.unanswered {
+        context
+            .screen
+            .note(&format!("{}: {}", missing.name, missing.reason));
+    }
+    print(&drawn(&found, &context.screen));
+    Ok(())
+}
+
+fn drawn(found: &FoundEverywhere, screen: &Screen) -> String {
+    if found.memories.is_empty() {
+        return "nothing was found\n".into();
+    }
+    let each = found.memories.iter().map(|it| {
+        let project = it.hit.memory.project.as_deref();
+        let project = project.map_or_else(String::new, |project| format!(", {project}"));
+        format!(
+            "{}  {}\n{}\n\n",
+            screen.bold(&it.machine),
+            screen.dim(&format!("{}{project}", it.hit.memory.id)),
+            it.hit.memory.text
+        )
+    });
+    each.collect()
+}
