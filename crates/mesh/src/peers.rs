@@ -42,8 +42,8 @@ pub use pool::IDLE;
 /// Routes whose answer needs no work: how long it takes, for a request without a body, is the round trip.
 const WITHOUT_WORK: [&str; 2] = ["/health", "/peer/echo"];
 
-/// How long a connection that was there already is waited for alone, when a request may be sent again and there is another
-/// way to the node.
+/// How long a connection that was there already is waited for alone, when the answer needs no work and there is another way
+/// to the node.
 const WARM_LIMIT: Duration = Duration::from_secs(1);
 
 /// The time, in seconds since 1970.
@@ -253,6 +253,11 @@ struct Sending<'a> {
 }
 
 impl Sending<'_> {
+    /// Whether the time to its answer is the round trip.
+    fn is_round_trip(&self) -> bool {
+        self.request.body().is_empty() && WITHOUT_WORK.contains(&self.request.uri().path())
+    }
+
     /// The request for one kind of door, and whether sending it again could do it twice.
     fn outgoing(&mut self, door: DoorKind, address: &Address) -> (Outgoing, bool) {
         let idempotent = self.request.method().is_idempotent();
@@ -283,7 +288,7 @@ impl Sending<'_> {
     async fn over_warm(&mut self, warm: Warm, others: bool) -> Result<Option<Answer>, SendError> {
         let (request, repeatable) = self.outgoing(warm.door, &warm.address);
         let began = Instant::now();
-        let until = match others && self.request.method().is_idempotent() {
+        let until = match others && self.is_round_trip() {
             true => self.deadline.min(began + WARM_LIMIT),
             false => self.deadline,
         };
@@ -317,7 +322,7 @@ impl Sending<'_> {
         // Of a QUIC connection that was there already only the stream is new, and it may be dead.
         let live = attempt.door.path(self.node);
         let is_old = live.is_some_and(|live| live.handshake > won.took + WARM_LIMIT);
-        let limited = is_old && others && self.request.method().is_idempotent();
+        let limited = is_old && others && self.is_round_trip();
         let address = won.connection.address;
         // iroh may have found a direct way where it was to try a relay.
         let door = match attempt.kind {
@@ -454,9 +459,7 @@ impl Sending<'_> {
         warm: bool,
     ) -> Answer {
         let now = Instant::now();
-        let is_small = self.request.body().is_empty();
-        let is_round_trip = is_small && WITHOUT_WORK.contains(&self.request.uri().path());
-        let took = is_round_trip.then(|| now.duration_since(began));
+        let took = self.is_round_trip().then(|| now.duration_since(began));
         let doors = &self.inner.doors;
         let own = doors.iter().find(|own| own.kinds().contains(&door));
         let live = own.and_then(|own| own.path(self.node));

@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 use hearth_dispatch::{Attempt, Choice, Limits, ModelState, Path, Run, rank};
 use hearth_engine::{EngineError, Request};
 use hearth_protocol::error::ApiError;
+use hearth_protocol::household::PeerModel;
+use hearth_protocol::status::ModelState as ModelStatus;
 
 pub(crate) use self::candidates::models;
 use self::candidates::{Asked, Place};
@@ -176,21 +178,29 @@ async fn nobody(
 }
 
 /// Models that other machines have and this one has not, each with the machine, by name: what a request may name too.
-pub(crate) fn others_models(node: &Node) -> Vec<(String, String)> {
+pub(crate) fn others_models(node: &Node) -> Vec<(PeerModel, String)> {
     let own = node.engine.catalogue().list();
-    let mut found: Vec<(String, String)> = Vec::new();
-    for member in node.household.others() {
-        let now = node.household.says(member.node);
-        for model in now.unwrap_or(member.capabilities).models {
-            let known = own.iter().any(|source| source.name == model.name)
-                || found.iter().any(|(name, _)| *name == model.name);
-            if !known && !model.embeds {
-                found.push((model.name, member.name.clone()));
-            }
+    let mut found: Vec<(PeerModel, String)> = Vec::new();
+    for (model, machine) in all_others(node) {
+        let known = own.iter().any(|source| source.name == model.name)
+            || found.iter().any(|(other, _)| other.name == model.name);
+        if !known {
+            found.push((model, machine));
         }
     }
-    found.sort();
+    found.sort_by(|(a, _), (b, _)| a.name.cmp(&b.name));
     found
+}
+
+/// What every other machine has that generates.
+fn all_others(node: &Node) -> impl Iterator<Item = (PeerModel, String)> {
+    let members = node.household.others().into_iter();
+    members.flat_map(|member| {
+        let now = node.household.says(member.node);
+        let models = now.unwrap_or(member.capabilities).models.into_iter();
+        let generating = models.filter(|model| !model.embeds);
+        generating.map(move |model| (model, member.name.clone()))
+    })
 }
 
 /// Whether another machine may answer for a model that this one has not.
@@ -202,8 +212,20 @@ pub(crate) fn may_be_elsewhere(node: &Node, model: &str) -> bool {
         .split_once('/')
         .is_some_and(|(machine, _)| node.household.named(machine).is_some());
     let others = others_models(node);
-    let names: Vec<&str> = others.iter().map(|(name, _)| name.as_str()).collect();
+    let names: Vec<&str> = others.iter().map(|(model, _)| &*model.name).collect();
     is_pinned || hearth_engine::named(&names, model).is_some()
+}
+
+/// Whether another machine has this model loaded and this one has not, so that loading it here first would be a detour.
+pub(crate) fn is_ready_elsewhere(node: &Node, model: &str) -> bool {
+    if !node.household.has_others() {
+        return false;
+    }
+    let own = node.engine.status();
+    let is_ready = own
+        .iter()
+        .any(|status| status.name == model && status.state == ModelStatus::Ready);
+    !is_ready && all_others(node).any(|(other, _)| other.loaded && other.name == model)
 }
 
 /// The engine's own failure when a run here broke off without a word.

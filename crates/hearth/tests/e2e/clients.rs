@@ -277,3 +277,48 @@ fn schemathesis_finds_no_failure_of_the_node() {
     let tested: usize = tested.and_then(|count| count.parse().ok()).unwrap_or(0);
     assert!(tested >= 35, "{out}");
 }
+
+#[test]
+fn a_subscriber_goes_on_where_it_was_when_the_hub_comes_back() {
+    use std::io::{BufRead, BufReader};
+
+    let (one, two) = (Household::new(), Household::new());
+    let mut hub = one.serve(&["--name", "laptop"]);
+    let address = hub.address.clone();
+    let at = ["--json", "--host", &address];
+    let invitation = one.hearth(&[&["invite"][..], &at].concat()).json();
+    let mut script = Command::new(installed("node/node_modules/.bin/node"))
+        .arg(scripts().join("events_client.mjs"))
+        .arg(format!("http://{address}/events"))
+        .arg(installed("node"))
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut said = BufReader::new(script.stdout.take().unwrap()).lines();
+    let mut says = |what: &str| {
+        let line = said.find(|line| line.as_ref().is_ok_and(|line| line.starts_with(what)));
+        assert!(line.is_some(), "the client ended before it said `{what}`");
+    };
+    says("ok open");
+    let other = two.serve(&[]);
+    let ticket = invitation["ticket"].as_str().unwrap();
+    two.hearth(&["join", ticket, "--host", &other.address]).ok();
+    // Whatever the machine calls itself, this is news.
+    one.hearth(&[&["peers", "rename", &name_of(&two, &other.address), "gpubox"][..], &at].concat())
+        .ok();
+    says("ok joined");
+    hub.child.kill().unwrap();
+    hub.child.wait().unwrap();
+    let _hub = one.serve(&["--name", "laptop", "--host", &address]);
+    says("ok open again");
+    one.hearth(&[&["peers", "rename", "gpubox", "study"][..], &at].concat())
+        .ok();
+    says("ok renamed");
+    assert!(script.wait().unwrap().success());
+}
+
+/// What its household calls the machine of this node.
+fn name_of(home: &Household, address: &str) -> String {
+    let peers = home.hearth(&["peers", "--json", "--host", address]).json();
+    peers["name"].as_str().unwrap().to_owned()
+}

@@ -10,6 +10,7 @@ use hearth_engine::dialect::Dialect;
 use hearth_engine::template::ChatTemplate;
 use hearth_engine::{Engine, ModelSource};
 use hearth_models::{EncoderStore, Model};
+use hearth_protocol::household::PeerModel;
 use hearth_protocol::ollama::Details;
 use sha2::{Digest, Sha256};
 
@@ -67,6 +68,20 @@ impl Known {
 pub(super) async fn of(node: &Shared, source: &ModelSource) -> Arc<Facts> {
     let all = all(node, vec![source.clone()]).await;
     all.into_iter().next().unwrap_or_default()
+}
+
+/// What is known here of a model that another machine has.
+pub(super) fn of_other(model: &PeerModel) -> Facts {
+    Facts {
+        readable: true,
+        details: Details {
+            format: "gguf".into(),
+            ..Details::default()
+        },
+        capabilities: vec!["completion"],
+        size: model.size_bytes,
+        ..Facts::default()
+    }
 }
 
 /// The facts of an encoder: what its pull wrote down, as far as it was pulled.

@@ -14,6 +14,7 @@ use serde_json::{Map, Number, Value};
 
 use super::facts::{self, Facts};
 use super::{Refusal, read, tagged};
+use crate::elsewhere;
 use crate::encoders;
 use crate::state::Shared;
 
@@ -29,12 +30,15 @@ pub(crate) async fn tags(State(node): State<Shared>) -> Json<Tags> {
     let facts = facts::all(&node, sources.clone()).await;
     let models = sources.iter().zip(facts);
     let models = models.map(|(source, facts)| listed(&source.name, &facts));
-    let encoders = crate::trace::spawn_blocking(move || {
+    let others = crate::trace::spawn_blocking(move || {
         let all = encoders::list(&node).into_iter();
-        let all = all.map(|encoder| listed(&encoder.name, &facts::of_encoder(&encoder)));
-        all.collect::<Vec<_>>()
+        let encoders = all.map(|encoder| listed(&encoder.name, &facts::of_encoder(&encoder)));
+        // Of what other machines answer with, nothing but the size is known here.
+        let elsewhere = elsewhere::others_models(&node).into_iter();
+        let elsewhere = elsewhere.map(|(model, _)| listed(&model.name, &facts::of_other(&model)));
+        encoders.chain(elsewhere).collect::<Vec<_>>()
     });
-    let models = models.chain(encoders.await.unwrap_or_default());
+    let models = models.chain(others.await.unwrap_or_default());
     Json(Tags {
         models: models.collect(),
     })

@@ -38,6 +38,14 @@ impl Question {
     /// Does what is asked.
     pub async fn answer(mut self, node: &Shared) -> Result<Response, Refusal> {
         let source = match node.engine.catalogue().resolve(Some(&self.name)) {
+            // What only asks for a model to go or to stay is meant for this machine.
+            Ok(source)
+                if !self.empty
+                    && self.keep_alive.is_none()
+                    && elsewhere::is_ready_elsewhere(node, &source.name) =>
+            {
+                return self.answered_elsewhere(node).await;
+            }
             Ok(source) => source,
             // Another machine has it loaded, or loads it.
             Err(_) if elsewhere::may_be_elsewhere(node, &self.name) => {

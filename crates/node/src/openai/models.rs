@@ -66,8 +66,8 @@ pub(crate) async fn one(
             let found = node.engine.catalogue().resolve(Some(&id));
             let elsewhere = || {
                 let mut others = elsewhere::others_models(&node).into_iter();
-                let (name, machine) = others.find(|(name, _)| *name == id)?;
-                Some(of_other(name, machine))
+                let (model, machine) = others.find(|(model, _)| model.name == id)?;
+                Some(of_other(model.name, machine))
             };
             match found {
                 Ok(source) => Ok(of_file(&source)),
@@ -92,7 +92,7 @@ fn all(node: &Node) -> Vec<Model> {
     let encoders = encoders::list(node).into_iter();
     let encoders = encoders.map(|encoder| describe(&encoder.name, encoder.modified));
     let elsewhere = elsewhere::others_models(node).into_iter();
-    let elsewhere = elsewhere.map(|(name, machine)| of_other(name, machine));
+    let elsewhere = elsewhere.map(|(model, machine)| of_other(model.name, machine));
     let here = models.iter().map(of_file).chain(encoders);
     here.chain(elsewhere).collect()
 }

@@ -240,7 +240,6 @@ impl Host {
         command
             .env("HEARTH_HOST", format!("127.0.0.1:{PORT}"))
             .env("HEARTH_NAME", &self.name)
-            .env("HEARTH_LOG_LEVEL", "debug")
             .env(
                 "HEARTH_LOG_LEVEL",
                 std::env::var("LANLOG").unwrap_or("info".into()),
