@@ -270,6 +270,11 @@ impl Engine {
         llama::initialise()
     }
 
+    /// Name of the GPU that computes; `None` without one.
+    pub fn gpu(&self) -> Option<String> {
+        llama::gpu_name()
+    }
+
     /// Names that [`EngineOptions::cpu`] may have on this machine, the best first.
     pub fn cpu_codes() -> Vec<&'static str> {
         crate::cpu::available().collect()

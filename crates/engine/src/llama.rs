@@ -116,6 +116,22 @@ pub(crate) fn gpu_free_bytes() -> u64 {
     sum
 }
 
+/// What the first GPU is called by its driver; `None` without one.
+pub(crate) fn gpu_name() -> Option<String> {
+    initialise();
+    // SAFETY: indices are below the count, and a description is a text that lives as long as its device.
+    unsafe {
+        for index in 0..sys::ggml_backend_dev_count() {
+            let device = sys::ggml_backend_dev_get(index);
+            if sys::ggml_backend_dev_type(device) == sys::GGML_BACKEND_DEVICE_TYPE_GPU {
+                let text = CStr::from_ptr(sys::ggml_backend_dev_description(device));
+                return Some(text.to_string_lossy().into_owned());
+            }
+        }
+    }
+    None
+}
+
 /// A loaded model: weights and vocabulary.
 #[derive(Debug)]
 pub(crate) struct Model {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use hearth_engine::{EngineError, Event, FinishReason, Generation, Prompt, TokenLogprob, Usage};
 
-use crate::elsewhere::{self, Remote};
+use crate::elsewhere::{self, Remote, Wanted};
 use crate::failure::Failure;
 use crate::finished::{Asked, Report};
 use crate::metrics::Observed;
@@ -107,11 +107,12 @@ impl Watched {
     pub async fn ask(
         node: &Shared,
         model: Option<&str>,
-        request: hearth_engine::Request,
+        wanted: impl Into<Wanted>,
         names: Names,
         begun: Instant,
     ) -> Result<Self, Failure> {
-        let asking = |request| elsewhere::ask(node, model, request);
+        let Wanted { request, goes_on } = wanted.into();
+        let asking = |request| elsewhere::ask(node, model, Wanted { request, goes_on });
         Self::from(node, model, request, names, begun, asking).await
     }
 

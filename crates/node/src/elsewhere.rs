@@ -10,9 +10,10 @@ mod remote;
 use std::time::{Duration, Instant};
 
 use hearth_dispatch::{Attempt, Choice, Limits, ModelState, Path, Run, rank};
-use hearth_engine::{EngineError, Request};
+use hearth_engine::{Constraint, EngineError, Prompt, Request};
 use hearth_protocol::error::ApiError;
 use hearth_protocol::household::PeerModel;
+use hearth_protocol::recall::Extension;
 use hearth_protocol::status::ModelState as ModelStatus;
 
 pub(crate) use self::candidates::models;
@@ -30,12 +31,67 @@ const HEAD_WAITS: Duration = Duration::from_secs(5);
 /// Bytes that a slow line takes in a second.
 const SLOW_LINE: usize = 128 << 10;
 
+/// What a surface wants answered.
+#[derive(Debug, Clone)]
+pub(crate) struct Wanted {
+    pub request: Request,
+    /// Whether the answer may go on elsewhere if it breaks off, from the text so far.
+    pub goes_on: bool,
+}
+
+impl From<Request> for Wanted {
+    fn from(request: Request) -> Self {
+        Self {
+            request,
+            goes_on: false,
+        }
+    }
+}
+
+impl Wanted {
+    /// With what a request asks of Hearth itself.
+    pub fn of(request: Request, extension: Option<&Extension>) -> Self {
+        Self {
+            request,
+            goes_on: extension.is_some_and(|extension| extension.goes_on),
+        }
+    }
+
+    /// Refuses to go on with what would not be the same answer.
+    fn check(&self) -> Result<(), Failure> {
+        let request = &self.request;
+        let hindrance = if !self.goes_on {
+            None
+        } else if request.sampling.temperature != Some(0.0) {
+            Some("temperature 0")
+        } else if request.n != 1 || request.logprobs.is_some() {
+            Some("one choice without log probabilities")
+        } else if request.constraint != Constraint::None {
+            Some("an answer without a schema or a grammar")
+        } else if matches!(&request.prompt, Prompt::Chat(chat) if !chat.tools.definitions.is_empty())
+        {
+            Some("a request without tools")
+        } else {
+            None
+        };
+        match hindrance {
+            None => Ok(()),
+            Some(needed) => {
+                let message = format!("hearth.continue needs {needed}; leave it out, or change that");
+                Err(ApiError::invalid(Some("hearth.continue".into()), message).into())
+            }
+        }
+    }
+}
+
 /// Asks the machine that can answer first. `model` may name a machine before a slash (`gpubox/qwen3:8b`).
 pub(crate) async fn ask(
     node: &Shared,
     model: Option<&str>,
-    request: Request,
+    wanted: Wanted,
 ) -> Result<Answering, Failure> {
+    wanted.check()?;
+    let Wanted { request, goes_on } = wanted;
     let asked = match candidates::asked(node, model)? {
         Some(asked) if request.adapters.is_empty() => asked,
         // Alone, or with adapters that are this machine's files.
@@ -79,6 +135,7 @@ pub(crate) async fn ask(
     });
     let limits = Limits {
         silence: in_time(prompt.len()),
+        resume: goes_on,
         ..Limits::default()
     };
     let run = Run::new(attempts, limits, Instant::now());
@@ -92,7 +149,7 @@ pub(crate) async fn ask(
         places,
         whys,
         (request, prompt),
-        run,
+        (run, goes_on),
     ));
     match tokio::time::timeout(HEAD_WAITS, remote.begun()).await {
         Ok(Ok(())) | Err(_) => {

@@ -336,3 +336,52 @@ fn memories_are_searched_by_others_only_where_their_owner_said_so() {
         0
     );
 }
+
+#[test]
+fn an_answer_that_breaks_off_goes_on_elsewhere_where_the_client_asked_for_it() {
+    let hub = node("hub", &["small"]);
+    let mut peers = vec![node("one", &["large"]), node("two", &["large"])];
+    for peer in &peers {
+        join(&hub, peer);
+    }
+    knows_models(&hub, "one", "large");
+    knows_models(&hub, "two", "large");
+    let ask = |more: Value| {
+        let mut body = json!({
+            "model": "large", "max_tokens": 600, "ignore_eos": true, "temperature": 0,
+            "messages": [{"role": "user", "content": "What is Hearth?"}],
+        });
+        let more = more.as_object().unwrap().clone();
+        body.as_object_mut().unwrap().extend(more);
+        hub.post("/v1/chat/completions", body.to_string())
+    };
+    let whole = ask(json!({}));
+    let expected = whole.json()["choices"][0]["message"]["content"].clone();
+    let used = whole.json()["usage"].clone();
+
+    std::thread::scope(|scope| {
+        let answering = scope.spawn(|| ask(json!({"hearth": {"continue": true}})));
+        // Whoever answers dies in the middle.
+        let before: Vec<u64> = peers.iter().map(|peer| peer.load().decode_tokens).collect();
+        let mut busy = None;
+        wait_until(PATIENCE, "one of them answers", || {
+            busy = (0..2).find(|at| peers[*at].load().decode_tokens > before[*at] + 20);
+            busy.is_some()
+        });
+        drop(peers.remove(busy.unwrap()));
+        let answer = answering.join().unwrap();
+        assert_eq!(answer.status, 200, "{answer:?}");
+        let answer = answer.json();
+        assert_eq!(answer["choices"][0]["message"]["content"], expected);
+        assert_eq!(answer["usage"]["prompt_tokens"], used["prompt_tokens"]);
+    });
+
+    for (more, told) in [
+        (json!({"temperature": 1, "hearth": {"continue": true}}), "temperature 0"),
+        (json!({"n": 2, "hearth": {"continue": true}}), "one choice"),
+    ] {
+        let refused = ask(more);
+        assert_eq!(refused.status, 400, "{refused:?}");
+        assert!(refused.body.contains(told), "{refused:?}");
+    }
+}

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use crate::chat::{Stop, StreamOptions, Usage, with_sampling_fields};
 use crate::error::ApiError;
-use crate::recall::Extension;
+use crate::recall::{Extension, goes_nowhere};
 
 with_sampling_fields! {
     /// The body of a completion request.
@@ -104,6 +104,7 @@ impl CompletionRequest {
                 "best_of is not supported unless it equals n",
             ));
         }
+        goes_nowhere(self.hearth.as_ref())?;
         if self.hearth.as_ref().and_then(Extension::recall).is_some() {
             return Err(ApiError::unsupported(
                 "hearth.memory",

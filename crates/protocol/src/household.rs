@@ -188,6 +188,8 @@ pub struct Capabilities {
     pub memory_bytes: u64,
     /// What computes: a GPU's name, or the CPU code in use.
     pub device: String,
+    /// Whether that is a GPU.
+    pub gpu: bool,
     /// Whether it runs on a battery.
     pub on_battery: bool,
     /// Whether it is slowed down because it is hot.

@@ -21,6 +21,14 @@ pub struct Extension {
     /// Memories for the prompt, found with the last user message: `true` for the usual ones, or which.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub memory: Option<Wish>,
+    /// Whether an answer that breaks off on one machine goes on from there on another one. For `temperature` 0 alone:
+    /// only then is it the same answer.
+    #[serde(
+        default,
+        rename = "continue",
+        skip_serializing_if = "std::ops::Not::not"
+    )]
+    pub goes_on: bool,
 }
 
 impl Extension {
@@ -48,8 +56,20 @@ impl<'de> Deserialize<'de> for Misplaced {
     }
 }
 
+/// Refuses to go on elsewhere on a route that answers no chat.
+pub(crate) fn goes_nowhere(extension: Option<&Extension>) -> Result<(), ApiError> {
+    match extension.is_some_and(|extension| extension.goes_on) {
+        false => Ok(()),
+        true => Err(ApiError::unsupported(
+            "hearth.continue",
+            "hearth.continue is for chats; leave it out, or use /v1/chat/completions",
+        )),
+    }
+}
+
 /// Refuses memories for an embedding.
 pub(crate) fn embeds_none(extension: Option<&Extension>) -> Result<(), ApiError> {
+    goes_nowhere(extension)?;
     match extension.and_then(Extension::recall) {
         None => Ok(()),
         Some(_) => Err(ApiError::unsupported(

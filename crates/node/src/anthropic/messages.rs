@@ -20,6 +20,7 @@ use super::prompt::engine_request;
 use super::refusal;
 use crate::RequestId;
 use crate::answer::{Names, Watched, Whole, call_id};
+use crate::elsewhere::Wanted;
 use crate::body::received;
 use crate::failure::Failure;
 use crate::recall;
@@ -82,7 +83,8 @@ async fn answer(node: &Shared, id: &RequestId, body: Body) -> Result<Response, F
     };
     let mut asked = engine_request(&request)?;
     let used = recall::for_prompt(node, request.hearth.as_ref(), &mut asked.prompt).await?;
-    let answer = Watched::ask(node, request.model.as_deref(), asked, NAMES, begun).await;
+    let wanted = Wanted::of(asked, request.hearth.as_ref());
+    let answer = Watched::ask(node, request.model.as_deref(), wanted, NAMES, begun).await;
     let mut answer = answer.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
     let head = Head {
         id: call_id("msg_"),

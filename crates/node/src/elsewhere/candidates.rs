@@ -149,7 +149,7 @@ pub(super) fn places(node: &Shared, asked: &Asked, prompt: &str) -> Vec<Place> {
                 size_bytes: some.size_bytes,
                 // The prompt's tokens are a guess: only what is far too long is not even tried.
                 context: some.context.saturating_mul(2),
-                gpu: is_gpu(&now.device),
+                gpu: now.gpu,
                 slots: some.slots,
                 // What it said is some seconds old; what this machine sent it since is not.
                 busy: some.busy.max(running.min(some.slots)),
@@ -203,7 +203,7 @@ fn here(node: &Shared, asked: &Asked, cached_tokens: u32) -> Place {
             size_bytes: status.map_or(0, |status| status.size_bytes),
             // What does not fit is the engine's to explain.
             context: 0,
-            gpu: is_gpu(node.engine.cpu()),
+            gpu: node.engine.gpu().is_some(),
             slots: load.slots,
             busy: load.slots_busy,
             queued: load.queued,
@@ -215,11 +215,6 @@ fn here(node: &Shared, asked: &Asked, cached_tokens: u32) -> Place {
             health: Health::Good,
         },
     }
-}
-
-/// Whether a machine computes on a GPU, by what it says of its device: names of CPU code have no blank.
-fn is_gpu(device: &str) -> bool {
-    device.contains(' ')
 }
 
 /// Remembers who holds the start of this prompt now: `node`, or this machine.

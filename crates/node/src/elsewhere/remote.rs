@@ -14,7 +14,7 @@ use axum::body::Bytes;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{Method, StatusCode};
 use hearth_dispatch::{self as dispatch, Input, Output, Run, Why};
-use hearth_engine::{Event, Generation, Request};
+use hearth_engine::{Event, Generation, Prompt, Request, Usage};
 use hearth_mesh::diagnosis::Seen;
 use hearth_protocol::error::ApiError;
 use tokio::sync::mpsc;
@@ -105,6 +105,9 @@ pub(super) struct Asker {
     /// Name of the run, the same on every machine.
     id: String,
     run: Run,
+    /// Whether another machine may go on from the text so far.
+    goes_on: bool,
+    said: Said,
     source: Source,
     /// The candidate that `source` belongs to.
     current: usize,
@@ -130,9 +133,53 @@ pub(super) struct Asker {
     saw: Option<Seen>,
 }
 
+/// What the client has of the answer.
+#[derive(Default)]
+struct Said {
+    text: String,
+    tokens: u32,
+    /// Whether there was something that no machine goes on after.
+    more: bool,
+    /// What the first machine said of the prompt.
+    started: Option<Event>,
+}
+
+impl Said {
+    fn note(&mut self, event: &Event) {
+        match event {
+            Event::Started { .. } => self.started = Some(event.clone()),
+            Event::Text { text, .. } => {
+                self.text.push_str(text);
+                self.tokens += 1;
+            }
+            Event::Reasoning { .. } | Event::ToolCall { .. } | Event::ToolArguments { .. } => {
+                self.more = true;
+            }
+            Event::Finished { .. } | Event::Done(_) => {}
+        }
+    }
+
+    /// The request for what is left of the answer.
+    fn rest(&self, request: &Request) -> Option<Request> {
+        let mut rest = request.clone();
+        match &mut rest.prompt {
+            _ if self.more => return None,
+            Prompt::Chat(chat) => chat.prefill.push_str(&self.text),
+            Prompt::Text(text) => text.push_str(&self.text),
+            Prompt::Tokens(_) => return None,
+        }
+        if let Some(most) = &mut rest.max_tokens {
+            *most = most.checked_sub(self.tokens).filter(|left| *left > 0)?;
+        }
+        Some(rest)
+    }
+}
+
 /// Where events come from.
 enum Source {
     Nobody,
+    /// What the client has cannot be gone on after.
+    Broken,
     Asking(Asking),
     Reading(Box<Reply>, Frames),
     StartingHere(Pin<Box<dyn Future<Output = Result<Generation, Failure>> + Send>>),
@@ -156,7 +203,7 @@ impl Asker {
         places: Vec<Place>,
         whys: Vec<(usize, Why)>,
         (request, prompt): (Request, String),
-        run: Run,
+        (run, goes_on): (Run, bool),
     ) -> Self {
         let (committing, commits) = mpsc::channel(4);
         let model = asked.model.clone().unwrap_or_default();
@@ -169,6 +216,8 @@ impl Asker {
             prompt,
             id: format!("{:032x}", rand::random::<u128>()),
             run,
+            goes_on,
+            said: Said::default(),
             source: Source::Nobody,
             current: 0,
             in_flight: None,
@@ -334,12 +383,19 @@ impl Asker {
     /// Does what the run says.
     fn act(&mut self, output: Output) -> Result<(), Failure> {
         match output {
-            Output::Connect { candidate, .. } => {
+            Output::Connect { candidate, resume } => {
                 self.current = candidate;
                 self.started = None;
                 self.saw = None;
                 self.asked_at = Instant::now();
-                self.source = self.connect(candidate);
+                let rest = match resume {
+                    true => self.said.rest(&self.request),
+                    false => Some(self.request.clone()),
+                };
+                self.source = match rest {
+                    Some(request) => self.connect(candidate, request),
+                    None => Source::Broken,
+                };
                 // The last word counts, and until it is said this is the one that works.
                 self.tell(candidate);
             }
@@ -353,14 +409,21 @@ impl Asker {
             }
             Output::Commit { candidate } => self.commit(candidate),
             Output::Deliver { .. } => {
-                self.ready.extend(self.started.take());
+                let started = self.started.take();
+                if self.said.started.is_none() {
+                    self.ready.extend(started);
+                }
                 self.ready.extend(self.token.take());
+                self.ready.iter().for_each(|event| self.said.note(event));
             }
             Output::Finish { .. } => {
                 self.source = Source::Nobody;
                 self.in_flight = None;
-                self.ready.extend(self.started.take());
-                self.ready.extend(self.done.take());
+                if self.said.started.is_none() {
+                    self.ready.extend(self.started.take());
+                }
+                let done = self.done.take();
+                self.ready.extend(done.map(|done| self.whole(done)));
             }
             Output::Fail(failure) => {
                 self.source = Source::Nobody;
@@ -371,13 +434,32 @@ impl Asker {
         Ok(())
     }
 
-    fn connect(&mut self, candidate: usize) -> Source {
+    /// The end, with what other machines did for it.
+    fn whole(&self, done: Event) -> Event {
+        match (done, &self.said.started) {
+            (
+                Event::Done(usage),
+                Some(Event::Started {
+                    prompt_tokens,
+                    cached_tokens,
+                }),
+            ) if *prompt_tokens < usage.prompt_tokens => Event::Done(Usage {
+                prompt_tokens: *prompt_tokens,
+                cached_tokens: *cached_tokens,
+                completion_tokens: usage.completion_tokens + usage.prompt_tokens - prompt_tokens,
+                ..usage
+            }),
+            (done, _) => done,
+        }
+    }
+
+    fn connect(&mut self, candidate: usize, request: Request) -> Source {
         let Some(place) = self.places.get(candidate) else {
             return Source::Nobody;
         };
         let Some(member) = &place.member else {
             let node = Arc::clone(&self.node);
-            let (model, request) = (self.asked.model.clone(), self.request.clone());
+            let model = self.asked.model.clone();
             return Source::StartingHere(Box::pin(async move {
                 Ok(node.engine.generate(model.as_deref(), request).await?)
             }));
@@ -389,8 +471,8 @@ impl Asker {
             version: VERSION,
             run: self.id.clone(),
             model: place.model.clone(),
-            commit_at_end: false,
-            request: self.request.clone(),
+            commit_at_end: self.goes_on,
+            request,
         };
         let body = serde_json::to_vec(&question).unwrap_or_default();
         let limit = in_time(body.len());
@@ -512,6 +594,10 @@ impl Source {
     async fn next(&mut self) -> Option<Came> {
         match self {
             Self::Nobody => std::future::pending().await,
+            Self::Broken => {
+                *self = Self::Nobody;
+                Some(Came::Lost("another machine cannot go on from there".into()))
+            }
             Self::Asking(asking) => match asking.await {
                 Err(error) => {
                     *self = Self::Nobody;

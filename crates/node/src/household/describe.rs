@@ -29,6 +29,7 @@ impl Household {
         }
         let encoder = crate::encoders::list(node).into_iter().next();
         let (on_battery, throttled) = power();
+        let gpu = node.engine.gpu();
         Capabilities {
             version: node.options.version.into(),
             models,
@@ -38,7 +39,8 @@ impl Household {
                 .unwrap_or_default()
                 .is_empty(),
             memory_bytes: hearth_engine::machine_memory(),
-            device: node.engine.cpu().into(),
+            gpu: gpu.is_some(),
+            device: gpu.unwrap_or_else(|| node.engine.cpu().into()),
             on_battery,
             throttled,
         }

@@ -10,7 +10,7 @@ use hearth_protocol::recall::Extension;
 use super::answer::{Answer, Shape};
 use super::{Refusal, check_think, keep, load, unloads};
 use crate::answer::{Names, Watched};
-use crate::elsewhere;
+use crate::elsewhere::{self, Wanted};
 use crate::recall;
 use crate::state::Shared;
 
@@ -69,7 +69,8 @@ impl Question {
         let names = self.names();
         let prompt = &mut self.asked.prompt;
         let used = recall::for_prompt(node, self.hearth.as_ref(), prompt).await?;
-        let watched = Watched::ask(node, Some(&source.name), self.asked, names, self.begun).await;
+        let wanted = Wanted::of(self.asked, self.hearth.as_ref());
+        let watched = Watched::ask(node, Some(&source.name), wanted, names, self.begun).await;
         let watched = watched.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
         keep(node, &source, self.keep_alive);
         Answer::new(self.shape, self.name, self.begun, load)
@@ -96,7 +97,8 @@ impl Question {
         let names = self.names();
         let prompt = &mut self.asked.prompt;
         let used = recall::for_prompt(node, self.hearth.as_ref(), prompt).await?;
-        let watched = Watched::ask(node, Some(&self.name), self.asked, names, self.begun).await;
+        let wanted = Wanted::of(self.asked, self.hearth.as_ref());
+        let watched = Watched::ask(node, Some(&self.name), wanted, names, self.begun).await;
         let watched = watched.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
         Answer::new(self.shape, self.name, self.begun, Default::default())
             .citing(used)

@@ -20,6 +20,7 @@ use serde_json::{Value, json};
 use super::{DONE, Head, gbnf, logprob, reason, sampling, usage};
 use crate::answer::{Names, Watched, Whole, call_id};
 use crate::body::received;
+use crate::elsewhere::Wanted;
 use crate::failure::Failure;
 use crate::recall;
 use crate::state::Shared;
@@ -43,7 +44,8 @@ pub(crate) async fn chat(State(node): State<Shared>, body: Body) -> Result<Respo
     let used = recall::for_request(&node, request.hearth.as_ref(), &mut messages).await?;
     let asked = engine_request(&request, messages)?;
     let model = request.model.as_deref();
-    let answer = Watched::ask(&node, model, asked, names(&request), begun).await;
+    let wanted = Wanted::of(asked, request.hearth.as_ref());
+    let answer = Watched::ask(&node, model, wanted, names(&request), begun).await;
     let mut answer = answer.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
     let head = Head::new(&node, "chatcmpl", answer.model());
     answer.named(&head.id);

@@ -32,6 +32,7 @@ pub(crate) use stored::*;
 
 use super::sampling;
 use crate::answer::{Names, Watched};
+use crate::elsewhere::Wanted;
 use crate::body::received;
 use crate::conversations::{KeepError, Turn};
 use crate::failure::Failure;
@@ -63,6 +64,7 @@ pub(crate) async fn create(State(node): State<Shared>, body: Body) -> Result<Res
         used,
     } = prepared(&node, body).await?;
     let model = request.model.as_deref();
+    let wanted = Wanted::of(wanted, request.hearth.as_ref());
     let answer = Watched::ask(&node, model, wanted, NAMES, begun).await;
     let mut answer = answer.map_err(|failure| recall::with_advice(failure, used.as_ref()))?;
     tracing::Span::current().record("model", answer.model());

@@ -1,6 +1,7 @@
 //! Who may what: strangers, members, and those who are none any more.
 
 use std::io::{BufRead, BufReader};
+use std::time::Instant;
 
 use hearth_protocol::diagnosis::Code;
 use serde_json::json;
@@ -89,20 +90,32 @@ fn removed(door: &str) {
     };
     let streams = [endless("hub/shared"), endless("one/shared")];
     hub.hearth(&["peers", "remove", "two"]).ok();
+    let begun = Instant::now();
     for stream in streams {
         let rest: Vec<String> = stream.map_while(Result::ok).collect();
         assert!(rest.len() < 60_000, "it went on to its end");
         let end = rest.iter().rev().find(|line| line.contains("error"));
         assert!(end.is_some(), "{:?}", rest.last());
     }
+    let ended = begun.elapsed();
     for model in ["hub/shared", "one/shared"] {
         let refused = two.chat(model);
         assert!(refused.status >= 400, "{model}: {refused:?}");
     }
     two.says("hub", Code::Removed);
     two.says("one", Code::Removed);
+    eprintln!(
+        "removed: its answers ended within {:.1} s, it said so after {:.1} s",
+        ended.as_secs_f64(),
+        begun.elapsed().as_secs_f64()
+    );
     for peer in ["hub", "one"] {
         assert_eq!(two.doctor(peer, None).code(), Some(Code::Removed));
+    }
+    // To the others it is no machine of theirs.
+    for host in [&hub, &one] {
+        let nobody = host.hearth(&["doctor", "two"]).ends_with(2);
+        assert!(nobody.err.contains("hub, one"), "{}", nobody.err);
     }
     for host in [&hub, &one] {
         let peers = host.hearth(&["peers", "--json"]).json();
