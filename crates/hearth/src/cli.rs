@@ -180,7 +180,7 @@ pub fn dispatch(cli: Cli, screen: Screen) -> Outcome {
         Command::Mcp(args) => mcp::run(&context, &args),
         Command::Invite(args) => block_on(invite::run(&context, &args)),
         Command::Join(args) => block_on(join::join(&context, &args)),
-        Command::Leave(_) => block_on(join::leave(&context)),
+        Command::Leave(args) => block_on(join::leave(&context, &args)),
         Command::Peers(args) => block_on(peers::run(&context, &args)),
         Command::Doctor(args) => block_on(doctor::run(&context, &args)),
         Command::Bench(args) => block_on(bench::run(&context, &args)),

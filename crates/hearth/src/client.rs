@@ -80,7 +80,7 @@ impl ClientError {
                 limit.as_secs()
             ))
             .fix("if that is the node, end its process; else name the node's address with --host or HEARTH_HOST"),
-            Self::Refused { status: 403, body } => Failure::new(format!(
+            Self::Refused { status: 403, body } if is_of_the_door(body) => Failure::new(format!(
                 "the node at {place} refuses: {}",
                 message(body).unwrap_or_else(|| "it gives no reason".into())
             ))
@@ -142,6 +142,18 @@ fn message(body: &Value) -> Option<String> {
     ]
     .into_iter()
     .find_map(|text| text.as_str().map(str::to_owned))
+}
+
+/// Whether the node's door refuses, and not what is behind it.
+fn is_of_the_door(body: &Value) -> bool {
+    let kind = body["type"].as_str().unwrap_or("/problems/not_local");
+    let kinds = [
+        "not_local",
+        "foreign_host",
+        "foreign_site",
+        "foreign_origin",
+    ];
+    kinds.iter().any(|known| kind.ends_with(known))
 }
 
 /// Whether this is how a node refuses something on its own routes.

@@ -77,7 +77,8 @@ impl Wanted {
         match hindrance {
             None => Ok(()),
             Some(needed) => {
-                let message = format!("hearth.continue needs {needed}; leave it out, or change that");
+                let message =
+                    format!("hearth.continue needs {needed}; leave it out, or change that");
                 Err(ApiError::invalid(Some("hearth.continue".into()), message).into())
             }
         }
@@ -215,6 +216,17 @@ async fn nobody(
                 .filter(|place| place.has_model())
                 .map(|place| place.name.clone())
                 .collect();
+            let machine = asked
+                .model
+                .as_deref()
+                .and_then(|model| model.split_once('/'));
+            if let (true, Some((machine, _))) = (bad.is_empty(), machine) {
+                let names: Vec<&str> = places.iter().map(|place| place.name.as_str()).collect();
+                failure.error.message += &format!(
+                    "; if `{machine}` is meant as a machine, the household has {}",
+                    names.join(", ")
+                );
+            }
             if !bad.is_empty() {
                 failure.status = axum::http::StatusCode::SERVICE_UNAVAILABLE;
                 failure.retry_after = Some(5);

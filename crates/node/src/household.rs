@@ -182,8 +182,19 @@ impl Live {
             let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
             for event in events {
                 let StateEvent::Member { record } = event;
-                if let Err(error) = roster.insert(record.clone()) {
-                    tracing::warn!(%error, "a record of the state log was not taken");
+                match roster.insert(record.clone()) {
+                    Ok(_) => {
+                        // What the node said of itself before is older than this.
+                        let member: Result<Member, _> = serde_json::from_str(&record.text);
+                        if let Ok(member) = member {
+                            let says = self.says.lock();
+                            says.unwrap_or_else(PoisonError::into_inner)
+                                .remove(&member.node);
+                        }
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "a record of the state log was not taken");
+                    }
                 }
             }
             for sealed in roster.records() {
@@ -199,8 +210,12 @@ impl Live {
             // At once, whatever it has running here.
             self.runs.give_up(node);
             self.peers.forget(&node);
-            if let Some(quic) = &self.quic {
-                quic.disconnect(node);
+            if let Some(quic) = self.quic.clone() {
+                // It is refused from now on; that it was told so, or that it left well, may still be on its way.
+                tokio::spawn(async move {
+                    tokio::time::sleep(FAREWELL).await;
+                    quic.disconnect(node);
+                });
             }
         }
         self.tell_monitor();

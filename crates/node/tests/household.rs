@@ -377,11 +377,37 @@ fn an_answer_that_breaks_off_goes_on_elsewhere_where_the_client_asked_for_it() {
     });
 
     for (more, told) in [
-        (json!({"temperature": 1, "hearth": {"continue": true}}), "temperature 0"),
+        (
+            json!({"temperature": 1, "hearth": {"continue": true}}),
+            "temperature 0",
+        ),
         (json!({"n": 2, "hearth": {"continue": true}}), "one choice"),
     ] {
         let refused = ask(more);
         assert_eq!(refused.status, 400, "{refused:?}");
         assert!(refused.body.contains(told), "{refused:?}");
     }
+}
+
+#[test]
+fn a_hub_that_leaves_is_asked_first_and_the_others_hear_of_the_end() {
+    let hub = node("hub", &["small"]);
+    let other = node("gpubox", &["large"]);
+    join(&hub, &other);
+    wait_until(PATIENCE, "both know both", || {
+        names(&other) == ["gpubox", "hub"]
+    });
+    let refused = hub.post("/household/leave", "{}");
+    assert_eq!(refused.status, 409, "{refused:?}");
+    assert!(refused.body.contains("leave --end"), "{refused:?}");
+    let left = hub.post("/household/leave", r#"{"end": true}"#);
+    assert_eq!(left.status, 200, "{left:?}");
+    assert!(left.json()["household"].is_null());
+    // Whatever it says of the way, it does not wait for a hub that is gone: it joins another household at once.
+    let third = node("third", &["small"]);
+    wait_until(PATIENCE, "the member heard of the end", || {
+        let ticket = third.post("/household/invite", "{}").json()["ticket"].clone();
+        let joined = other.post("/household/join", json!({"ticket": ticket}).to_string());
+        joined.status == 200
+    });
 }

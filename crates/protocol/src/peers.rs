@@ -35,6 +35,14 @@ pub struct Join {
     pub ticket: String,
 }
 
+/// The body of `POST /household/leave`; everything may be left out.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(default, deny_unknown_fields)]
+pub struct Leave {
+    /// Whether a hub ends the household with it, in which there are others.
+    pub end: bool,
+}
+
 /// A household as one of its nodes sees it: the answer of `GET /peers`, and of joining and leaving.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Peers {

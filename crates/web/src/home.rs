@@ -37,7 +37,7 @@ pub fn home(status: &NodeStatus) -> String {
                     // The answer is said once, when it is whole; a live log would read every token.
                     div #log role="log" aria-label="Conversation" aria-live="off" tabindex="0" {
                         div.welcome #welcome {
-                            p { "This model runs on your machine. Nothing you write leaves it." }
+                            p { "The models run on your own machines. Nothing you write leaves them." }
                             ul.examples {
                                 @for example in EXAMPLES { li { button type="button" { (example) } } }
                             }

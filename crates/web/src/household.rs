@@ -97,7 +97,7 @@ fn way(peers: &Peers, diagnosis: &Diagnosis) -> Markup {
             summary { "All layers" }
             ol.layers {
                 @for check in &diagnosis.checks {
-                    li class=(class(check.outcome)) { b { (check.layer.words()) } ": " (check.words) }
+                    li class=(class(check.outcome)) { b { (check.layer.words()) } ": " (spelt(&check.words)) }
                 }
             }
         }
@@ -108,8 +108,17 @@ fn explained(check: &Check) -> Markup {
     html! {
         p.told {
             @if let Some(code) = check.code { code { (code) } " " }
-            (check.words)
-            @if let Some(fix) = &check.fix { br; b { "Fix: " } (fix) }
+            (spelt(&check.words))
+            @if let Some(fix) = &check.fix { br; b { "Fix: " } (spelt(fix)) }
+        }
+    }
+}
+
+/// A sentence whose commands stand between backticks.
+fn spelt(text: &str) -> Markup {
+    html! {
+        @for (at, part) in text.split('`').enumerate() {
+            @if at % 2 == 0 { (part) } @else { code { (part) } }
         }
     }
 }

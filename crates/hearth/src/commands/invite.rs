@@ -23,7 +23,7 @@ EXAMPLES
 
 On the other machine: hearth join TICKET")]
 pub struct InviteArgs {
-    /// How long the ticket is good for, such as 10m, 24h or 7d
+    /// How long the ticket is good for, from 1m to 7d
     #[arg(long, value_name = "TIME", default_value = "24h")]
     expires: String,
     /// Do not draw the QR code
@@ -37,6 +37,12 @@ pub async fn run(context: &Context, args: &InviteArgs) -> Outcome {
         Failure::usage(format!("--expires: `{}` is no time", args.expires))
             .fix("use 10m, 24h or 7d")
     })?;
+    if !(60..=7 * 24 * 3_600).contains(&expires.as_secs()) {
+        return Err(
+            Failure::usage(format!("--expires: {} is not from 1m to 7d", args.expires))
+                .fix("use 10m, 24h or 7d"),
+        );
+    }
     let (client, _) = daemon::running(&context.config).await?;
     let wanted = Invite {
         expires_in: Some(expires.as_secs()),

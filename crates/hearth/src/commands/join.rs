@@ -1,7 +1,7 @@
 //! `hearth join` and `hearth leave`: into a household and out of it.
 
 use clap::Args;
-use hearth_protocol::peers::{Join, Peers};
+use hearth_protocol::peers::{Join, Leave, Peers};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -30,8 +30,16 @@ pub struct JoinArgs {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 EXAMPLES
-  hearth leave                      this machine is alone again")]
-pub struct LeaveArgs {}
+  hearth leave                      this machine is alone again
+  hearth leave --end                also where it is the hub of others
+
+The machine that gave out the first ticket is the hub: it keeps the list of members.
+When it leaves, the household ends for all.")]
+pub struct LeaveArgs {
+    /// End the household, of which this machine is the hub
+    #[arg(long)]
+    end: bool,
+}
 
 /// Joins the household of a ticket.
 pub async fn join(context: &Context, args: &JoinArgs) -> Outcome {
@@ -57,10 +65,14 @@ pub async fn join(context: &Context, args: &JoinArgs) -> Outcome {
 }
 
 /// Leaves the household.
-pub async fn leave(context: &Context) -> Outcome {
+pub async fn leave(context: &Context, args: &LeaveArgs) -> Outcome {
     let client: Client = daemon::running(&context.config).await?.0;
     let answer = client
-        .json(Method::POST, "/household/leave", Some(&json!({})))
+        .json(
+            Method::POST,
+            "/household/leave",
+            Some(&json!(Leave { end: args.end })),
+        )
         .await
         .map_err(|error| error.failure(client.place()))?;
     show(context, answer, "left the household")

@@ -304,8 +304,14 @@ fn a_subscriber_goes_on_where_it_was_when_the_hub_comes_back() {
     let ticket = invitation["ticket"].as_str().unwrap();
     two.hearth(&["join", ticket, "--host", &other.address]).ok();
     // Whatever the machine calls itself, this is news.
-    one.hearth(&[&["peers", "rename", &name_of(&two, &other.address), "gpubox"][..], &at].concat())
-        .ok();
+    one.hearth(
+        &[
+            &["peers", "rename", &name_of(&two, &other.address), "gpubox"][..],
+            &at,
+        ]
+        .concat(),
+    )
+    .ok();
     says("ok joined");
     hub.child.kill().unwrap();
     hub.child.wait().unwrap();

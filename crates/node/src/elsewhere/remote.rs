@@ -495,7 +495,11 @@ impl Asker {
     fn tell(&self, candidate: usize) {
         let why = self.whys.iter().find(|(index, _)| *index == candidate);
         if let (Some(note), Some(place)) = (&self.note, self.places.get(candidate)) {
-            note.set(&place.name, why.map_or("", |(_, why)| why.words()));
+            let why = match self.run.attempts() {
+                ..=1 => why.map_or("", |(_, why)| why.words()),
+                _ => "the machine that was asked before did not answer",
+            };
+            note.set(&place.name, why);
         }
     }
 

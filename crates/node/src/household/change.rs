@@ -11,6 +11,7 @@ use axum::body::Bytes;
 use axum::http::{Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hearth_fanout::Log;
+use hearth_mesh::peers::Peers;
 use hearth_mesh::refusal::{Code, Refusal};
 use hearth_mesh::roster::{ChangeError, FindError, Roster};
 use hearth_mesh::ticket::{Invitation as Kept, JoinProof, Ticket, Use};
@@ -23,7 +24,7 @@ use serde::de::DeserializeOwned;
 
 use super::ask::{Reply, Unasked, json, post};
 use super::table::{self, Membership};
-use super::{Household, Live, now};
+use super::{FAREWELL, Household, Live, now};
 use crate::failure::problem;
 use crate::peer;
 use crate::state::Shared;
@@ -161,6 +162,40 @@ async fn forwarded<T: DeserializeOwned>(
     json(reply)
         .await
         .map_err(|error| Refused::new(StatusCode::BAD_GATEWAY, "bad_hub", error))
+}
+
+/// The roster that the ticket's hub gives to who joins, checked.
+async fn welcomed(peers: &Peers, ticket: &Ticket, asked: &AskToJoin) -> Result<Roster, Refused> {
+    let request = post(peer::JOIN, asked);
+    let answer = peers.send(ticket.hub, &ticket.addresses, request, PATIENCE);
+    let reply = answer.await.map(Reply::of).map_err(|error| {
+        let places: Vec<String> = ticket.addresses.iter().map(ToString::to_string).collect();
+        Refused::new(
+            StatusCode::BAD_GATEWAY,
+            "hub_unreachable",
+            format!(
+                "the hub {} does not answer at {}: {}. See that its node runs and that this machine can reach it, then run the same command again",
+                ticket.name,
+                places.join(", "),
+                Unasked::from(error)
+            ),
+        )
+    })?;
+    if !reply.status().is_success() {
+        let (status, code, message) = reply.problem().await;
+        let code = code.unwrap_or_else(|| "hub_refused".into());
+        let message = format!("the hub refuses: {message}");
+        return Err(Refused::new(status, &code, message));
+    }
+    let bad_hub = |error: String| Refused::new(StatusCode::BAD_GATEWAY, "bad_hub", error);
+    let welcome: Welcome = json(reply).await.map_err(bad_hub)?;
+    // Whatever answered, only what the ticket's hub signed makes a member.
+    let mut roster = Roster::new(ticket.hub);
+    for sealed in welcome.others.into_iter().chain([welcome.member]) {
+        let inserted = roster.insert(sealed);
+        inserted.map_err(|error| bad_hub(error.to_string()))?;
+    }
+    Ok(roster)
 }
 
 /// Runs a change to its end, whether or not anybody waits.
@@ -406,7 +441,11 @@ impl Household {
         if !live.is_hub() {
             let mut request = post(&member(name), &serde_json::json!({ "name": new }));
             *request.method_mut() = Method::PATCH;
-            return forwarded(&live, request).await;
+            let mut moved = live.log.watch();
+            forwarded::<()>(&live, request).await?;
+            // What the hub did comes back in its log, a moment later.
+            let _ = tokio::time::timeout(Duration::from_secs(2), moved.changed()).await;
+            return Ok(());
         }
         self.rename_here(name, new).await
     }
@@ -484,36 +523,19 @@ impl Household {
                 .map(|node| self.capabilities(node, false))
                 .unwrap_or_default(),
         };
-        let request = post(peer::JOIN, &asked);
-        let answer = peers.send(ticket.hub, &ticket.addresses, request, PATIENCE);
-        let reply = answer.await.map(Reply::of).map_err(|error| {
-            let places: Vec<String> = ticket.addresses.iter().map(ToString::to_string).collect();
-            Refused::new(
-                StatusCode::BAD_GATEWAY,
-                "hub_unreachable",
-                format!(
-                    "the hub {} does not answer at {}: {}. See that its node runs and that this machine can reach it, then run the same command again",
-                    ticket.name,
-                    places.join(", "),
-                    Unasked::from(error)
-                ),
-            )
-        })?;
-        if !reply.status().is_success() {
-            let (status, code, message) = reply.problem().await;
-            let code = code.unwrap_or_else(|| "hub_refused".into());
-            let message = format!("the hub refuses: {message}");
-            return Err(Refused::new(status, &code, message));
-        }
-        let bad_hub = |error: String| Refused::new(StatusCode::BAD_GATEWAY, "bad_hub", error);
-        let welcome: Welcome = json(reply).await.map_err(bad_hub)?;
-        // Whatever answered, only what the ticket's hub signed makes a member.
-        let mut roster = Roster::new(ticket.hub);
-        for sealed in welcome.others.into_iter().chain([welcome.member]) {
-            let inserted = roster.insert(sealed);
-            inserted.map_err(|error| bad_hub(error.to_string()))?;
-        }
-        roster.may_pass(&self.id())?;
+        let welcomed = welcomed(&peers, &ticket, &asked).await;
+        let roster = match welcomed.and_then(|roster| {
+            roster.may_pass(&self.id())?;
+            Ok(roster)
+        }) {
+            Ok(roster) => roster,
+            Err(error) => {
+                if let Some((_, Some(quic))) = new_doors {
+                    quic.close().await;
+                }
+                return Err(error);
+            }
+        };
         drop((peers, quic, before));
         self.rest().await;
         // What was known of another household goes; the hub's own log follows with its next snapshot.
@@ -545,7 +567,7 @@ impl Household {
     }
 
     /// Leaves the household: this node is alone again. A hub ends the household with it.
-    pub async fn leave(self: &Arc<Self>) -> Result<(), Refused> {
+    pub async fn leave(self: &Arc<Self>, end: bool) -> Result<(), Refused> {
         let this = Arc::clone(self);
         whole(async move {
             let _alone = this.changing.lock().await;
@@ -553,12 +575,28 @@ impl Household {
                 let message = "this machine belongs to no household";
                 return Err(Refused::new(StatusCode::CONFLICT, "no_household", message));
             };
+            let others = live.roster(|roster| roster.members().count()).saturating_sub(1);
+            if live.is_hub() && others > 0 && !end {
+                let message = format!(
+                    "this machine is the hub: when it leaves, the household ends for {others} more, and each joins anew with a ticket of another hub; if that is meant, run `hearth leave --end` (or send {{\"end\": true}})"
+                );
+                return Err(Refused::new(StatusCode::CONFLICT, "is_the_hub", message));
+            }
             if !live.is_hub() {
                 // The hub should know; if it cannot be told, its owner removes this machine there.
                 let told = forwarded::<()>(&live, post("/peer/leave", &serde_json::json!({})));
                 if let Err(error) = told.await {
                     tracing::warn!(%error, "the hub was not told that this machine leaves");
                 }
+            }
+            if live.is_hub() && others > 0 {
+                // Who hears it knows that this household is over, and does not wait for its hub.
+                let all: Vec<Member> = live.roster(|roster| roster.members().cloned().collect());
+                for member in all.into_iter().filter(|member| member.node != live.own) {
+                    let removed = live.roster(|roster| roster.remove(&member.node))?;
+                    this.say(&live, removed).await?;
+                }
+                tokio::time::sleep(FAREWELL).await;
             }
             drop(live);
             this.rest().await;

@@ -161,7 +161,8 @@ async fn connect(
         Ok(reply) => {
             let (_, code, message) = reply.problem().await;
             tracing::debug!(?code, message, "the hub refuses its events");
-            if code.as_deref() == Some("removed") {
+            // The hub itself does not know this node: it was removed, or the household is no more.
+            if matches!(code.as_deref(), Some("removed" | "not_in_roster")) {
                 live.set_removed();
             }
             follower.failed(now, &message);

@@ -143,7 +143,8 @@ pub(crate) fn shared_projects(store: &Store) -> Result<Vec<String>, Error> {
 pub(crate) fn share_project(store: &Store, project: &str, shared: bool) -> Result<(), Error> {
     let sql = match shared {
         true => "INSERT OR IGNORE INTO shared_project (project) VALUES (?1)",
-        false => "DELETE FROM shared_project WHERE project = ?1",
+        // Nothing at all is shared where not even everything is.
+        false => "DELETE FROM shared_project WHERE project = ?1 OR ?1 = ''",
     };
     store.write(|transaction| transaction.execute(sql, [project]).map(|_| ()))
 }

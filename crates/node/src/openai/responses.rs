@@ -32,9 +32,9 @@ pub(crate) use stored::*;
 
 use super::sampling;
 use crate::answer::{Names, Watched};
-use crate::elsewhere::Wanted;
 use crate::body::received;
 use crate::conversations::{KeepError, Turn};
+use crate::elsewhere::Wanted;
 use crate::failure::Failure;
 use crate::recall;
 use crate::state::{Node, Shared, unix_time};

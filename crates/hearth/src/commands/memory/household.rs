@@ -58,8 +58,10 @@ pub async fn share(context: &Context, args: &ShareArgs) -> Outcome {
         };
         ask(context, Method::POST, PATH, Some(json!(wanted))).await?
     } else if args.stop {
-        return Err(Failure::usage("--stop needs to know what is not shared any more")
-            .fix("add --project NAME or --all"));
+        return Err(
+            Failure::usage("--stop needs to know what is not shared any more")
+                .fix("add --project NAME or --all"),
+        );
     } else {
         ask(context, Method::GET, PATH, None).await?
     };
