@@ -6,7 +6,7 @@
 //! Three rules make the difference between what was tried and what is wrong:
 //!
 //! - **What failed is not always what was tried.** A token asked of a machine that refuses the connection says nothing about
-//!   its model: [`finding`] puts each failure on the layer that failed, and notes what the failure proves to work (who
+//!   its model: `finding` puts each failure on the layer that failed, and notes what the failure proves to work (who
 //!   refuses can be reached).
 //! - **A success proves the layers below it**, so that traffic that works needs no probes.
 //! - **A large request or a token that is not answered counts only after a small one was**: else a frozen process looks like

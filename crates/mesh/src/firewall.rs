@@ -5,8 +5,8 @@
 //! killswitch of a privacy VPN drops everything that does not go through its tunnel. Both are right from where they stand;
 //! the owner wants a narrow exception.
 //!
-//! `nft -j list ruleset` ([`ruleset`]) is read as the kernel would run it for each kind of packet that the mesh sends
-//! (`traffic`). What a VPN client's own chain would drop is owed a rule ([`plan`]): scoped by interface, protocol, port
+//! `nft -j list ruleset` (`ruleset`) is read as the kernel would run it for each kind of packet that the mesh sends
+//! (`traffic`). What a VPN client's own chain would drop is owed a rule (`plan`): scoped by interface, protocol, port
 //! and, where the client is after carrier-grade NAT addresses, by these. Nothing is flushed, no policy is changed, and
 //! chains of the owner's own firewall are left alone: for those the plan only says what is blocked and what the owner may
 //! run. [`Nft`] does the reading and the writing, in one transaction; [`Watch`] does it again when a VPN client has

@@ -150,6 +150,11 @@ impl Roster {
         members.filter(|member| !member.removed)
     }
 
+    /// The members and those who were removed, in the order of their ids.
+    pub fn all(&self) -> impl Iterator<Item = &Member> {
+        self.records.values().map(|record| &record.member)
+    }
+
     /// What the hub signed, of those who were removed too: with these another node has the same roster.
     pub fn records(&self) -> impl Iterator<Item = &Sealed> {
         self.records.values().map(|record| &record.sealed)
@@ -182,10 +187,15 @@ impl Roster {
             .collect();
         match meant.as_slice() {
             [member] => Ok(member),
-            [] => Err(FindError::None {
-                asked: asked.to_owned(),
-                names: self.members().map(|member| member.name.clone()).collect(),
-            }),
+            [] => {
+                let mut names: Vec<String> =
+                    self.members().map(|member| member.name.clone()).collect();
+                names.sort();
+                Err(FindError::None {
+                    asked: asked.to_owned(),
+                    names,
+                })
+            }
             several => Err(FindError::Several {
                 asked: asked.to_owned(),
                 names: several

@@ -84,36 +84,39 @@ pub(crate) async fn events(
         Err(Error::Refused(refusal)) => Stage::Last(sse::resync(&refusal)),
         Err(error) => return failed(&error),
     };
-    let body = stream::unfold((state, live, node), move |(stage, live, node)| async move {
-        // Who was removed hears nothing any more, and neither does anybody of a household that this node left.
-        let is_out = |who| node.household.may_pass(&who).is_err();
-        if caller.node().is_some_and(is_out) {
-            return None;
-        }
-        let (bytes, next) = match stage {
-            Stage::Over => return None,
-            Stage::Last(bytes) => (bytes, Stage::Over),
-            Stage::Going(first, subscription) if !first.is_empty() => {
-                (first, Stage::Going(Bytes::new(), subscription))
+    let body = stream::unfold(
+        (state, live.over(), node),
+        move |(stage, mut over, node)| async move {
+            // Who was removed hears nothing any more, and neither does anybody of a household that this node left.
+            let is_out = |who| node.household.may_pass(&who).is_err();
+            if caller.node().is_some_and(is_out) {
+                return None;
             }
-            Stage::Going(empty, mut subscription) => {
-                let next = tokio::time::timeout(sse::HEARTBEAT_EVERY, subscription.next());
-                let next = tokio::select! {
-                    next = next => next,
-                    () = live.ended() => return None,
-                };
-                match next {
-                    Err(_) => {
-                        let beat = Bytes::from_static(sse::HEARTBEAT);
-                        (beat, Stage::Going(empty, subscription))
-                    }
-                    Ok(Ok(frame)) => (frame.bytes, Stage::Going(empty, subscription)),
-                    Ok(Err(cut)) => (sse::farewell(&cut), Stage::Over),
+            let (bytes, next) = match stage {
+                Stage::Over => return None,
+                Stage::Last(bytes) => (bytes, Stage::Over),
+                Stage::Going(first, subscription) if !first.is_empty() => {
+                    (first, Stage::Going(Bytes::new(), subscription))
                 }
-            }
-        };
-        Some((Ok::<_, Infallible>(bytes), (next, live, node)))
-    });
+                Stage::Going(empty, mut subscription) => {
+                    let next = tokio::time::timeout(sse::HEARTBEAT_EVERY, subscription.next());
+                    let next = tokio::select! {
+                        next = next => next,
+                        _ = over.wait_for(|over| *over) => return None,
+                    };
+                    match next {
+                        Err(_) => {
+                            let beat = Bytes::from_static(sse::HEARTBEAT);
+                            (beat, Stage::Going(empty, subscription))
+                        }
+                        Ok(Ok(frame)) => (frame.bytes, Stage::Going(empty, subscription)),
+                        Ok(Err(cut)) => (sse::farewell(&cut), Stage::Over),
+                    }
+                }
+            };
+            Some((Ok::<_, Infallible>(bytes), (next, over, node)))
+        },
+    );
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-cache"),

@@ -149,10 +149,9 @@ impl Live {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Resolves when this node leaves, or stops.
-    pub async fn ended(&self) {
-        let mut over = self.over.subscribe();
-        let _ = over.wait_for(|over| *over).await;
+    /// Becomes true when this node leaves, or stops.
+    pub fn over(&self) -> watch::Receiver<bool> {
+        self.over.subscribe()
     }
 
     /// What people call the hub.
@@ -176,7 +175,7 @@ impl Live {
     }
 
     /// Takes what the state log says of the members.
-    fn learn(&self, events: &[StateEvent]) {
+    fn learn(self: &Arc<Self>, events: &[StateEvent]) {
         let mut removed = Vec::new();
         {
             let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
@@ -190,6 +189,9 @@ impl Live {
                             let says = self.says.lock();
                             says.unwrap_or_else(PoisonError::into_inner)
                                 .remove(&member.node);
+                            if member.removed {
+                                removed.push(member.node);
+                            }
                         }
                     }
                     Err(error) => {
@@ -197,26 +199,21 @@ impl Live {
                     }
                 }
             }
-            for sealed in roster.records() {
-                let member: Result<Member, _> = serde_json::from_str(&sealed.text);
-                if let Ok(member) = member
-                    && member.removed
-                {
-                    removed.push(member.node);
-                }
-            }
         }
         for node in removed {
             // At once, whatever it has running here.
             self.runs.give_up(node);
             self.peers.forget(&node);
-            if let Some(quic) = self.quic.clone() {
-                // It is refused from now on; that it was told so, or that it left well, may still be on its way.
-                tokio::spawn(async move {
-                    tokio::time::sleep(FAREWELL).await;
+            // It is refused from now on; that it was told so, or that it left well, may still be on its way.
+            let live = Arc::downgrade(self);
+            tokio::spawn(async move {
+                tokio::time::sleep(FAREWELL).await;
+                let Some(live) = live.upgrade() else { return };
+                let is_out = live.roster(|roster| roster.may_pass(&node).is_err());
+                if let Some(quic) = live.quic.as_ref().filter(|_| is_out) {
                     quic.disconnect(node);
-                });
-            }
+                }
+            });
         }
         self.tell_monitor();
     }
@@ -225,17 +222,15 @@ impl Live {
     fn tell_monitor(&self) {
         let removed = self.is_removed();
         let peers = self.roster(|roster| {
-            let each = roster.records().filter_map(|sealed| {
-                let member: Member = serde_json::from_str(&sealed.text).ok()?;
-                (member.node != self.own).then_some(hearth_mesh::diagnosis::Peer {
-                    node: member.node,
-                    name: member.name,
-                    addresses: member.addresses,
-                    membership: match member.removed {
-                        true => Membership::Removed,
-                        false => Membership::Member,
-                    },
-                })
+            let others = roster.all().filter(|member| member.node != self.own);
+            let each = others.map(|member| hearth_mesh::diagnosis::Peer {
+                node: member.node,
+                name: member.name.clone(),
+                addresses: member.addresses.clone(),
+                membership: match member.removed {
+                    true => Membership::Removed,
+                    false => Membership::Member,
+                },
             });
             each.collect::<Vec<_>>()
         });

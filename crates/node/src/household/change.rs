@@ -307,7 +307,7 @@ impl Household {
     }
 
     /// A hub is a member of its own household.
-    pub(super) async fn be_member(&self, live: &Live, node: &Shared) -> Result<(), Refused> {
+    pub(super) async fn be_member(&self, live: &Arc<Live>, node: &Shared) -> Result<(), Refused> {
         if live.roster(|roster| roster.may_pass(&live.own).is_ok()) {
             return Ok(());
         }
@@ -320,7 +320,7 @@ impl Household {
     }
 
     /// The hub says something about a member, to everybody.
-    async fn say(&self, live: &Live, member: Member) -> Result<Sealed, Refused> {
+    async fn say(&self, live: &Arc<Live>, member: Member) -> Result<Sealed, Refused> {
         let record = self
             .options
             .identity

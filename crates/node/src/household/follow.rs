@@ -176,7 +176,7 @@ async fn connect(
     }
 }
 
-async fn fetch(live: &Live, follower: &mut Follower) {
+async fn fetch(live: &Arc<Live>, follower: &mut Follower) {
     let hub = live.belonging.hub;
     let answer = live
         .send(hub, &live.hub_addresses(), get("/peer/snapshot"), HEAD)
@@ -212,7 +212,7 @@ async fn fetch(live: &Live, follower: &mut Follower) {
 }
 
 /// Stores what came, and lets it count.
-async fn read(live: &Live, follower: &mut Follower, parser: &mut sse::Parser) {
+async fn read(live: &Arc<Live>, follower: &mut Follower, parser: &mut sse::Parser) {
     let mut entries = Vec::new();
     let mut closed = false;
     while let Some(item) = parser.next() {
