@@ -510,7 +510,8 @@ fn it_fits_every_screen_and_names_its_parts() {
         assert_eq!(
             page.value("document.documentElement.scrollHeight <= window.innerHeight"),
             json!(true),
-            "a long conversation pushes the prompt off a screen of {width} pixels"
+            "a long conversation pushes the prompt off a screen of {width} pixels: {}",
+            page.value("[...document.body.children].map((e) => `${e.tagName} ${e.offsetHeight}`).join(', ')")
         );
         page.value(
             "document.querySelectorAll('details').forEach((details) => { details.open = true; })",
