@@ -375,7 +375,10 @@ fn an_answer_that_breaks_off_goes_on_elsewhere_where_the_client_asked_for_it() {
         // The same as far as it had come, and to its end; later words may differ by how sums are rounded.
         let text = answer["choices"][0]["message"]["content"].as_str().unwrap();
         let expected = expected.as_str().unwrap();
-        let same = text.chars().zip(expected.chars()).take_while(|(a, b)| a == b);
+        let same = text
+            .chars()
+            .zip(expected.chars())
+            .take_while(|(a, b)| a == b);
         assert!(same.count() >= 60, "{text}\n\n{expected}");
         assert_eq!(answer["choices"][0]["finish_reason"], "length");
         let tokens = answer["usage"]["completion_tokens"].as_u64().unwrap();
