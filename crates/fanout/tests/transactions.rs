@@ -113,19 +113,7 @@ mod postgres {
             async move { second.append(&[member(2)]).await }
         });
         // It waits for the first one's lock; PostgreSQL says so.
-        soon(async {
-            let waiting = "SELECT count(*) FROM pg_stat_activity
-                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            while sqlx::query_scalar::<_, i64>(waiting)
-                .fetch_one(database.pool())
-                .await
-                .unwrap()
-                == 0
-            {
-                tokio::task::yield_now().await;
-            }
-        })
-        .await;
+        session(&database, "wait_event_type = 'Lock'").await;
         second.refresh().await.unwrap();
         assert!(subscription.next().now_or_never().is_none());
         tx.commit().await.unwrap();
@@ -214,10 +202,16 @@ mod postgres {
 
     /// Until somebody hears of what is written.
     async fn listening(database: &Postgres) {
-        let listeners = "SELECT count(*) FROM pg_stat_activity
-             WHERE datname = current_database() AND query LIKE 'LISTEN%' AND state = 'idle'";
+        session(database, "query LIKE 'LISTEN%' AND state = 'idle'").await;
+    }
+
+    /// Until there is a session of this database of which this is true.
+    async fn session(database: &Postgres, is: &'static str) {
+        let sessions = format!(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {is}"
+        );
         soon(async {
-            while sqlx::query_scalar::<_, i64>(listeners)
+            while sqlx::query_scalar::<_, i64>(sqlx::AssertSqlSafe(sessions.as_str()))
                 .fetch_one(database.pool())
                 .await
                 .unwrap()

@@ -11,11 +11,12 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::net::TcpStream;
 
 use crate::config::HostPort;
-use crate::failure::{Exit, Failure};
+use crate::failure::{Exit, Failure, Outcome};
 
 /// Largest body read whole.
 const BODY_LIMIT: usize = 64 << 20;
@@ -132,6 +133,12 @@ impl ClientError {
     }
 }
 
+/// A node's answer as what it should be.
+pub fn understood<T: DeserializeOwned>(answer: Value) -> Outcome<T> {
+    serde_json::from_value(answer)
+        .map_err(|error| Failure::new(format!("the node's answer is odd: {error}")))
+}
+
 /// The text of OpenAI's error object or of a problem document.
 fn message(body: &Value) -> Option<String> {
     [
@@ -186,6 +193,18 @@ impl Client {
         };
         serde_json::from_value(value)
             .map_err(|error| ClientError::NotHearth(format!("/status: {error}")))
+    }
+
+    /// [`Client::json`] for a command: the answer as what it is, or why the command fails.
+    pub async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Outcome<T> {
+        let answer = self.json(method, path, body).await;
+        let answer = answer.map_err(|error| error.failure(&self.place))?;
+        understood(answer)
     }
 
     /// A short exchange: JSON in, JSON out. An empty answer is null.

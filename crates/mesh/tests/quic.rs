@@ -591,6 +591,13 @@ fn is_namespace() -> bool {
     fresh
 }
 
+/// A network with a way to everywhere else.
+fn default_route_through(interface: &str) {
+    ip("link set lo up");
+    add_interface(interface, "192.0.2.1");
+    ip("route add default via 192.0.2.254");
+}
+
 async fn everywhere(secret: u8, mdns: bool) -> Arc<Quic> {
     let options = QuicOptions {
         mdns,
@@ -611,9 +618,7 @@ async fn contacts_nobody() {
     if !is_namespace() {
         return;
     }
-    ip("link set lo up");
-    add_interface("away", "192.0.2.1");
-    ip("route add default via 192.0.2.254");
+    default_route_through("away");
     let (a, b) = (everywhere(36, false).await, everywhere(37, false).await);
     serve(&b);
     let port = b.bound()[0].port();
@@ -654,9 +659,7 @@ async fn finds_neighbours() {
     if !is_namespace() {
         return;
     }
-    ip("link set lo up");
-    add_interface("home", "192.0.2.1");
-    ip("route add default via 192.0.2.254");
+    default_route_through("home");
     let (a, b) = (everywhere(39, true).await, everywhere(40, true).await);
     let quiet = everywhere(41, false).await;
     serve(&b);

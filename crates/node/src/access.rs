@@ -11,6 +11,7 @@ use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::header::{HOST, ORIGIN};
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -25,6 +26,8 @@ use crate::{failure, share};
 
 /// Bytes that who is no member may send: a request to join takes some hundreds.
 const LONGEST_OF_STRANGERS: usize = 64 << 10;
+/// What another machine is told that asks for models of one that keeps them to itself.
+const NOT_SHARED: &str = "this machine does not share its models; set share_models = \"on\" there";
 /// What only a signed request has.
 const SIGNATURE: HeaderName = HeaderName::from_static("signature");
 
@@ -120,30 +123,30 @@ pub(crate) async fn check(
 /// the peer surface, from wherever it comes.
 async fn of_node(node: &Node, ends: Ends, request: Request) -> Result<Request, Box<Response>> {
     let (head, body) = request.into_parts();
-    let refused = |head: &axum::http::request::Parts, refusal: &MeshRefusal| {
+    let answer = |head: &Parts, status, code: &str, message: &str| {
+        let request = Request::from_parts(head.clone(), Body::empty());
+        Box::new(failure::on_route(&request, status, code, message))
+    };
+    let refused = |head: &Parts, refusal: &MeshRefusal| {
         let status = match refusal.code {
             Code::NotInRoster | Code::Removed => StatusCode::FORBIDDEN,
             Code::TooManyRequests => StatusCode::TOO_MANY_REQUESTS,
             _ => StatusCode::UNAUTHORIZED,
         };
-        let request = Request::from_parts(head.clone(), Body::empty());
         let code = refusal.code.as_str();
-        let mut response = failure::on_route(&request, status, code, &refusal.message);
+        let mut response = answer(head, status, code, &refusal.message);
         let headers = response.headers_mut();
         headers.insert(REFUSAL, HeaderValue::from_static(code));
-        Box::new(response)
+        response
     };
-    let verified = match ends.node {
-        Some(_) => None,
+    // Over a connection that proves its ends nothing is signed.
+    let (who, verified) = match ends.node {
+        Some(who) => (who, None),
         None => {
             let verified = node.household.verify(&head);
-            Some(verified.map_err(|refusal| refused(&head, &refusal))?)
+            let verified = verified.map_err(|refusal| refused(&head, &refusal))?;
+            (verified.node, Some(verified))
         }
-    };
-    let who = match (ends.node, &verified) {
-        (Some(node), _) => node,
-        (None, Some(verified)) => verified.node,
-        (None, None) => return Err(refused(&head, &unproven())),
     };
     // All that the head tells comes before a byte of the body is kept.
     let path = head.uri.path();
@@ -163,15 +166,8 @@ async fn of_node(node: &Node, ends: Ends, request: Request) -> Result<Request, B
     }
     let shares = node.options.models.as_ref();
     if share::is_for_others(&head.method, path) && !shares.is_some_and(|models| models.shared) {
-        let request = Request::from_parts(head.clone(), Body::empty());
-        let message = "this machine does not share its models; set share_models = \"on\" there";
         let status = StatusCode::FORBIDDEN;
-        return Err(Box::new(failure::on_route(
-            &request,
-            status,
-            "not_shared",
-            message,
-        )));
+        return Err(answer(&head, status, "not_shared", NOT_SHARED));
     }
     let limit = match is_member {
         Ok(()) => node.options.body_limit,
@@ -179,10 +175,12 @@ async fn of_node(node: &Node, ends: Ends, request: Request) -> Result<Request, B
     };
     let bytes = received_up_to(node, body, limit).await;
     let bytes = bytes.map_err(|failure| {
-        let request = Request::from_parts(head.clone(), Body::empty());
-        let code = failure.code().to_owned();
-        let message = failure.error.message;
-        Box::new(failure::on_route(&request, failure.status, &code, &message))
+        answer(
+            &head,
+            failure.status,
+            failure.code(),
+            &failure.error.message,
+        )
     })?;
     if let Some(verified) = verified {
         let checked = verified.check_body(&bytes);
@@ -192,10 +190,6 @@ async fn of_node(node: &Node, ends: Ends, request: Request) -> Result<Request, B
     let mut request = Request::from_parts(head, body);
     request.extensions_mut().insert(Caller::Node(who));
     Ok(request)
-}
-
-fn unproven() -> MeshRefusal {
-    MeshRefusal::new(Code::SignatureMissing, "the request is not signed")
 }
 
 type Refusal = (&'static str, String);
@@ -224,7 +218,7 @@ fn verdict(
         return Err((
             "not_local",
             match share::is_for_others(method, path) {
-                true => "this machine does not share its models; set share_models = \"on\" there",
+                true => NOT_SHARED,
                 false => {
                     "only this machine may use this route; from elsewhere /health alone answers"
                 }

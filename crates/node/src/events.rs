@@ -54,7 +54,7 @@ fn failed(error: &Error) -> Response {
         (status = 409, description = "this machine belongs to no household", body = hearth_protocol::error::Problem)))]
 pub(crate) async fn events(
     State(node): State<Shared>,
-    Query(from): Query<From>,
+    Query(begin): Query<Begin>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
 ) -> Response {
@@ -65,7 +65,7 @@ pub(crate) async fn events(
     let said = headers
         .get("last-event-id")
         .map(|id| id.to_str().unwrap_or("?"));
-    let said = said.or(from.cursor.as_deref()).filter(|id| !id.is_empty());
+    let said = said.or(begin.cursor.as_deref()).filter(|id| !id.is_empty());
     let cursor = match said.map(str::parse::<Cursor>).transpose() {
         Ok(cursor) => cursor,
         Err(error) => {
@@ -85,10 +85,11 @@ pub(crate) async fn events(
         Err(error) => return failed(&error),
     };
     let body = stream::unfold(
-        (state, live.over(), node),
-        move |(stage, mut over, node)| async move {
+        (state, live.over(), live),
+        move |(stage, mut over, live)| async move {
             // Who was removed hears nothing any more, and neither does anybody of a household that this node left.
-            let is_out = |who| node.household.may_pass(&who).is_err();
+            // What goes out says nothing about whether that node lives, so that it is not noted as heard.
+            let is_out = |who| live.roster(|roster| roster.may_pass(&who).is_err());
             if caller.node().is_some_and(is_out) {
                 return None;
             }
@@ -114,7 +115,7 @@ pub(crate) async fn events(
                     }
                 }
             };
-            Some((Ok::<_, Infallible>(bytes), (next, over, node)))
+            Some((Ok::<_, Infallible>(bytes), (next, over, live)))
         },
     );
     let headers = [
@@ -126,7 +127,7 @@ pub(crate) async fn events(
 
 /// Where a stream begins.
 #[derive(Debug, Default, Deserialize)]
-pub(crate) struct From {
+pub(crate) struct Begin {
     cursor: Option<String>,
 }
 

@@ -41,7 +41,7 @@ use self::table::Membership as Belonging;
 pub(crate) use self::table::TABLES;
 pub(crate) use self::watching::{said, seen};
 use crate::peer::generate::Runs;
-use crate::state::Shared;
+use crate::state::{Shared, unix_time};
 
 /// Prefixes of prompts that are remembered with their holders; some megabytes.
 const PREFIXES: usize = 50_000;
@@ -119,8 +119,8 @@ pub(crate) struct Live {
     pub peers: Peers,
     quic: Option<Arc<Quic>>,
     monitor: Mutex<Monitor>,
-    /// What each said last of itself, and when it was asked, in milliseconds since 1970.
-    says: Mutex<HashMap<NodeId, (Capabilities, u64)>>,
+    /// What each said last of itself.
+    says: Mutex<HashMap<NodeId, Capabilities>>,
     /// When the hub answered last, and since when it does not, in milliseconds since 1970.
     hub: Mutex<Hub>,
     /// The hub said that this node was removed.
@@ -143,6 +143,10 @@ impl Live {
 
     pub fn monitor(&self) -> MutexGuard<'_, Monitor> {
         self.monitor.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn says(&self) -> MutexGuard<'_, HashMap<NodeId, Capabilities>> {
+        self.says.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hub(&self) -> MutexGuard<'_, Hub> {
@@ -186,9 +190,7 @@ impl Live {
                         // What the node said of itself before is older than this.
                         let member: Result<Member, _> = serde_json::from_str(&record.text);
                         if let Ok(member) = member {
-                            let says = self.says.lock();
-                            says.unwrap_or_else(PoisonError::into_inner)
-                                .remove(&member.node);
+                            self.says().remove(&member.node);
                             if member.removed {
                                 removed.push(member.node);
                             }
@@ -215,12 +217,11 @@ impl Live {
                 }
             });
         }
-        self.tell_monitor();
+        self.tell_roster();
     }
 
-    /// The monitor hears of the roster and of the hub.
-    fn tell_monitor(&self) {
-        let removed = self.is_removed();
+    /// The monitor hears of the roster, and of this node's place in it.
+    fn tell_roster(&self) {
         let peers = self.roster(|roster| {
             let others = roster.all().filter(|member| member.node != self.own);
             let each = others.map(|member| hearth_mesh::diagnosis::Peer {
@@ -234,20 +235,24 @@ impl Live {
             });
             each.collect::<Vec<_>>()
         });
-        let hub = self.hub().clone();
-        let mut monitor = self.monitor();
-        monitor.roster(peers);
-        monitor.here(Here {
+        self.monitor().roster(peers);
+        self.tell_here();
+    }
+
+    /// The monitor hears of the hub, and whether this node was removed.
+    fn tell_here(&self) {
+        let here = Here {
             joined: true,
-            removed,
-            hub,
-        });
+            removed: self.is_removed(),
+            hub: self.hub().clone(),
+        };
+        self.monitor().here(here);
     }
 
     fn hub_answered(&self) {
         if !self.is_hub() {
             *self.hub() = Hub::Reached(now());
-            self.tell_monitor();
+            self.tell_here();
         }
     }
 
@@ -260,7 +265,7 @@ impl Live {
 
     fn set_removed(&self) {
         self.removed.store(true, Ordering::Relaxed);
-        self.tell_monitor();
+        self.tell_here();
     }
 
     fn hub_failed(&self) {
@@ -273,7 +278,7 @@ impl Live {
                 };
             }
             drop(hub);
-            self.tell_monitor();
+            self.tell_here();
         }
     }
 
@@ -296,7 +301,7 @@ impl Household {
     /// Of a node with this store. Nothing is opened.
     pub fn new(options: MeshOptions, store: Store, runs: Runs) -> Self {
         Self {
-            verifier: Verifier::new(options.identity.id(), now() / 1_000),
+            verifier: Verifier::new(options.identity.id(), unix_time()),
             options,
             store,
             runs,
@@ -367,7 +372,7 @@ impl Household {
             live.as_ref()
                 .is_some_and(|live| live.roster(|roster| roster.may_pass(node).is_ok()))
         };
-        self.verifier.check(head, now() / 1_000, is_member)
+        self.verifier.check(head, unix_time(), is_member)
     }
 
     /// Whether a node that proved its key may use the peer surface.
@@ -386,9 +391,7 @@ impl Household {
     /// What a node said of itself, if it was asked lately.
     pub fn says(&self, node: NodeId) -> Option<Capabilities> {
         let live = self.live()?;
-        let says = live.says.lock().unwrap_or_else(PoisonError::into_inner);
-        says.get(&node)
-            .map(|(capabilities, _)| capabilities.clone())
+        live.says().get(&node).cloned()
     }
 
     /// What is known of the way to a node, for this model.

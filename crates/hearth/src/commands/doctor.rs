@@ -49,11 +49,9 @@ pub async fn run(context: &Context, args: &DoctorArgs) -> Outcome {
         path += &format!("&model={}", encode(model));
     }
     context.screen.progress("asking the other machines");
-    let answer = client.json(Method::GET, &path, None).await;
+    let found = client.ask(Method::GET, &path, None).await;
     context.screen.clear();
-    let answer = answer.map_err(|error| error.failure(client.place()))?;
-    let found: Vec<Diagnosis> = serde_json::from_value(answer)
-        .map_err(|error| Failure::new(format!("the node's answer is odd: {error}")))?;
+    let found: Vec<Diagnosis> = found?;
     if args.fix {
         return firewall::mend(context, args.yes);
     }

@@ -5,9 +5,10 @@ use hearth_protocol::peers::{Invitation, Invite};
 use hyper::Method;
 use qrcode::QrCode;
 use qrcode::render::unicode::Dense1x2;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::Context;
+use crate::client::understood;
 use crate::config::duration;
 use crate::daemon;
 use crate::failure::{Failure, Outcome};
@@ -47,16 +48,14 @@ pub async fn run(context: &Context, args: &InviteArgs) -> Outcome {
     let wanted = Invite {
         expires_in: Some(expires.as_secs()),
     };
-    let answer = client
-        .json(Method::POST, "/household/invite", Some(&json!(wanted)))
-        .await
-        .map_err(|error| error.failure(client.place()))?;
+    let answer: Value = client
+        .ask(Method::POST, "/household/invite", Some(&json!(wanted)))
+        .await?;
     if context.screen.json {
         println(&answer.to_string());
         return Ok(());
     }
-    let invitation: Invitation = serde_json::from_value(answer)
-        .map_err(|error| Failure::new(format!("the node's answer is odd: {error}")))?;
+    let invitation: Invitation = understood(answer)?;
     if !args.no_qr && context.screen.is_live() {
         // Capital letters and digits alone take a smaller code.
         match QrCode::new(invitation.ticket.as_bytes()) {

@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use super::Context;
 use super::peers::draw;
 use crate::answer;
-use crate::client::{Client, ClientError};
+use crate::client::{ClientError, understood};
 use crate::daemon;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::screen::{print, println};
 
 /// Flags of `hearth join`.
@@ -66,15 +66,11 @@ pub async fn join(context: &Context, args: &JoinArgs) -> Outcome {
 
 /// Leaves the household.
 pub async fn leave(context: &Context, args: &LeaveArgs) -> Outcome {
-    let client: Client = daemon::running(&context.config).await?.0;
+    let (client, _) = daemon::running(&context.config).await?;
+    let wanted = json!(Leave { end: args.end });
     let answer = client
-        .json(
-            Method::POST,
-            "/household/leave",
-            Some(&json!(Leave { end: args.end })),
-        )
-        .await
-        .map_err(|error| error.failure(client.place()))?;
+        .ask(Method::POST, "/household/leave", Some(&wanted))
+        .await?;
     show(context, answer, "left the household")
 }
 
@@ -83,8 +79,7 @@ fn show(context: &Context, answer: Value, what: &str) -> Outcome {
         println(&answer.to_string());
         return Ok(());
     }
-    let peers: Peers = serde_json::from_value(answer)
-        .map_err(|error| Failure::new(format!("the node's answer is odd: {error}")))?;
+    let peers: Peers = understood(answer)?;
     print(&format!("{}\n{}", what, draw(&peers, &context.screen)));
     Ok(())
 }

@@ -8,9 +8,8 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use super::Context;
-use crate::client::Client;
 use crate::daemon;
-use crate::failure::{Failure, Outcome};
+use crate::failure::Outcome;
 use crate::screen::{Screen, print, println};
 
 /// Flags of `hearth peers`.
@@ -61,7 +60,7 @@ pub async fn run(context: &Context, args: &PeersArgs) -> Outcome {
             (Method::PATCH, member(peer), Some(json!({"name": name})))
         }
     };
-    let peers = ask(&client, method, &path, body).await?;
+    let peers: Peers = client.ask(method, &path, body.as_ref()).await?;
     match context.screen.json {
         true => println(&json!(peers).to_string()),
         false => print(&draw(&peers, &context.screen)),
@@ -72,20 +71,6 @@ pub async fn run(context: &Context, args: &PeersArgs) -> Outcome {
 fn member(peer: &str) -> String {
     let peer = utf8_percent_encode(peer, NON_ALPHANUMERIC);
     format!("/household/members/{peer}")
-}
-
-async fn ask(
-    client: &Client,
-    method: Method,
-    path: &str,
-    body: Option<serde_json::Value>,
-) -> Outcome<Peers> {
-    let answer = client
-        .json(method, path, body.as_ref())
-        .await
-        .map_err(|error| error.failure(client.place()))?;
-    serde_json::from_value(answer)
-        .map_err(|error| Failure::new(format!("the node's answer is odd: {error}")))
 }
 
 /// The household in a table.

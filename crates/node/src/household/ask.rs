@@ -120,7 +120,7 @@ impl Household {
         head: Duration,
     ) -> Result<Reply, Unasked> {
         let live = self.live().ok_or(Unasked::Alone)?;
-        Ok(Reply::of(live.send(node, addresses, request, head).await?))
+        Ok(live.send(node, addresses, request, head).await?)
     }
 }
 
@@ -133,7 +133,7 @@ impl Live {
         addresses: &[Address],
         request: Request<Bytes>,
         head: Duration,
-    ) -> Result<Answer, SendError> {
+    ) -> Result<Reply, SendError> {
         let own = self.roster(|roster| {
             let own = roster.record(&self.own);
             own.map_or(Vec::new(), |own| own.addresses.clone())
@@ -143,12 +143,13 @@ impl Live {
             .filter(|address| matches!(address, Address::Relay(_)) || !own.contains(address))
             .cloned()
             .collect();
-        self.peers.send(node, &others, request, head).await
+        let answer = self.peers.send(node, &others, request, head).await?;
+        Ok(Reply::of(answer))
     }
 }
 
 impl Reply {
-    pub fn of(answer: hearth_mesh::peers::Answer) -> Self {
+    pub fn of(answer: Answer) -> Self {
         let (head, body) = answer.response.into_parts();
         Self {
             status: head.status,

@@ -24,10 +24,10 @@ use serde::de::DeserializeOwned;
 
 use super::ask::{Reply, Unasked, json, post};
 use super::table::{self, Membership};
-use super::{FAREWELL, Household, Live, now};
+use super::{FAREWELL, Household, Live};
 use crate::failure::problem;
 use crate::peer;
-use crate::state::Shared;
+use crate::state::{Shared, unix_time};
 
 /// How long a ticket is good for unless it is said, in seconds.
 const A_DAY: u64 = 24 * 3600;
@@ -150,7 +150,7 @@ async fn forwarded<T: DeserializeOwned>(
     let hub = live.belonging.hub;
     let addresses = live.hub_addresses();
     let sent = live.send(hub, &addresses, request, PATIENCE);
-    let reply = sent.await.map(Reply::of).map_err(|error| {
+    let reply = sent.await.map_err(|error| {
         let message = format!("the hub does not answer, and only it can do this: {error}");
         Refused::new(StatusCode::BAD_GATEWAY, "hub_unreachable", message)
     })?;
@@ -228,7 +228,7 @@ impl Household {
                 Some(live) => live,
                 None => this.found(&node).await?,
             };
-            let expires = now() / 1_000 + lasts;
+            let expires = unix_time() + lasts;
             let addresses = match live.is_hub() {
                 true => this.addresses(&live),
                 false => live.hub_addresses(),
@@ -266,7 +266,7 @@ impl Household {
         whole(async move {
             let _alone = this.changing.lock().await;
             this.as_hub()?;
-            let lasts = issued.expires.saturating_sub(now() / 1_000);
+            let lasts = issued.expires.saturating_sub(unix_time());
             // A clock may be a little off.
             let wanted = Invite {
                 expires_in: Some(lasts.max(*EXPIRY.start()).saturating_sub(60).max(60)),
@@ -283,7 +283,7 @@ impl Household {
     }
 
     async fn keep(&self, kept: Kept, issuer: Option<NodeId>) -> Result<(), Refused> {
-        self.write(move |transaction| Ok(table::give(transaction, &kept, issuer, now() / 1_000)?))
+        self.write(move |transaction| Ok(table::give(transaction, &kept, issuer, unix_time())?))
             .await
     }
 
@@ -319,16 +319,19 @@ impl Household {
         Ok(())
     }
 
-    /// The hub says something about a member, to everybody.
-    async fn say(&self, live: &Arc<Live>, member: Member) -> Result<Sealed, Refused> {
-        let record = self
-            .options
-            .identity
-            .seal(&member)
-            .map_err(Refused::failed)?;
+    /// What the hub says about a member, signed, and as an event of its log.
+    fn sealed(&self, member: &Member) -> Result<(Sealed, StateEvent), Refused> {
+        let record = self.options.identity.seal(member);
+        let record = record.map_err(Refused::failed)?;
         let event = StateEvent::Member {
             record: record.clone(),
         };
+        Ok((record, event))
+    }
+
+    /// The hub says something about a member, to everybody.
+    async fn say(&self, live: &Arc<Live>, member: Member) -> Result<Sealed, Refused> {
+        let (record, event) = self.sealed(&member)?;
         match live.log.append(std::slice::from_ref(&event)).await {
             Ok(_) => live.learn(&[event]),
             Err(error @ hearth_fanout::Error::Stale { .. }) => {
@@ -356,21 +359,14 @@ impl Household {
         };
         let member = live
             .roster(|roster| roster.join(who, &asked.name, asked.addresses, asked.capabilities));
-        let record = self
-            .options
-            .identity
-            .seal(&member)
-            .map_err(Refused::failed)?;
-        let event = StateEvent::Member {
-            record: record.clone(),
-        };
+        let (record, event) = self.sealed(&member)?;
         let is_removed =
             live.roster(|roster| roster.record(&who).is_some_and(|known| known.removed));
         let (hub, log, events) = (live.own, live.log.clone(), vec![event.clone()]);
         self.write(move |transaction| {
             let kept = table::given(transaction, proof.ticket)?;
             let mut kept = kept.ok_or_else(Kept::unknown)?;
-            match kept.admit(&proof, &hub, &who, now() / 1_000)? {
+            match kept.admit(&proof, &hub, &who, unix_time())? {
                 Use::First => table::used(transaction, &kept)?,
                 // Its answer was lost. Who was removed since does not come back by an old ticket.
                 Use::Again if is_removed => return Err(Kept::spent().into()),
@@ -498,7 +494,7 @@ impl Household {
             let message = "this ticket is this machine's own; use it on another one";
             return Err(Refused::new(StatusCode::CONFLICT, "own_ticket", message));
         }
-        if ticket.is_over(now() / 1_000) {
+        if ticket.is_over(unix_time()) {
             let message = "the ticket has expired (or this machine's clock is wrong); make a new one with `hearth invite` on the hub";
             return Err(Refused::new(
                 StatusCode::FORBIDDEN,

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use axum::Router;
 use hearth_mesh::doors::Door;
@@ -19,6 +19,7 @@ use super::describe::interfaces;
 use super::{Household, Live};
 use crate::access::Ends;
 use crate::door::{self, Limits};
+use crate::state::unix_time;
 
 /// How often the addresses of this machine are looked at: networks come and go.
 const LOOK: Duration = Duration::from_secs(5);
@@ -81,11 +82,7 @@ impl Household {
             doors.push(Arc::clone(quic) as Arc<dyn Door>);
         }
         doors.push(Arc::new(Http));
-        let clock = Arc::new(|| {
-            let since = SystemTime::now().duration_since(UNIX_EPOCH);
-            since.map_or(0, |since| since.as_secs())
-        });
-        (Peers::new(identity, doors, clock), quic)
+        (Peers::new(identity, doors, Arc::new(unix_time)), quic)
     }
 
     /// Opens this node to the others.

@@ -84,7 +84,7 @@ async fn say(household: &Arc<Household>, live: &Live, hello: &Hello) -> bool {
     let request = post("/peer/hello", hello);
     let hub = live.belonging.hub;
     match live.send(hub, &live.hub_addresses(), request, HEAD).await {
-        Ok(answer) => Reply::of(answer).status().is_success(),
+        Ok(reply) => reply.status().is_success(),
         Err(error) => {
             tracing::debug!(%error, "the hub could not be told what is new");
             false
@@ -152,7 +152,7 @@ async fn connect(
     let hub = live.belonging.hub;
     let answer = live.send(hub, &live.hub_addresses(), request, HEAD).await;
     let now = Instant::now();
-    match answer.map(Reply::of) {
+    match answer {
         Ok(reply) if reply.status().is_success() => {
             live.hub_answered();
             follower.connected(now);
@@ -181,7 +181,7 @@ async fn fetch(live: &Arc<Live>, follower: &mut Follower) {
     let answer = live
         .send(hub, &live.hub_addresses(), get("/peer/snapshot"), HEAD)
         .await;
-    let fetched = match answer.map(Reply::of) {
+    let fetched = match answer {
         Ok(reply) if reply.status().is_success() => reply.whole().await,
         Ok(reply) => Err(reply.problem().await.2),
         Err(error) => Err(error.to_string()),

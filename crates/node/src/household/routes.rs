@@ -38,14 +38,30 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/peers", get(peers))
 }
 
-async fn read<T: DeserializeOwned + Default>(node: &Shared, body: Body) -> Result<T, Refused> {
-    let bytes = received(node, body)
-        .await
-        .map_err(|failure| Refused::new(failure.status, "bad_body", failure.error.message))?;
-    if bytes.is_empty() {
-        return Ok(T::default());
+/// A body that must be there.
+pub(crate) async fn read<T: DeserializeOwned>(node: &Shared, body: Body) -> Result<T, Refused> {
+    parsed(&whole(node, body).await?)
+}
+
+/// A body of which everything may be left out, itself too.
+async fn read_or_default<T>(node: &Shared, body: Body) -> Result<T, Refused>
+where
+    T: DeserializeOwned + Default,
+{
+    let bytes = whole(node, body).await?;
+    match bytes.is_empty() {
+        true => Ok(T::default()),
+        false => parsed(&bytes),
     }
-    parse::body(&bytes)
+}
+
+async fn whole(node: &Shared, body: Body) -> Result<Vec<u8>, Refused> {
+    let bytes = received(node, body).await;
+    bytes.map_err(|failure| Refused::new(failure.status, "bad_body", failure.error.message))
+}
+
+fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
+    parse::body(bytes)
         .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "invalid_field", error.message))
 }
 
@@ -58,7 +74,7 @@ pub(crate) async fn invite(
     State(node): State<Shared>,
     body: Body,
 ) -> Result<Json<Invitation>, Refused> {
-    let wanted: Invite = read(&node, body).await?;
+    let wanted: Invite = read_or_default(&node, body).await?;
     let household = Arc::clone(&node.household);
     Ok(Json(household.invite(&node, &wanted).await?))
 }
@@ -71,11 +87,7 @@ pub(crate) async fn invite(
     (status = 409, body = Problem, description = "this machine belongs to a household already"),
     (status = 502, body = Problem, description = "the hub does not answer")))]
 pub(crate) async fn join(State(node): State<Shared>, body: Body) -> Result<Json<Peers>, Refused> {
-    let bytes = received(&node, body)
-        .await
-        .map_err(|failure| Refused::new(failure.status, "bad_body", failure.error.message))?;
-    let wanted: Join = parse::body(&bytes)
-        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "invalid_field", error.message))?;
+    let wanted: Join = read(&node, body).await?;
     node.household.join(Some(&node), &wanted).await?;
     report(&node).await
 }
@@ -85,7 +97,7 @@ pub(crate) async fn join(State(node): State<Shared>, body: Body) -> Result<Json<
     (status = 200, body = Peers),
     (status = 409, body = Problem, description = "this machine belongs to no household")))]
 pub(crate) async fn leave(State(node): State<Shared>, body: Body) -> Result<Json<Peers>, Refused> {
-    let wanted: Leave = read(&node, body).await?;
+    let wanted: Leave = read_or_default(&node, body).await?;
     node.household.leave(wanted.end).await?;
     report(&node).await
 }
@@ -124,7 +136,7 @@ pub(crate) async fn rename(
     Path(name): Path<String>,
     body: Body,
 ) -> Result<Json<Peers>, Refused> {
-    let wanted: Renamed = read(&node, body).await?;
+    let wanted: Renamed = read_or_default(&node, body).await?;
     node.household.rename(&name, &wanted.name).await?;
     report(&node).await
 }

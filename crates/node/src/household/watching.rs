@@ -142,8 +142,8 @@ impl Live {
 
     /// Tells the monitor what a node says of a model; whether it is loaded.
     fn says_of_model(&self, peer: NodeId, name: &str, at: u64) -> bool {
-        let says = self.says.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((says, _)) = says.get(&peer) else {
+        let says = self.says();
+        let Some(says) = says.get(&peer) else {
             return false;
         };
         let names: Vec<&str> = says
@@ -263,8 +263,7 @@ async fn sent(
 ) -> Result<(Reply, About), Seen> {
     let answer = live.send(member.node, &member.addresses, request, head);
     match answer.await {
-        Ok(answer) => {
-            let reply = Reply::of(answer);
+        Ok(reply) => {
             let about = About::of(&reply);
             Ok((reply, about))
         }
@@ -314,8 +313,7 @@ async fn capabilities(live: &Live, member: &Member) -> Saw {
     }
     let seen = match json::<Capabilities>(reply).await {
         Ok(said) => {
-            let mut says = live.says.lock().unwrap_or_else(PoisonError::into_inner);
-            says.insert(member.node, (said, now()));
+            live.says().insert(member.node, said);
             Seen::Ok
         }
         Err(error) => Seen::Garbled(error),

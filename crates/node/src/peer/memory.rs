@@ -7,22 +7,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::response::{IntoResponse, Response};
-use axum::{Extension, Json};
 use futures_util::future::join_all;
 use hearth_protocol::error::Problem;
 use hearth_protocol::household::Member;
 use hearth_protocol::memory::{Found, Hit, Search};
-use hearth_protocol::parse;
 use hearth_protocol::peers::{FoundEverywhere, HitSomewhere, Share, Shared as Open, Unanswered};
 use jiff::Timestamp;
 
-use crate::access::Caller;
-use crate::body::received;
-use crate::failure::problem;
+use crate::household::routes::read;
 use crate::household::{Refused, ask};
 use crate::state::Shared;
 
@@ -39,43 +35,16 @@ const USUAL: usize = 10;
     (status = 400, body = Problem, description = "a field is wrong"),
     (status = 403, body = Problem, description = "the project is not shared, or the caller is no member"),
     (status = 503, body = Problem, description = "this machine shares no memories")))]
-pub(crate) async fn search(
-    State(node): State<Shared>,
-    Extension(_caller): Extension<Caller>,
-    body: Body,
-) -> Response {
-    let bytes = match received(&node, body).await {
-        Ok(bytes) => bytes,
-        Err(failure) => {
-            return problem(
-                failure.status,
-                "bad_body",
-                "Bad Request",
-                failure.error.message,
-            );
-        }
-    };
-    let wanted: Search = match parse::body(&bytes) {
-        Ok(wanted) => wanted,
-        Err(error) => {
-            let status = StatusCode::BAD_REQUEST;
-            return problem(status, "invalid_field", "Bad Request", error.message);
-        }
-    };
-    let searching = {
-        let node = Arc::clone(&node);
-        crate::trace::spawn_blocking(move || searched(&node, wanted))
-    };
-    match searching.await {
-        Ok(Ok(found)) => Json(found).into_response(),
-        Ok(Err(refused)) => refused.into_response(),
-        Err(error) => problem(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            "memory_failed",
-            "Internal Server Error",
-            error.to_string(),
-        ),
-    }
+pub(crate) async fn search(State(node): State<Shared>, body: Body) -> Result<Json<Found>, Refused> {
+    let wanted: Search = read(&node, body).await?;
+    let searching = crate::trace::spawn_blocking(move || searched(&node, wanted));
+    Ok(Json(searching.await.map_err(memory_failed)??))
+}
+
+/// What went wrong in the memory, and not in the request.
+fn memory_failed(error: impl std::fmt::Display) -> Refused {
+    let status = StatusCode::INTERNAL_SERVER_ERROR;
+    Refused::new(status, "memory_failed", error.to_string())
 }
 
 /// What fits of the shared projects.
@@ -139,11 +108,7 @@ pub(crate) async fn everywhere(
     State(node): State<Shared>,
     body: Body,
 ) -> Result<Json<FoundEverywhere>, Refused> {
-    let bytes = received(&node, body)
-        .await
-        .map_err(|failure| Refused::new(failure.status, "bad_body", failure.error.message))?;
-    let mut wanted: Search = parse::body(&bytes)
-        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "invalid_field", error.message))?;
+    let mut wanted: Search = read(&node, body).await?;
     // The lists are made one by what they say of themselves.
     let explain = std::mem::replace(&mut wanted.explain, true);
     let own = {
@@ -219,11 +184,7 @@ async fn of_other(
 #[utoipa::path(post, path = "/household/memory/share", tag = "household", request_body = Share, responses(
     (status = 200, body = Open), (status = 400, body = Problem, description = "a field is wrong")))]
 pub(crate) async fn share(State(node): State<Shared>, body: Body) -> Result<Json<Open>, Refused> {
-    let bytes = received(&node, body)
-        .await
-        .map_err(|failure| Refused::new(failure.status, "bad_body", failure.error.message))?;
-    let wanted: Share = parse::body(&bytes)
-        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "invalid_field", error.message))?;
+    let wanted: Share = read(&node, body).await?;
     if wanted
         .project
         .as_ref()

@@ -4,8 +4,7 @@ use clap::Args;
 use hearth_protocol::memory::Search;
 use hearth_protocol::peers::{FoundEverywhere, Share, Shared};
 use hyper::Method;
-use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use crate::commands::Context;
 use crate::daemon;
@@ -33,38 +32,23 @@ pub struct ShareArgs {
     stop: bool,
 }
 
-async fn ask<T: DeserializeOwned>(
-    context: &Context,
-    method: Method,
-    path: &str,
-    body: Option<Value>,
-) -> Outcome<T> {
-    let (client, _) = daemon::running(&context.config).await?;
-    let answer = client
-        .json(method, path, body.as_ref())
-        .await
-        .map_err(|error| error.failure(client.place()))?;
-    serde_json::from_value(answer)
-        .map_err(|error| Failure::new(format!("the node's answer is odd: {error}")))
-}
-
 /// Shows or changes what is shared.
 pub async fn share(context: &Context, args: &ShareArgs) -> Outcome {
-    const PATH: &str = "/household/memory/share";
-    let shared: Shared = if args.all || args.project.is_some() {
-        let wanted = Share {
-            project: args.project.clone(),
-            shared: !args.stop,
-        };
-        ask(context, Method::POST, PATH, Some(json!(wanted))).await?
-    } else if args.stop {
-        return Err(
-            Failure::usage("--stop needs to know what is not shared any more")
-                .fix("add --project NAME or --all"),
-        );
-    } else {
-        ask(context, Method::GET, PATH, None).await?
+    let changes = args.all || args.project.is_some();
+    if args.stop && !changes {
+        let message = "--stop needs to know what is not shared any more";
+        return Err(Failure::usage(message).fix("add --project NAME or --all"));
+    }
+    let wanted = json!(Share {
+        project: args.project.clone(),
+        shared: !args.stop,
+    });
+    let (method, body) = match changes {
+        true => (Method::POST, Some(&wanted)),
+        false => (Method::GET, None),
     };
+    let (client, _) = daemon::running(&context.config).await?;
+    let shared: Shared = client.ask(method, "/household/memory/share", body).await?;
     if context.screen.json {
         println(&json!(shared).to_string());
         return Ok(());
@@ -85,8 +69,9 @@ pub async fn share(context: &Context, args: &ShareArgs) -> Outcome {
 
 /// Searches every machine of the household.
 pub async fn search(context: &Context, wanted: Search) -> Outcome {
+    let (client, _) = daemon::running(&context.config).await?;
     let path = "/household/memory/search";
-    let found: FoundEverywhere = ask(context, Method::POST, path, Some(json!(wanted))).await?;
+    let found: FoundEverywhere = client.ask(Method::POST, path, Some(&json!(wanted))).await?;
     if context.screen.json {
         println(&json!(found).to_string());
         return Ok(());
