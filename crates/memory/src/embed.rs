@@ -5,44 +5,20 @@ use std::sync::Arc;
 use hearth_encoder::{Batch, Encoder, Role};
 
 use crate::Error;
+use crate::background::{Background, PASSAGES, QUERIES};
 use crate::pieces::{PIECE, pieces};
 
 /// Gives what finds by meaning, or says why there is nothing and what to do. Asked when it is first needed, and again each
 /// time while there is nothing; it may take a while.
 pub type Source = Arc<dyn Fn() -> Result<Arc<dyn Embed>, String> + Send + Sync>;
 
-/// Questions, each of another subject, for [`Embed::floor`].
-const QUESTIONS: [&str; 8] = [
-    "When is the data saved?",
-    "Who must not eat nuts?",
-    "Which programming language is the website in?",
-    "Where does the train leave from?",
-    "How long do customers have to pay?",
-    "When should I water the plants?",
-    "Which instrument does she play?",
-    "Why can nobody print upstairs?",
-];
-/// Their answers, in the same order.
-const ANSWERS: [&str; 8] = [
-    "The backup of the database runs every night at two.",
-    "My sister is allergic to peanuts.",
-    "We wrote the web pages in TypeScript.",
-    "The express to Hamburg starts at platform seven.",
-    "An invoice is due within thirty days.",
-    "The tomatoes in the garden need to be watered in the morning.",
-    "Her violin lesson is on Thursday.",
-    "The printer on the second floor is out of toner.",
-];
-/// Share of the pairs of unrelated texts that the floor is above.
-const BELOW: f32 = 0.9;
-
 /// An encoder that was opened, and what is asked of it again and again.
 pub(crate) struct Opened {
     pub encoder: Arc<dyn Embed>,
     /// Names all that decides the vectors of a text: the encoder, and how texts are divided.
     pub scheme: String,
-    /// See [`Embed::floor`].
-    pub floor: f32,
+    /// See [`Embed::background`].
+    pub background: Background,
 }
 
 impl Opened {
@@ -53,7 +29,7 @@ impl Opened {
     pub fn new(encoder: Arc<dyn Embed>) -> Result<Self, Error> {
         Ok(Self {
             scheme: format!("{}/{PIECE}", encoder.id()),
-            floor: encoder.floor().map_err(Error::Encoder)?,
+            background: encoder.background().map_err(Error::Encoder)?,
             encoder,
         })
     }
@@ -122,28 +98,15 @@ pub trait Embed: Send + Sync {
     /// # Errors
     /// Why there are none.
     fn passages(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, String>;
-    /// Cosine below which a text has nothing to do with a query. Every family of encoders has its own: MiniLM gives
-    /// unrelated texts about 0, E5 about 0.7. Measured, unless an encoder knows better, with a few questions: what nine
-    /// of ten answers to other questions stay below, but no more than any question's own answer has. MiniLM's is 0.15.
+    /// What it sees in any two texts. Measured, unless an encoder knows better, with a few that have nothing to do with each
+    /// other.
     ///
     /// # Errors
     /// Why nothing is encoded.
-    fn floor(&self) -> Result<f32, String> {
-        let answers = self.passages(&ANSWERS)?;
-        let (mut unrelated, mut related) = (Vec::new(), f32::MAX);
-        for (at, question) in QUESTIONS.into_iter().enumerate() {
-            let question = self.query(question)?;
-            for (of, answer) in answers.iter().enumerate() {
-                let cosine = dot(&question, answer);
-                match of == at {
-                    true => related = related.min(cosine),
-                    false => unrelated.push(cosine),
-                }
-            }
-        }
-        unrelated.sort_unstable_by(f32::total_cmp);
-        let at = (unrelated.len() as f32 * BELOW) as usize;
-        Ok(unrelated.get(at).copied().unwrap_or(-1.0).min(related))
+    fn background(&self) -> Result<Background, String> {
+        let queries = QUERIES.into_iter().map(|query| self.query(query));
+        let queries: Vec<Vec<f32>> = queries.collect::<Result<_, _>>()?;
+        Ok(Background::of(&queries, &self.passages(&PASSAGES)?))
     }
 }
 
@@ -176,8 +139,8 @@ impl Embed for Named {
         self.encoder.passages(texts)
     }
 
-    fn floor(&self) -> Result<f32, String> {
-        self.encoder.floor()
+    fn background(&self) -> Result<Background, String> {
+        self.encoder.background()
     }
 }
 
@@ -201,53 +164,5 @@ impl Embed for Encoder {
         let all = self.encode_batch(texts, Role::Passage, Batch::default());
         let all = all.map_err(|error| error.to_string())?;
         Ok(all.into_iter().map(|embedding| embedding.vector).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-
-    use super::*;
-
-    /// Knows the questions and their answers, and gives all texts this much in common.
-    struct Narrow(f32);
-
-    impl Narrow {
-        fn vector(&self, text: &str) -> Vec<f32> {
-            let all = QUESTIONS.iter().zip(&ANSWERS);
-            let mut subjects = all.map(|(question, answer)| [*question, *answer].contains(&text));
-            let mut vector = vec![0.0; 1 + QUESTIONS.len()];
-            vector[0] = self.0.sqrt();
-            vector[1 + subjects.position(|is| is).unwrap()] = (1.0 - self.0).sqrt();
-            vector
-        }
-    }
-
-    impl Embed for Narrow {
-        fn id(&self) -> String {
-            "narrow".into()
-        }
-
-        fn dimensions(&self) -> usize {
-            1 + QUESTIONS.len()
-        }
-
-        fn query(&self, text: &str) -> Result<Vec<f32>, String> {
-            Ok(self.vector(text))
-        }
-
-        fn passages(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, String> {
-            Ok(texts.iter().map(|text| self.vector(text)).collect())
-        }
-    }
-
-    #[test]
-    fn the_floor_is_what_unrelated_texts_have_in_common() {
-        // As MiniLM, BGE and E5 do.
-        for common in [0.0, 0.4, 0.7] {
-            let floor = Narrow(common).floor().unwrap();
-            assert!((floor - common).abs() < 1e-5, "{common}: {floor}");
-        }
     }
 }

@@ -43,6 +43,7 @@ fn signals(hit: &Hit, now: Timestamp) -> Signals {
     let sane = |value: Option<f32>| value.filter(|value| value.is_finite());
     Signals {
         similarity: sane(why.similarity),
+        above: None,
         words: sane(why.words),
         age_days: age as f32 / 86_400_000.0,
         confidence: hit.memory.confidence,

@@ -10,6 +10,7 @@
 //!
 //! What this crate refuses: HTTP, clocks (the time is given), and knowing where its files should lie.
 
+mod background;
 mod doctor;
 mod embed;
 mod error;
@@ -24,6 +25,7 @@ mod retrieval;
 mod sqlite;
 mod vectors;
 
+pub use background::Background;
 pub use embed::{Embed, Named, Source};
 pub use error::Error;
 pub use federation::merged;
@@ -32,5 +34,5 @@ pub use graph::BREAK_EVEN;
 pub use index::quantise;
 pub use memories::{Memories, Place};
 #[doc(hidden)]
-pub use retrieval::Fusion;
+pub use retrieval::{Fusion, Ranking};
 pub use sqlite::TABLES;

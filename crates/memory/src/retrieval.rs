@@ -4,6 +4,8 @@ use std::collections::HashSet;
 
 use hearth_protocol::memory::Why;
 
+use crate::background::CLEAR;
+
 /// Vectors from which on old memories grow cold. Fewer are compared in two milliseconds, and what grows cold is found
 /// by words alone: `cargo xtask bench memory` prints what that costs.
 pub(crate) const COLD_FROM: usize = 100_000;
@@ -127,6 +129,8 @@ impl Hot {
 pub(crate) struct Signals {
     /// Cosine with the query.
     pub similarity: Option<f32>,
+    /// Standard deviations above what unrelated texts have in common with the query.
+    pub above: Option<f32>,
     /// BM25.
     pub words: Option<f32>,
     /// Days since it was written.
@@ -137,11 +141,28 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
-    /// Whether it has to do with the query: it has one of its words, or is no farther from it than this cosine. What has
-    /// none of the words and a vector that is damaged is not held back.
-    pub fn is_related(&self, floor: f32) -> bool {
-        self.words.is_some() || self.similarity.is_none_or(|cosine| cosine >= floor)
+    /// Whether it has to do with the query: it has one of its words, or is so many standard deviations above the query's
+    /// background. What has none of the words and a vector that is damaged is not held back.
+    pub fn is_related(&self, clear: f32) -> bool {
+        self.words.is_some() || self.above.is_none_or(|above| above >= clear)
     }
+}
+
+/// What of the found is given, and in which order.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Ranking {
+    /// How meaning and words become one score.
+    pub fusion: Fusion,
+    /// Standard deviations above the query's background from which on a memory without any of its words is given.
+    pub clear: f32,
+}
+
+impl Ranking {
+    /// The one that searches use.
+    pub const USUAL: Self = Self {
+        fusion: Fusion::USUAL,
+        clear: CLEAR,
+    };
 }
 
 /// How meaning and words become one score.
@@ -254,6 +275,26 @@ mod tests {
         let many = Hot::at(now, COLD_FROM + 1, COLD_FROM);
         assert!(few.is_hot(false, old) && many.is_hot(false, new) && many.is_hot(true, old));
         assert!(!many.is_hot(false, old));
+    }
+
+    #[test]
+    fn what_has_a_word_or_is_clear_of_the_background_is_related() {
+        for (above, words, is_related) in [
+            (Some(2.5), None, true),
+            (Some(2.4), None, false),
+            (Some(-3.0), None, false),
+            (Some(-3.0), Some(0.1), true),
+            // Without a vector, or with a damaged one.
+            (None, None, true),
+            (None, Some(0.1), true),
+        ] {
+            let signals = Signals {
+                above,
+                words,
+                ..Signals::default()
+            };
+            assert_eq!(signals.is_related(2.5), is_related, "{above:?} {words:?}");
+        }
     }
 
     const ASKED: Asked = Asked {

@@ -744,10 +744,12 @@ fn the_same_question_is_encoded_once() {
     let encoder = Meanings::new(96);
     let memories = home.open(Some(Arc::clone(&encoder) as Arc<dyn Embed>));
     add(&memories, "The automobile is in the garage");
+    memories.search(&query("where is the car"), now()).unwrap();
+    let once = encoder.asked.load(Ordering::Relaxed);
     for _ in 0..3 {
         memories.search(&query("where is the car"), now()).unwrap();
     }
-    assert_eq!(encoder.asked.load(Ordering::Relaxed), 1);
+    assert_eq!(encoder.asked.load(Ordering::Relaxed), once);
 }
 
 #[test]
@@ -761,6 +763,19 @@ fn reading_is_noted_and_survives() {
     drop(memories);
     let read = home.meaning().get(&memory.id, now()).unwrap();
     assert_eq!((read.reads, read.read), (3, Some(now())));
+}
+
+#[test]
+fn who_only_peeks_reads_nothing() {
+    let home = Home::new();
+    let memories = home.meaning();
+    let memory = add(&memories, "The automobile is in the garage");
+    let later = now() + days(1);
+    let found = memories.peek(&query("car"), later).unwrap();
+    assert_eq!(found.memories[0].memory.id, memory.id);
+    drop(memories);
+    let read = home.meaning().get(&memory.id, now()).unwrap();
+    assert_eq!((read.reads, read.read), (0, None));
 }
 
 #[test]

@@ -92,7 +92,8 @@ pub(super) fn measure(bench: &mut Bench) -> Result<(), String> {
     if missed > 0 {
         add(bench, table)?;
     }
-    haystack(bench)
+    haystack(bench)?;
+    relevance(bench)
 }
 
 /// Each question's answer in one of many sessions.
@@ -113,6 +114,78 @@ fn haystack(bench: &mut Bench) -> Result<(), String> {
             scores(&mut table, row, &row["means"]);
         }
         add(bench, table)?;
+    }
+    Ok(())
+}
+
+/// What rules for what is related hide and let through.
+fn relevance(bench: &mut Bench) -> Result<(), String> {
+    if bench.options.encoder.is_none() {
+        return Ok(());
+    }
+    let ask = json!({"do": "relevance", "folder": questions()});
+    let answer = bench.ours.ask(&ask)?;
+    let mut table = Table::new(
+        "What counts as related, beside what has a word of the query",
+        "Scores of the test half, and R@5 of the other one; among the labelled memories alone, and beside other notes.",
+        &[
+            "",
+            "tune R@5",
+            "test R@1",
+            "R@5",
+            "R@10",
+            "MRR",
+            "nDCG@10",
+            "beside others R@5",
+            "nDCG@10",
+        ],
+    );
+    for row in list(&answer["rows"]) {
+        let (tune, test) = (numbers(&row["few"]["tune"]), numbers(&row["few"]["test"]));
+        let many = numbers(&row["many"]["test"]);
+        if let ([_, tuned, ..], [_, five, _, _, gain]) = (&tune[..], &many[..]) {
+            let figures = [&[*tuned][..], &test, &[*five, *gain]].concat();
+            let figures = figures.iter().map(|figure| format!("{figure:.3}"));
+            table.row([name(row)].into_iter().chain(figures).collect());
+        }
+    }
+    table.keep(answer["rows"].clone());
+    bench.report.add(table)?;
+    let sizes: Vec<String> = numbers(&answer["sizes"])
+        .iter()
+        .map(|size| format!("of {size}"))
+        .collect();
+    let sizes = sizes.iter().map(String::as_str);
+    let columns: Vec<&str> = [""]
+        .into_iter()
+        .chain(sizes)
+        .chain(["unrelated, given", "related, hidden"])
+        .collect();
+    for half in ["tune", "test"] {
+        let mut table = Table::new(
+            &format!("Short notes, {half} half: unrelated queries that get an answer"),
+            "By the notes of a store. Then unrelated notes that are given, and related ones without a word of the query that are hidden.",
+            &columns,
+        );
+        for row in list(&answer["rows"]) {
+            let stores: Vec<&Value> = list(&row["short"][half]).collect();
+            let share = |store: &Value, part: &str, of: &str| {
+                let number = |field: &str| store[field].as_f64().unwrap_or(f64::NAN);
+                format!("{:.3}", number(part) / number(of))
+            };
+            let mut cells = vec![name(row)];
+            cells.extend(
+                stores
+                    .iter()
+                    .map(|store| share(store, "answered", "strange")),
+            );
+            if let Some(all) = stores.last() {
+                cells.push(share(all, "given", "unrelated"));
+                cells.push(share(all, "hidden", "related"));
+            }
+            table.row(cells);
+        }
+        bench.report.add(table)?;
     }
     Ok(())
 }

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 mod encode;
 mod haystack;
 mod quality;
+mod relevance;
 mod scan;
 mod score;
 mod search;
@@ -79,6 +80,8 @@ enum Command {
     Add { count: usize },
     /// Retrieval quality of the labelled questions, and the ablation of the fusion.
     Quality { folder: PathBuf },
+    /// What rules for what is related hide and let through, of the labelled questions and of short notes.
+    Relevance { folder: PathBuf },
     /// Retrieval quality with each question's evidence among so many sessions.
     Haystack { sessions: usize, questions: usize },
 }
@@ -180,6 +183,10 @@ impl Worker {
             Command::Quality { folder } => {
                 let encoder = self.encoder.as_ref().map(|opened| opened.with_threads(0));
                 quality::measure(&folder, encoder)
+            }
+            Command::Relevance { folder } => {
+                let encoder = self.encoder()?.with_threads(0);
+                relevance::measure(&folder, &encoder)
             }
             Command::Haystack {
                 sessions,

@@ -9,13 +9,14 @@ use std::error::Error;
 use std::path::Path;
 use std::sync::Arc;
 
-use hearth_memory::{Embed, Fusion, Memories, Place, TABLES};
-use hearth_protocol::memory::{Memory, NewMemory, Search};
+use hearth_memory::{Embed, Fusion, Memories, Place, Ranking, TABLES};
+use hearth_protocol::memory::{Hit, Memory, NewMemory, Search};
 use hearth_store::Store;
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::score::Scores;
@@ -23,11 +24,11 @@ use crate::search::source;
 use crate::{Answer, texts};
 
 /// The day on which all questions are asked, after the last memory.
-const TODAY: Date = jiff::civil::date(2026, 9, 1);
+pub const TODAY: Date = jiff::civil::date(2026, 9, 1);
 /// Memories that a search is asked for.
-const LIMIT: usize = 10;
+pub const LIMIT: usize = 10;
 /// Notes that nobody asks for, in the rows that have them.
-const DISTRACTORS: usize = 4_500;
+pub const DISTRACTORS: usize = 4_500;
 /// What a question may be about.
 const CLASSES: [&str; 9] = [
     "paraphrase",
@@ -41,9 +42,10 @@ const CLASSES: [&str; 9] = [
     "all",
 ];
 
+/// A labelled memory.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
-struct Remembered {
+pub struct Remembered {
     key: String,
     project: Option<String>,
     kind: String,
@@ -55,46 +57,55 @@ struct Remembered {
     supersedes: Option<String>,
 }
 
+/// A labelled question.
 #[derive(Deserialize, Debug)]
 #[serde(deny_unknown_fields)]
-struct Question {
+pub struct Question {
     id: String,
     class: String,
-    half: Half,
+    /// Of the two halves.
+    pub half: Half,
     /// The project the tool is in, if it says so.
-    project: Option<String>,
-    question: String,
-    answers: Vec<String>,
+    pub project: Option<String>,
+    /// What is asked.
+    pub question: String,
+    /// The keys of what should be found.
+    pub answers: Vec<String>,
 }
 
+/// Constants are chosen on one half, quality is told on the other.
 #[derive(Deserialize, Debug, Clone, Copy, PartialEq, Eq)]
 #[serde(rename_all = "snake_case")]
-enum Half {
+pub enum Half {
     Tune,
     Test,
 }
 
 /// The memories and questions of a folder.
-struct Data {
+pub struct Data {
     memories: Vec<Remembered>,
-    questions: Vec<Question>,
+    /// The questions.
+    pub questions: Vec<Question>,
 }
 
 impl Data {
-    fn read(folder: &Path) -> Result<Self, Box<dyn Error>> {
-        fn lines<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>, Box<dyn Error>> {
-            let text = std::fs::read_to_string(path)?;
-            let lines = text.lines().enumerate().map(|(at, line)| {
-                serde_json::from_str(line)
-                    .map_err(|error| format!("{}:{}: {error}", path.display(), at + 1).into())
-            });
-            lines.collect()
-        }
+    /// Reads them.
+    pub fn read(folder: &Path) -> Result<Self, Box<dyn Error>> {
         Ok(Self {
             memories: lines(&folder.join("memories.jsonl"))?,
             questions: lines(&folder.join("questions.jsonl"))?,
         })
     }
+}
+
+/// The values of a file, one a line.
+pub fn lines<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>, Box<dyn Error>> {
+    let text = std::fs::read_to_string(path)?;
+    let lines = text.lines().enumerate().map(|(at, line)| {
+        serde_json::from_str(line)
+            .map_err(|error| format!("{}:{}: {error}", path.display(), at + 1).into())
+    });
+    lines.collect()
 }
 
 /// A store that was filled, and what its memories are called in the labels.
@@ -160,6 +171,29 @@ impl Filled {
         Ok(self.memories.upkeep(&mut |_, _| true)?)
     }
 
+    /// What is found, the best first, each with its key and with why.
+    pub fn hits(
+        &self,
+        query: &str,
+        project: Option<&str>,
+        ranking: Ranking,
+        limit: usize,
+    ) -> Result<Vec<(&str, Hit)>, Box<dyn Error>> {
+        let search = Search {
+            query: query.to_owned(),
+            project: project.map(ToOwned::to_owned),
+            limit: Some(limit),
+            explain: true,
+            ..Search::default()
+        };
+        let found = self
+            .memories
+            .search_with(&search, ranking, noon(TODAY)?)?
+            .memories;
+        let key = |hit: &Hit| self.keys.get(&hit.memory.id).map_or("", String::as_str);
+        Ok(found.into_iter().map(|hit| (key(&hit), hit)).collect())
+    }
+
     /// The keys of what is found, the best first, each once.
     pub fn find(
         &self,
@@ -167,16 +201,12 @@ impl Filled {
         project: Option<&str>,
         fusion: Fusion,
     ) -> Result<Vec<&str>, Box<dyn Error>> {
-        let search = Search {
-            query: query.to_owned(),
-            project: project.map(ToOwned::to_owned),
-            limit: Some(LIMIT),
-            ..Search::default()
+        let ranking = Ranking {
+            fusion,
+            ..Ranking::USUAL
         };
-        let found = self.memories.search_with(&search, fusion, noon(TODAY)?)?;
         let mut keys: Vec<&str> = Vec::new();
-        for hit in &found.memories {
-            let key = self.keys.get(&hit.memory.id).map_or("", String::as_str);
+        for (key, _) in self.hits(query, project, ranking, LIMIT)? {
             if key.is_empty() || !keys.contains(&key) {
                 keys.push(key);
             }
@@ -185,7 +215,8 @@ impl Filled {
         Ok(keys)
     }
 
-    fn with(data: &Data, encoder: Option<Arc<dyn Embed>>) -> Result<Self, Box<dyn Error>> {
+    /// A store of the memories.
+    pub fn with(data: &Data, encoder: Option<Arc<dyn Embed>>) -> Result<Self, Box<dyn Error>> {
         let mut filled = Self::new(encoder)?;
         let mut ids: HashMap<&str, String> = HashMap::new();
         for memory in &data.memories {
@@ -207,7 +238,7 @@ impl Filled {
     }
 
     /// Takes in notes that nobody asks for.
-    fn distract(&self, count: usize) -> Result<(), Box<dyn Error>> {
+    pub fn distract(&self, count: usize) -> Result<(), Box<dyn Error>> {
         let projects = [
             "lantern",
             "tidewatch",

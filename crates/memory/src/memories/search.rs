@@ -10,7 +10,7 @@ use super::{ANOTHER, Memories, lock, named};
 use crate::Error;
 use crate::embed::{Embed, Opened, dot};
 use crate::gate;
-use crate::retrieval::{self, Asked, Fusion, Signals};
+use crate::retrieval::{self, Asked, Ranking, Signals};
 use crate::sqlite::{self, Reach};
 
 /// Memories that a search gives when nobody says how many.
@@ -20,16 +20,24 @@ const CANDIDATES: usize = 4;
 const LEAST_CANDIDATES: usize = 40;
 
 impl Memories {
-    /// Finds memories by meaning and by words: those that have one of the query's words, or are nearer to it than what has
-    /// nothing to do with it ([`Embed::floor`]).
+    /// Finds memories by meaning and by words: those that have one of the query's words, or are clearly nearer to it than
+    /// what has nothing to do with it ([`Background`](crate::Background)). They count as read.
     ///
     /// # Errors
     /// If a field is wrong, or the database or the encoder fails.
     pub fn search(&self, search: &Search, now: Timestamp) -> Result<Found, Error> {
-        self.search_with(search, Fusion::USUAL, now)
+        self.search_with(search, Ranking::USUAL, now)
     }
 
-    /// A search with another fusion than the usual one: for what chooses that one by measurement.
+    /// Finds what [`Memories::search`] finds and notes nothing: what others look for does not count as read here.
+    ///
+    /// # Errors
+    /// As [`Memories::search`].
+    pub fn peek(&self, search: &Search, now: Timestamp) -> Result<Found, Error> {
+        Ok(self.find(search, Ranking::USUAL, now)?.0)
+    }
+
+    /// A search with another ranking than the usual one: for what chooses that one by measurement.
     ///
     /// # Errors
     /// As [`Memories::search`].
@@ -37,9 +45,21 @@ impl Memories {
     pub fn search_with(
         &self,
         search: &Search,
-        fusion: Fusion,
+        ranking: Ranking,
         now: Timestamp,
     ) -> Result<Found, Error> {
+        let (found, rows) = self.find(search, ranking, now)?;
+        self.note_reads(&rows, now);
+        Ok(found)
+    }
+
+    /// What a search finds, and in which rows.
+    fn find(
+        &self,
+        search: &Search,
+        ranking: Ranking,
+        now: Timestamp,
+    ) -> Result<(Found, Vec<i64>), Error> {
         let query = search.query.trim();
         if query.is_empty() {
             return Err(Error::invalid("query", "it is empty; say what to look for"));
@@ -63,6 +83,7 @@ impl Memories {
             is_same
         });
         let hot = self.hot(now, &index);
+        let vector = vector.map(|(opened, vector)| (opened.background.seen_from(&vector), vector));
         let mut hits = self.inner.store.read(|tx| -> Result<_, Error> {
             let mut found: HashMap<i64, Signals> = HashMap::new();
             if let Some((_, vector)) = &vector {
@@ -84,13 +105,11 @@ impl Memories {
                 let Some(stored) = sqlite::by_row(tx, row)? else {
                     continue;
                 };
-                if let Some((opened, vector)) = &vector {
+                if let Some((background, vector)) = &vector {
                     let pieces = sqlite::vectors(tx, row)?;
-                    let similarities = pieces.iter().map(|piece| dot(vector, piece));
-                    // A damaged one is not the nearest of all.
-                    let similarity = similarities.reduce(f32::max);
-                    signals.similarity = similarity.filter(|value| value.is_finite());
-                    if !signals.is_related(opened.floor) {
+                    signals.similarity = most_of(pieces.iter().map(|piece| dot(vector, piece)));
+                    signals.above = most_of(pieces.iter().map(|piece| background.above(piece)));
+                    if !signals.is_related(ranking.clear) {
                         continue;
                     }
                 }
@@ -102,7 +121,7 @@ impl Memories {
                 all.push(signals);
             }
             let asked = Asked::new(query, index.slots());
-            let scores = retrieval::fuse(&all, asked, fusion);
+            let scores = retrieval::fuse(&all, asked, ranking.fusion);
             let mut hits: Vec<_> = rows.into_iter().zip(scores).collect();
             // Of equal ones the newer; never by chance.
             hits.sort_by(|(a, (x, _)), (b, (y, _))| y.total_cmp(x).then(b.row.cmp(&a.row)));
@@ -114,7 +133,6 @@ impl Memories {
         })?;
         drop(index);
         let rows: Vec<i64> = hits.iter().map(|(stored, _)| stored.row).collect();
-        self.note_reads(&rows, now);
         let memories: Vec<Hit> = hits
             .drain(..)
             .map(|(stored, (score, why))| Hit {
@@ -123,11 +141,12 @@ impl Memories {
                 why: search.explain.then_some(why),
             })
             .collect();
-        Ok(Found {
+        let found = Found {
             count: memories.len(),
             memories,
             words_only,
-        })
+        };
+        Ok((found, rows))
     }
 
     /// The vector of a query.
@@ -217,6 +236,11 @@ impl Memories {
         }
         Ok(told?)
     }
+}
+
+/// The most that a piece of a memory has. A damaged one is not the nearest of all.
+fn most_of(pieces: impl Iterator<Item = f32>) -> Option<f32> {
+    pieces.reduce(f32::max).filter(|most| most.is_finite())
 }
 
 /// Counts reads of a memory, the last of them at `time`.

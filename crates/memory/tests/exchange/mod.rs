@@ -4,6 +4,8 @@ use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
+use hearth_memory::Background;
+
 use super::*;
 
 fn import(memories: &Memories, path: &str, text: &str) -> Imported {
@@ -537,8 +539,8 @@ impl Embed for Slow {
         self.meanings.passages(texts)
     }
 
-    fn floor(&self) -> Result<f32, String> {
-        self.meanings.floor()
+    fn background(&self) -> Result<Background, String> {
+        self.meanings.background()
     }
 }
 

@@ -84,9 +84,4 @@ impl Embed for Meanings {
     fn passages(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, String> {
         Ok(texts.iter().map(|text| self.vector(text)).collect())
     }
-
-    fn floor(&self) -> Result<f32, String> {
-        // The cosine of directions by chance is about `1/sqrt(n)`.
-        Ok(1.5 / (self.dimensions as f32).sqrt())
-    }
 }

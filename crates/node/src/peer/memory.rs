@@ -81,7 +81,7 @@ fn searched(node: &Shared, wanted: Search) -> Result<Found, Refused> {
         };
         let some = node
             .memories
-            .search(&of_project, Timestamp::now())
+            .peek(&of_project, Timestamp::now())
             .map_err(|error| {
                 let status = crate::memory::status(&error);
                 Refused::new(status, "memory_failed", error.to_string())
