@@ -2,6 +2,7 @@
 //!
 //! Here a request becomes a job; the model's thread computes it ([`embedder`](crate::embedder)).
 
+use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use crate::header::Header;
@@ -10,7 +11,8 @@ use crate::options::check_words;
 use crate::{EngineError, Token};
 
 /// One text to embed.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum EmbedInput {
     /// Text; the tokens that the model wants around it are added.
     Text(String),
@@ -19,7 +21,7 @@ pub enum EmbedInput {
 }
 
 /// Texts to embed.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct EmbedRequest {
     /// The texts.
     pub inputs: Vec<EmbedInput>,

@@ -158,6 +158,7 @@ fn member(node: u64, version: u64) -> Done<StateEvent> {
         node: NodeId(id),
         name: format!("machine-{node}"),
         version,
+        hub: false,
         removed: false,
         addresses: vec!["http://192.0.2.7:8321".parse()?],
         capabilities: Capabilities {

@@ -222,6 +222,8 @@ pub struct MeshOptions {
     pub relay: Option<String>,
     /// Whether nodes look for each other on the local network.
     pub mdns: bool,
+    /// A PostgreSQL that several hubs share.
+    pub database: Option<String>,
 }
 
 /// How the owner learns of newer versions.
@@ -315,6 +317,11 @@ impl Resolver<'_> {
                 Origin::File(..) => format!("{origin}: {}", key.name()),
                 _ => origin.to_string(),
             };
+            let text = match key {
+                // It may hold a password.
+                Key::DatabaseUrl => value::show_database(text),
+                _ => text.clone(),
+            };
             Failure::usage(format!(
                 "{place}: `{text}` is not a value for {}",
                 key.name()
@@ -376,6 +383,7 @@ impl Resolver<'_> {
                 addresses: self.get(Key::Addresses, value::auto_or(value::addresses), None)?,
                 relay: self.get(Key::Relay, value::url_or_none, None)?,
                 mdns: self.get(Key::Mdns, value::switch, false)?,
+                database: self.get(Key::DatabaseUrl, value::database_or_none, None)?,
             },
             model,
             engine: EngineOptions {
@@ -499,6 +507,10 @@ fn show(config: &Config, key: Key) -> String {
         },
         Key::Relay => config.mesh.relay.clone().unwrap_or_else(|| "none".into()),
         Key::Mdns => if config.mesh.mdns { "on" } else { "off" }.into(),
+        Key::DatabaseUrl => match &config.mesh.database {
+            Some(url) => value::show_database(url),
+            None => "none".into(),
+        },
         Key::Context => auto(model.context),
         Key::Slots => model.slots.to_string(),
         Key::Threads => auto(model.threads),

@@ -143,6 +143,7 @@ fn mesh(config: &Config) -> Outcome<MeshOptions> {
         addresses: config.mesh.addresses.clone(),
         relay: config.mesh.relay.clone(),
         mdns: config.mesh.mdns,
+        database: config.mesh.database.clone(),
     })
 }
 

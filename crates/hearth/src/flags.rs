@@ -74,6 +74,9 @@ pub struct Tuning {
     /// Whether machines of the household find each other on the local network: on or off
     #[arg(long, value_name = "WHEN")]
     pub mdns: Option<String>,
+    /// A PostgreSQL that several hubs share, or `none`; other users see flags, so a password is better in the file
+    #[arg(long, value_name = "URL")]
+    pub database_url: Option<String>,
     /// Tokens one request may have, or `auto`
     #[arg(long, value_name = "TOKENS")]
     pub context: Option<String>,
@@ -149,6 +152,7 @@ impl Tuning {
             (Key::Addresses, &self.addresses),
             (Key::Relay, &self.relay),
             (Key::Mdns, &self.mdns),
+            (Key::DatabaseUrl, &self.database_url),
             (Key::Context, &self.context),
             (Key::Slots, &self.slots),
             (Key::Threads, &self.threads),

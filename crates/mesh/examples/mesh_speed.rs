@@ -9,6 +9,8 @@
 //! - `{"do": "gate", "count": 5000, "bytes": 1024}`: how many requests a second are signed, checked and refused as copies,
 //!   beside bare Ed25519;
 //! - `{"do": "seals", "count": 100000}`: how long the seals of so many records take;
+//! - `{"do": "open", "rounds": 200}`: new connections to a node in this process, on each of which it proves who it is: TCP
+//!   alone, and a request with all that comes before it, over a new and over a warm connection;
 //! - `{"do": "transfer", "bytes": 60000000}`: how long an answer of so many bytes takes over loopback.
 
 use std::error::Error;
@@ -25,7 +27,7 @@ use hearth_mesh::identity::{Identity, open, verify};
 use hearth_mesh::peers::Peers;
 use hearth_mesh::quic::{Admission, Quic, QuicOptions};
 use hearth_mesh::roster::Roster;
-use hearth_mesh::signature::{Verifier, sign};
+use hearth_mesh::signature::{IDENTITY, Verifier, sign, sign_answer};
 use hearth_protocol::household::{Address, Capabilities, Member, NodeId, PeerModel, Sealed};
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
@@ -91,8 +93,9 @@ impl Asker {
             Some("ask") => self.ask(question, number("rounds")?).await,
             Some("gate") => gate(number("count")?, number("bytes")?),
             Some("seals") => seals(number("count")?),
+            Some("open") => opening(number("rounds")?).await,
             Some("transfer") => transfer(number("bytes")?).await,
-            _ => Err("do: echo, meet, here, ask, gate, seals or transfer".into()),
+            _ => Err("do: echo, meet, here, ask, gate, seals, open or transfer".into()),
         }
     }
 
@@ -329,6 +332,7 @@ fn seals(count: usize) -> Done<Value> {
             node: NodeId(id),
             name: format!("machine-{number}"),
             version: 1,
+            hub: false,
             removed: false,
             addresses: vec!["http://192.0.2.7:8321".parse()?],
             capabilities: Capabilities {
@@ -361,6 +365,58 @@ fn seals(count: usize) -> Done<Value> {
         "taken": taken,
         "refused": refused,
     }))
+}
+
+/// What the proof of who answers adds to a new connection at the signed HTTP door.
+async fn opening(rounds: usize) -> Done<Value> {
+    let own = Identity::generate();
+    let node = own.id();
+    let verifier = Arc::new(Verifier::new(node, now()));
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let serving = tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let _ = stream.set_nodelay(true);
+            let (own, verifier) = (own.clone(), Arc::clone(&verifier));
+            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
+                let (head, _) = request.into_parts();
+                let passed = verifier.check(&head, now(), |_| true).is_ok();
+                let mut answer = http::Response::new(Full::<Bytes>::default());
+                if !passed {
+                    *answer.status_mut() = http::StatusCode::UNAUTHORIZED;
+                }
+                if head.uri.path() == IDENTITY {
+                    sign_answer(&own, &head, now(), &mut answer);
+                }
+                async move { Ok::<_, http::Error>(answer) }
+            });
+            let connection = hyper::server::conn::http1::Builder::new();
+            tokio::spawn(connection.serve_connection(TokioIo::new(stream), service));
+        }
+    });
+    let peers = Peers::new(Identity::generate(), vec![Arc::new(Http)], Arc::new(now));
+    let addresses = [Address::Http(address)];
+    let (mut connects, mut cold, mut warm) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..rounds {
+        let begun = Instant::now();
+        let stream = TcpStream::connect(address).await?;
+        connects.push(milliseconds(begun.elapsed()));
+        drop(stream);
+        peers.forget(&node);
+        for times in [&mut cold, &mut warm] {
+            let request = Request::get("/peer/echo").body(Bytes::new())?;
+            let begun = Instant::now();
+            let answer = peers.send(node, &addresses, request, HEAD).await?;
+            let status = answer.response.status();
+            answer.response.into_body().collect().await?;
+            times.push(milliseconds(begun.elapsed()));
+            if !status.is_success() {
+                return Err(format!("the node answered {status}").into());
+            }
+        }
+    }
+    serving.abort();
+    Ok(json!({"connect": connects, "cold": cold, "warm": warm}))
 }
 
 /// One answer over loopback, as a snapshot comes.

@@ -25,6 +25,7 @@ use hearth_protocol::diagnosis::{Check, Code, Diagnosis, Layer, Outcome, PeerPat
 use hearth_protocol::household::{Address, NodeId};
 
 pub use monitor::{Monitor, Probe, Rhythm};
+use words::HUB_GONE;
 pub use words::{Subject, words};
 
 /// Clocks that differ by more than this make signatures look expired. Seconds.
@@ -33,6 +34,8 @@ pub const CLOCK_SKEW: i64 = 30;
 pub const LARGE_BYTES: usize = 64 * 1024;
 /// How lately the hub, or the peer's own requests, must have shown that a peer lives for a firewall to be suspected.
 const HEARD: u64 = 60_000;
+/// Seconds after which a hub that does not answer may be gone for good.
+const LONG_GONE: u64 = 24 * 3600;
 
 /// What one try saw.
 #[derive(Debug, Clone, PartialEq)]
@@ -692,8 +695,11 @@ impl Judge<'_> {
                     address: address.as_ref(),
                     ..self.subject.clone()
                 };
-                let (words, fix) = words(Code::HubUnreachable, &subject);
+                let (words, mut fix) = words(Code::HubUnreachable, &subject);
                 let age_seconds = self.age(*since);
+                if age_seconds.is_some_and(|age| age > LONG_GONE) {
+                    fix = fix.map(|fix| format!("{fix}; {HUB_GONE}"));
+                }
                 self.checks.push(Check {
                     layer: Layer::Hub,
                     outcome: Outcome::Failed,
@@ -752,6 +758,8 @@ impl Judge<'_> {
                 Code::NoPath
             };
             let detail = match (&fault.detail, others || lives) {
+                // It says all.
+                _ if self.subject.address.is_none() && !lives => None,
                 (Some(detail), _) => Some(detail.clone()),
                 (None, false) => Some(
                     "no other machine answers either, so this machine's own network may be down"

@@ -89,8 +89,10 @@ pub enum ConnectFailure {
     Silent,
     /// This machine or a router says that there is no way.
     NoRoute,
-    /// Another node answers at that address.
+    /// Another node answers at that address, or somebody who does not prove to be the node.
     WrongKey,
+    /// The machine takes the connection, and whoever is there does not say who it is in time.
+    Unanswered,
     /// The node answers and does not let this one in.
     NotAdmitted,
     /// The node has no room for another connection.
@@ -125,7 +127,8 @@ pub trait Door: Send + Sync + 'static {
     /// The kinds of addresses it is for.
     fn kinds(&self) -> &'static [DoorKind];
 
-    /// Whether a connection itself proves who is at each end. Requests over one that does not are signed.
+    /// Whether a connection itself proves who is at each end. Over one that does not, the node proves itself before it is
+    /// asked for anything, and requests are signed.
     fn proves_ends(&self) -> bool;
 
     /// Whether it may find a node of which no address is known.

@@ -1,5 +1,6 @@
 //! The HTTP door: TCP connections to addresses that already work (a local network, Tailscale, NetBird, WireGuard). They prove
-//! nobody, so every request over them is signed ([`crate::signature`]).
+//! nobody, so the node at the other end proves itself on each, and every request over them is signed
+//! ([`crate::signature`]).
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;

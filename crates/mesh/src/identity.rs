@@ -1,7 +1,8 @@
 //! Who a node is: an Ed25519 key (RFC 8032), made on its first start and kept in a file that only its owner may read.
 //!
-//! The key signs three kinds of text, which cannot be taken for each other: [`Sealed`] JSON begins with `{`, the
-//! signature base of a request (RFC 9421) with `"`, and what a joining node proves is signed by the ticket's own key.
+//! The key signs three kinds of text, which cannot be taken for each other: [`Sealed`] JSON begins with `{`, the signature
+//! base of a request (RFC 9421) with `"`, that of an answer with `"@status"`, which no request has. What a joining node
+//! proves is signed by the ticket's own key.
 
 use std::fmt;
 use std::fs::{self, File};

@@ -2,14 +2,16 @@
 //! took.
 //!
 //! A warm connection is used where there is one. Else the doors are tried in their order, the one that worked last first,
-//! and the next one before the last has given up. All of them carry HTTP/1.1. Over a door that proves nobody each
-//! request is signed, and an answer that the request went to another node counts as a way that does not work.
+//! and the next one before the last has given up. All of them carry HTTP/1.1. Over a door that proves nobody, the node
+//! proves itself once on each new connection, and each request is signed; where somebody else answers, that is a way that
+//! does not work.
 //!
 //! A request is sent once, with one exception: a connection that was kept warm may turn out to be closed. Then the request
 //! goes over a new one, if nothing of it was written, or if doing it twice cannot happen: its method allows it, or its
 //! signature, which the node takes once.
 
 mod failure;
+mod open;
 mod paths;
 mod pool;
 mod race;
@@ -23,10 +25,9 @@ use http::header::HOST;
 use http::{HeaderValue, Request, Response, Uri, Version};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout_at};
 
+use self::open::{Asker, Opened};
 use self::paths::Paths;
 use self::pool::{Pool, Sender, Warm};
 use self::race::{Attempt, Won};
@@ -56,10 +57,9 @@ pub struct Peers {
 }
 
 struct Inner {
-    identity: Identity,
+    asker: Asker,
     doors: Vec<Arc<dyn Door>>,
     order: Vec<DoorKind>,
-    clock: Clock,
     pool: Arc<Pool>,
     paths: Mutex<Paths>,
 }
@@ -105,7 +105,7 @@ enum Sent {
 
 impl std::fmt::Debug for Peers {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(formatter, "Peers({:?})", self.inner.identity)
+        write!(formatter, "Peers({:?})", self.inner.asker.identity)
     }
 }
 
@@ -125,10 +125,9 @@ impl Peers {
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
-                identity,
+                asker: Asker { identity, clock },
                 doors,
                 order: order.to_vec(),
-                clock,
                 pool: Arc::default(),
                 paths: Mutex::default(),
             }),
@@ -137,7 +136,7 @@ impl Peers {
 
     /// This node.
     pub fn identity(&self) -> &Identity {
-        &self.inner.identity
+        &self.inner.asker.identity
     }
 
     /// Sends `request` (of whose URI path and query count) to `node` at one of `addresses`. The answer has to begin within
@@ -188,7 +187,8 @@ impl Peers {
             }
         }
         loop {
-            let won = race::race(node, &attempts, deadline, &mut sending.failures).await;
+            let failures = &mut sending.failures;
+            let won = race::race(&inner.asker, node, &attempts, deadline, failures).await;
             inner.note_failures(node, &sending.failures);
             let Some(won) = won else {
                 return Err(SendError::unconnected(node, sending.failures));
@@ -199,7 +199,7 @@ impl Peers {
             if let Some(answer) = sent {
                 return Ok(answer);
             }
-            // Another node is there, or the connection went before it was used.
+            // The connection went before it was used.
             attempts.remove(attempt);
         }
     }
@@ -264,10 +264,10 @@ impl Sending<'_> {
         let (request, host, repeatable) = match self.inner.proves_ends(door) {
             true => (&self.request, self.node.to_string(), idempotent),
             false => {
-                let (inner, node) = (self.inner, self.node);
+                let (asker, node) = (&self.inner.asker, self.node);
                 let request = self.signed.get_or_insert_with(|| {
                     let mut request = self.request.clone();
-                    sign(&inner.identity, &node, (inner.clock)(), &mut request);
+                    sign(&asker.identity, &node, (asker.clock)(), &mut request);
                     request
                 });
                 let host = match address {
@@ -308,7 +308,9 @@ impl Sending<'_> {
                 }
                 Ok(None)
             }
-            sent => self.settle(sent, warm.door, warm.address, began, true),
+            sent => self
+                .settle(sent, warm.door, warm.address, began, true)
+                .map(Some),
         }
     }
 
@@ -319,33 +321,22 @@ impl Sending<'_> {
         won: Won,
         others: bool,
     ) -> Result<Option<Answer>, SendError> {
+        let Opened {
+            sender,
+            address,
+            took,
+        } = won.opened;
         // Of a QUIC connection that was there already only the stream is new, and it may be dead.
         let live = attempt.door.path(self.node);
-        let is_old = live.is_some_and(|live| live.handshake > won.took + WARM_LIMIT);
+        let is_old = live.is_some_and(|live| live.handshake > took + WARM_LIMIT);
         let limited = is_old && others && self.is_round_trip();
-        let address = won.connection.address;
         // iroh may have found a direct way where it was to try a relay.
         let door = match attempt.kind {
             DoorKind::Http => DoorKind::Http,
             DoorKind::Quic | DoorKind::Relay => DoorKind::of(&address),
         };
         let now = Instant::now();
-        self.inner
-            .paths()
-            .connected(self.node, &address, won.took, now);
-        let io = TokioIo::new(won.connection.stream);
-        let (sender, connection) = match http1::handshake(io).await {
-            Ok(made) => made,
-            Err(error) => {
-                self.fail(ConnectFailure::Broke, door, &address, error.to_string());
-                return Ok(None);
-            }
-        };
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "a connection to a peer ended early");
-            }
-        });
+        self.inner.paths().connected(self.node, &address, took, now);
         let (request, _) = self.outgoing(door, &address);
         let until = match limited {
             true => self.deadline.min(now + WARM_LIMIT),
@@ -362,7 +353,7 @@ impl Sending<'_> {
                 self.signed = None;
                 Ok(None)
             }
-            sent => self.settle(sent, door, address, now, false),
+            sent => self.settle(sent, door, address, now, false).map(Some),
         }
     }
 
@@ -389,7 +380,7 @@ impl Sending<'_> {
         timeout_at(until, answering).await.unwrap_or(Sent::TimedOut)
     }
 
-    /// What the request came to, unless it went to another node.
+    /// What the request came to.
     fn settle(
         &mut self,
         sent: Sent,
@@ -397,21 +388,14 @@ impl Sending<'_> {
         address: Address,
         began: Instant,
         warm: bool,
-    ) -> Result<Option<Answer>, SendError> {
+    ) -> Result<Answer, SendError> {
         let (failure, message) = match sent {
             Sent::Answered(response, sender) => {
                 let signed = !self.inner.proves_ends(door);
-                if signed && is_refused(&response, Code::KeyMismatch) {
-                    let words = "another node answers at this address".to_owned();
-                    self.fail(ConnectFailure::WrongKey, door, &address, words);
-                    return Ok(None);
-                }
                 let done = match self.broken.take() {
                     Some(words) if signed && is_refused(&response, Code::Replayed) => words,
                     _ => {
-                        return Ok(Some(
-                            self.answer(response, sender, door, address, began, warm),
-                        ));
+                        return Ok(self.answer(response, sender, door, address, began, warm));
                     }
                 };
                 (

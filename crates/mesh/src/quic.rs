@@ -11,7 +11,8 @@
 //!
 //! Strangers cannot exhaust a node: handshakes, connections and streams are bounded, and nobody may send a byte of a
 //! request before the node's [`Admission`] of their key. That costs one round trip more when a connection is made, and gives
-//! whoever is refused a clear answer instead of a broken stream.
+//! whoever is refused a clear answer instead of a broken stream. A peer that is gone or frozen is noticed here; one that
+//! lives and sends nothing on a stream, or takes nothing of an answer, is its server's to end, which knows what is owed.
 
 mod connections;
 mod endpoint;
@@ -99,7 +100,8 @@ pub struct Accepted {
     pub peer: NodeId,
     /// What the peer was admitted as when it opened the stream.
     pub admission: Admission,
-    /// The bytes: an HTTP/1.1 connection, on which this side answers.
+    /// The bytes: an HTTP/1.1 connection, on which this side answers. Who serves it limits how long it may be silent: as long
+    /// as the peer lives, nothing here ends it.
     pub stream: QuicStream,
     /// Where it came from.
     pub path: Option<PathState>,

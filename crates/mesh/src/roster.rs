@@ -1,7 +1,7 @@
 //! The roster: who belongs to the household of this node, and who does not any more. Pure.
 //!
-//! It is made of records that the hub signed ([`Sealed`] [`Member`]s). Anybody can check one, so it does not matter by which
-//! way a record came, or whether the hub is there. Of two records about a node, the one of the higher version holds.
+//! It is made of records that the household's key signed ([`Sealed`] [`Member`]s). Anybody can check one, so it does not
+//! matter by which way a record came, or whether a hub is there. Of two records about a node, the one of the higher version holds.
 
 use std::collections::BTreeMap;
 
@@ -23,16 +23,36 @@ pub struct Roster {
     records: BTreeMap<NodeId, Record>,
 }
 
+/// What a hub says about a node, its seal found right.
 #[derive(Debug, Clone)]
-struct Record {
+pub struct Record {
     member: Member,
     sealed: Sealed,
+}
+
+impl Record {
+    /// Checks a seal.
+    ///
+    /// # Errors
+    /// It is not this household's, or the text is about another one.
+    pub fn open(sealed: Sealed, household: &NodeId) -> Result<Self, RecordError> {
+        let member: Member = open(&sealed, household)?;
+        if member.household != *household {
+            return Err(RecordError::Household(member.household));
+        }
+        Ok(Self { member, sealed })
+    }
+
+    /// What it says.
+    pub fn member(&self) -> &Member {
+        &self.member
+    }
 }
 
 /// Why a record was not taken.
 #[derive(Debug, thiserror::Error)]
 pub enum RecordError {
-    /// It is not signed by the hub, or cannot be read.
+    /// It is not signed by the household's key, or cannot be read.
     #[error("the hub's record of a member: {0}")]
     Open(#[from] OpenError),
     /// It is about another household.
@@ -94,29 +114,42 @@ impl Roster {
         }
     }
 
-    /// The household: its hub.
+    /// The household: its key's public half.
     pub fn household(&self) -> NodeId {
         self.household
     }
 
-    /// Takes what the hub says about a node. Answers whether that was news. The order in which records come does not matter.
+    /// Takes what a hub says about a node. Answers whether that was news. The order in which records come does not matter.
     ///
     /// # Errors
-    /// The record is not the hub's. Nothing has changed then.
+    /// The record is no hub's of this household. Nothing has changed then.
     pub fn insert(&mut self, sealed: Sealed) -> Result<bool, RecordError> {
-        let member: Member = open(&sealed, &self.household)?;
-        if member.household != self.household {
-            return Err(RecordError::Household(member.household));
-        }
+        Ok(self.take(Record::open(sealed, &self.household)?))
+    }
+
+    /// Takes a record whose seal was checked. Answers whether that was news; one of another household never is.
+    pub fn take(&mut self, record: Record) -> bool {
         // A hub that was put back to an older state may say two things by one number. All members must hold the same one.
         let rank = |record: &Record| (record.member.version, record.sealed.text.clone());
-        let record = Record { member, sealed };
         let known = self.records.get(&record.member.node);
-        let is_news = known.is_none_or(|known| rank(&record) > rank(known));
+        let is_news = record.member.household == self.household
+            && known.is_none_or(|known| rank(&record) > rank(known));
         if is_news {
             self.records.insert(record.member.node, record);
         }
-        Ok(is_news)
+        is_news
+    }
+
+    /// Whether a record is held as it is: it need not be checked again.
+    pub fn holds(&self, sealed: &Sealed) -> bool {
+        /// What is read of a text that may be anybody's.
+        #[derive(serde::Deserialize)]
+        struct Said {
+            node: NodeId,
+        }
+        let said: Option<Said> = serde_json::from_str(&sealed.text).ok();
+        let known = said.and_then(|said| self.records.get(&said.node));
+        known.is_some_and(|known| known.sealed == *sealed)
     }
 
     /// The member that a node is, if what it asks for may be done.
@@ -155,7 +188,12 @@ impl Roster {
         self.records.values().map(|record| &record.member)
     }
 
-    /// What the hub signed, of those who were removed too: with these another node has the same roster.
+    /// The hubs, in the order of their ids.
+    pub fn hubs(&self) -> impl Iterator<Item = &Member> {
+        self.members().filter(|member| member.hub)
+    }
+
+    /// What the hubs signed, of those who were removed too: with these another node has the same roster.
     pub fn records(&self) -> impl Iterator<Item = &Sealed> {
         self.records.values().map(|record| &record.sealed)
     }
@@ -225,13 +263,15 @@ impl Roster {
             node,
             name,
             version: known.map_or(0, |member| member.version) + 1,
+            hub: known.is_some_and(|member| member.hub && !member.removed),
             removed: false,
             addresses,
             capabilities: measured(capabilities),
         }
     }
 
-    /// The record of a member that moved, or can do something else now; nothing if it says what is known.
+    /// The record of a member that moved, can do something else now, or is a hub no more; nothing if it says what is known.
+    /// Nobody becomes a hub by saying so.
     ///
     /// # Errors
     /// It is no member.
@@ -240,16 +280,20 @@ impl Roster {
         node: &NodeId,
         addresses: Vec<Address>,
         capabilities: Capabilities,
+        hub: bool,
     ) -> Result<Option<Member>, ChangeError> {
         let known = self.live(node)?;
-        let member = Member {
-            version: known.version + 1,
+        let mut member = Member {
             addresses,
             capabilities: measured(capabilities),
+            hub: known.hub && hub,
             ..known.clone()
         };
-        let same = member.addresses == known.addresses && member.capabilities == known.capabilities;
-        Ok((!same).then_some(member))
+        if member == *known {
+            return Ok(None);
+        }
+        member.version += 1;
+        Ok(Some(member))
     }
 
     /// The record with which a member is one no more.

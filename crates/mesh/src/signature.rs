@@ -2,13 +2,21 @@
 //!
 //! A request is signed over its method, path, query, the digest of its body (RFC 9530) and the node it is meant for, with
 //! the time at which it was made, the time at which it ends to hold, and a number that is used once. Whoever sees it on its
-//! way can neither change it, nor send it again, nor send it to another node. The answer is not signed, and nothing is
-//! encrypted: that is for networks that are private already.
+//! way can neither change it, nor send it again, nor send it to another node.
+//!
+//! A request does not say who answers it. So the first one on a connection is for [`IDENTITY`], and its answer is signed:
+//! over its status and the request's own signature, which is like no other, so that an answer to another request is none to
+//! this one ([`sign_answer`], [`check_answer`]). What has a body goes only over a connection that passed this.
+//!
+//! Further answers are not signed, and nothing is encrypted: whoever can read and change what is on its way between two
+//! machines can hand the proof on, read everything after it, and change answers. That is for networks that are private
+//! already; elsewhere iroh's connections prove both ends and encrypt.
 //!
 //! [`sign`] makes the headers; [`Verifier`] checks them, before the body is read, and [`Verified::check_body`] the body.
-//! Both take the time as an argument. What more a signature covers than it has to is checked and allowed, so that any
-//! implementation of the RFC can speak to a node.
+//! All take the time as an argument. What more a request's signature covers than it has to is checked and allowed, so that
+//! any implementation of the RFC can speak to a node.
 
+mod answer;
 mod base;
 mod replay;
 mod verify;
@@ -17,14 +25,17 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use data_encoding::HEXLOWER;
 use hearth_protocol::household::NodeId;
-use http::{HeaderName, HeaderValue, Request};
-use sfv::{FieldType, InnerList, Item, Key, KeyRef, ListEntry};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
+use sfv::{BareItem, FieldType, InnerList, Item, Key, KeyRef, ListEntry};
 use sha2::{Digest, Sha256};
 
 use crate::identity::Identity;
 
+pub use answer::{check_answer, sign_answer};
 pub use verify::{Verified, Verifier};
 
+/// Where a node proves who it is.
+pub const IDENTITY: &str = "/peer/identity";
 /// Names the node that a request is for.
 pub const TO: HeaderName = HeaderName::from_static("hearth-to");
 /// Says on the answer to a refused request why (a [`crate::refusal::Code`]), so that who asked need not read its body.
@@ -71,23 +82,18 @@ pub fn sign<B: AsRef<[u8]>>(identity: &Identity, to: &NodeId, now: u64, request:
     let input = input(&components, &identity.id(), now);
     let base = base::of(&input, request.method(), request.uri(), request.headers());
     let base = base.expect("every component is there");
-    let signature = identity.sign(base.as_bytes()).to_vec();
-    let headers = request.headers_mut();
+    let signature = identity.sign(base.as_bytes());
+    insert(request.headers_mut(), input, &signature);
+}
+
+fn insert(headers: &mut HeaderMap, input: InnerList, signature: &[u8]) {
     headers.insert(SIGNATURE_INPUT, dictionary(ListEntry::InnerList(input)));
-    let item = Item::new(sfv::BareItem::ByteSequence(signature));
+    let item = Item::new(BareItem::ByteSequence(signature.to_vec()));
     headers.insert(SIGNATURE, dictionary(ListEntry::Item(item)));
 }
 
 /// What is covered, with the parameters (sections 2.3 and 4.1).
 fn input(components: &[&str], by: &NodeId, now: u64) -> InnerList {
-    let string = |text: String| {
-        let string = sfv::String::from_string(text);
-        sfv::BareItem::String(string.expect("printable ASCII"))
-    };
-    let time = |seconds: u64| {
-        let seconds = sfv::Integer::try_from(seconds);
-        sfv::BareItem::Integer(seconds.expect("a date within 30 million years"))
-    };
     let items = components
         .iter()
         .map(|name| Item::new(string((*name).to_owned())));
@@ -104,6 +110,16 @@ fn input(components: &[&str], by: &NodeId, now: u64) -> InnerList {
         input.params.insert(key(name), value);
     }
     input
+}
+
+fn string(text: String) -> BareItem {
+    let string = sfv::String::from_string(text);
+    BareItem::String(string.expect("printable ASCII"))
+}
+
+fn time(seconds: u64) -> BareItem {
+    let seconds = sfv::Integer::try_from(seconds);
+    BareItem::Integer(seconds.expect("a date within 30 million years"))
 }
 
 fn key(name: &str) -> Key {

@@ -56,7 +56,9 @@ static LETTERS: LazyLock<Encoding> = LazyLock::new(|| {
 /// An invitation into a household, for one machine.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Ticket {
-    /// The household's hub.
+    /// The household: its key's public half, by which whoever joins knows what it is told.
+    pub household: NodeId,
+    /// The hub that takes who joins in.
     pub hub: NodeId,
     /// What people call the hub.
     pub name: String,
@@ -100,7 +102,7 @@ pub enum TicketError {
 pub struct JoinProof {
     /// Which ticket: its public key.
     pub ticket: NodeId,
-    /// The ticket's signature over the hub and the joiner, base64.
+    /// The ticket's signature over the household and the joiner, base64.
     pub proof: String,
 }
 
@@ -127,9 +129,29 @@ pub enum Use {
 }
 
 impl Ticket {
-    /// A new ticket into the household of `hub`. So that it stays short, a name is cut at 63 bytes, of more than 16 addresses
+    /// A new ticket into a household, by way of `hub`. So that it stays short, a name is cut at 63 bytes, of more than 16 addresses
     /// the first are taken, and a relay whose URL has more than 255 bytes is left out.
-    pub fn new(hub: NodeId, name: &str, mut addresses: Vec<Address>, expires: u64) -> Self {
+    pub fn new(
+        household: NodeId,
+        hub: NodeId,
+        name: &str,
+        addresses: Vec<Address>,
+        expires: u64,
+    ) -> Self {
+        let mut ticket = Self {
+            household,
+            hub,
+            name: String::new(),
+            addresses: Vec::new(),
+            expires,
+            secret: rand::random(),
+        };
+        ticket.lead_to(hub, name, addresses);
+        ticket
+    }
+
+    /// Has it lead to another hub of the household.
+    pub fn lead_to(&mut self, hub: NodeId, name: &str, mut addresses: Vec<Address>) {
         let mut end = name.len().min(LONGEST_NAME);
         while !name.is_char_boundary(end) {
             end -= 1;
@@ -138,13 +160,9 @@ impl Ticket {
         addresses.retain(
             |address| !matches!(address, Address::Relay(url) if url.len() > usize::from(u8::MAX)),
         );
-        Self {
-            hub,
-            name: name[..end].to_owned(),
-            addresses,
-            expires,
-            secret: rand::random(),
-        }
+        self.hub = hub;
+        self.name = name[..end].to_owned();
+        self.addresses = addresses;
     }
 
     fn key(&self) -> Identity {
@@ -168,7 +186,7 @@ impl Ticket {
         let key = self.key();
         JoinProof {
             ticket: key.id(),
-            proof: STANDARD.encode(key.sign(proven(&self.hub, joiner).as_bytes())),
+            proof: STANDARD.encode(key.sign(proven(&self.household, joiner).as_bytes())),
         }
     }
 
@@ -179,6 +197,7 @@ impl Ticket {
 
     fn bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(128);
+        bytes.extend(self.household.0);
         bytes.extend(self.hub.0);
         bytes.extend(self.secret);
         bytes.extend(self.expires.to_be_bytes());
@@ -199,7 +218,8 @@ impl Ticket {
 
     fn read(bytes: &[u8]) -> Option<Self> {
         let mut rest = Rest(bytes);
-        let (hub, secret) = (NodeId(rest.array()?), rest.array()?);
+        let (household, hub) = (NodeId(rest.array()?), NodeId(rest.array()?));
+        let secret = rest.array()?;
         let expires = u64::from_be_bytes(rest.array()?);
         let name = rest.text()?;
         let count = usize::from(rest.byte()?);
@@ -214,6 +234,7 @@ impl Ticket {
         }
         let whole = rest.0.is_empty() && count <= MOST_ADDRESSES;
         whole.then_some(Self {
+            household,
             hub,
             name,
             addresses,
@@ -227,17 +248,17 @@ impl Invitation {
     /// Lets `joiner` in. Pure: who stores the invitation does this and the storing in one transaction.
     ///
     /// # Errors
-    /// The proof is not by this ticket for this joiner and hub, or the ticket is used or over.
+    /// The proof is not by this ticket for this joiner and household, or the ticket is used or over.
     pub fn admit(
         &mut self,
         proof: &JoinProof,
-        hub: &NodeId,
+        household: &NodeId,
         joiner: &NodeId,
         now: u64,
     ) -> Result<Use, Refusal> {
         let signature = STANDARD.decode(&proof.proof).ok();
         let signature = signature.and_then(|bytes| <[u8; 64]>::try_from(bytes).ok());
-        let text = proven(hub, joiner);
+        let text = proven(household, joiner);
         let is_right = |signature| verify(&self.ticket, text.as_bytes(), &signature);
         if proof.ticket != self.ticket || !signature.is_some_and(is_right) {
             return Err(Refusal::new(
@@ -280,8 +301,8 @@ impl Invitation {
 }
 
 /// What a proof is a signature over.
-fn proven(hub: &NodeId, joiner: &NodeId) -> String {
-    format!("hearth join\n{hub}\n{joiner}")
+fn proven(household: &NodeId, joiner: &NodeId) -> String {
+    format!("hearth join\n{household}\n{joiner}")
 }
 
 impl fmt::Display for Ticket {

@@ -497,6 +497,48 @@ fn the_hub_away_takes_no_working_path_down() {
 }
 
 #[test]
+fn a_hub_that_is_away_for_more_than_a_day_may_be_gone_for_good() {
+    let mut world = World::new(Fault::None);
+    world.monitor.here(here(unreachable_hub()));
+    let fix = |world: &World| {
+        let diagnosis = world.diagnosis();
+        diagnosis.check(Layer::Hub).unwrap().fix.clone().unwrap()
+    };
+    world.now = START + 24 * 3_600_000;
+    assert!(!fix(&world).contains("hearth leave"), "{}", fix(&world));
+    world.now += 1_000;
+    let gone = fix(&world);
+    let after = gone.split_once("`hearth leave`").unwrap().1;
+    assert!(after.contains("`hearth invite`"), "{gone}");
+}
+
+#[test]
+fn a_machine_whose_node_never_ran_is_told_from_one_that_is_away() {
+    let mut world = World::new(Fault::NoRoute);
+    world.heard = false;
+    let unseen = Peer {
+        addresses: Vec::new(),
+        ..peer(2)
+    };
+    world.monitor.roster([unseen, peer(3)]);
+    world.pass(60_000);
+    let diagnosis = world.diagnosis();
+    let path = diagnosis.check(Layer::Path).unwrap();
+    assert_eq!(
+        (diagnosis.broken, path.code),
+        (Some(Layer::Path), Some(Code::NoPath))
+    );
+    assert!(
+        path.words.contains("never seen since it joined"),
+        "{path:?}"
+    );
+    assert!(
+        path.fix.as_ref().unwrap().contains("`hearth serve`"),
+        "{path:?}"
+    );
+}
+
+#[test]
 fn who_is_no_member_is_told_so_and_never_probed() {
     let mut world = World::new(Fault::None);
     world.pass(10_000);

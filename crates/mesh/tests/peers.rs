@@ -14,7 +14,7 @@ use hearth_mesh::identity::Identity;
 use hearth_mesh::peers::{Answer, IDLE, Peers, SendError, SendFailure};
 use hearth_mesh::quic::{Admission, Quic, QuicOptions};
 use hearth_mesh::refusal::Refusal;
-use hearth_mesh::signature::{REFUSAL, Verifier};
+use hearth_mesh::signature::{IDENTITY, REFUSAL, Verifier, sign, sign_answer};
 use hearth_protocol::household::{Address, NodeId};
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
@@ -47,6 +47,8 @@ enum Manner {
     ClosesUnread,
     /// The same, after the request was taken.
     ClosesTaken,
+    /// It does not even say who it is.
+    Frozen,
 }
 
 /// A node that verifies requests and sends back their bodies.
@@ -63,6 +65,8 @@ struct Seen {
     opened: AtomicUsize,
     closed: AtomicUsize,
     changed: Notify,
+    /// How often it said who it is.
+    proofs: AtomicUsize,
     /// Who asked, for what; of requests that passed.
     taken: Mutex<Vec<(NodeId, String)>>,
 }
@@ -86,6 +90,7 @@ impl Node {
         let address = listener.local_addr().unwrap();
         let seen = Arc::new(Seen::default());
         let verifier = Arc::new(Verifier::new(identity.id(), now()));
+        let own = identity.clone();
         let mut tasks = JoinSet::new();
         let all = Arc::clone(&seen);
         tasks.spawn(async move {
@@ -93,8 +98,9 @@ impl Node {
             while let Ok((stream, _)) = listener.accept().await {
                 all.opened.fetch_add(1, Ordering::SeqCst);
                 let (seen, verifier) = (Arc::clone(&all), Arc::clone(&verifier));
+                let own = own.clone();
                 connections.spawn(async move {
-                    serve(stream, &seen, &verifier, manner).await;
+                    serve(stream, &own, &seen, &verifier, manner).await;
                     seen.closed.fetch_add(1, Ordering::SeqCst);
                     seen.changed.notify_waiters();
                 });
@@ -120,28 +126,48 @@ impl Node {
         self.seen.opened.load(Ordering::SeqCst)
     }
 
+    fn proofs(&self) -> usize {
+        self.seen.proofs.load(Ordering::SeqCst)
+    }
+
     fn taken(&self) -> Vec<(NodeId, String)> {
         self.seen.taken.lock().unwrap().clone()
     }
 }
 
 /// One connection, on which requests must be signed.
-async fn serve(stream: TcpStream, seen: &Seen, verifier: &Verifier, manner: Manner) {
+async fn serve(
+    stream: TcpStream,
+    own: &Identity,
+    seen: &Seen,
+    verifier: &Verifier,
+    manner: Manner,
+) {
     let count = AtomicUsize::new(0);
     let service = service_fn(|request: Request<hyper::body::Incoming>| {
-        let number = count.fetch_add(1, Ordering::SeqCst);
+        let asks_who = request.uri().path() == IDENTITY;
+        let number = match asks_who {
+            true => 0,
+            false => count.fetch_add(1, Ordering::SeqCst),
+        };
         async move {
+            if asks_who {
+                if manner == Manner::Frozen {
+                    std::future::pending::<()>().await;
+                }
+                return Ok(prove(request, own, seen, verifier));
+            }
             if manner == Manner::ClosesUnread && number == 1 {
                 return Err(std::io::Error::other("closes"));
             }
-            let answer = match take(request, seen, verifier).await {
+            let mut answer = match take(request, seen, verifier).await {
                 Ok(body) => Response::new(Full::new(body)),
-                Err(refusal) => Response::builder()
-                    .status(StatusCode::UNAUTHORIZED)
-                    .header(REFUSAL, refusal.code.as_str())
-                    .body(Full::new(Bytes::from(refusal.message)))
-                    .unwrap(),
+                Err(refusal) => refused(refusal),
             };
+            if manner == Manner::ClosesAfter {
+                let close = "close".parse().unwrap();
+                answer.headers_mut().insert("connection", close);
+            }
             match manner {
                 Manner::Mute => std::future::pending().await,
                 Manner::ClosesTaken if number == 1 => Err(std::io::Error::other("closes")),
@@ -149,9 +175,33 @@ async fn serve(stream: TcpStream, seen: &Seen, verifier: &Verifier, manner: Mann
             }
         }
     });
-    let mut http = hyper::server::conn::http1::Builder::new();
-    http.keep_alive(manner != Manner::ClosesAfter);
+    let http = hyper::server::conn::http1::Builder::new();
     let _ = http.serve_connection(TokioIo::new(stream), service).await;
+}
+
+fn refused(refusal: Refusal) -> Response<Full<Bytes>> {
+    Response::builder()
+        .status(StatusCode::UNAUTHORIZED)
+        .header(REFUSAL, refusal.code.as_str())
+        .body(Full::new(Bytes::from(refusal.message)))
+        .unwrap()
+}
+
+/// Says who it is.
+fn prove(
+    request: Request<hyper::body::Incoming>,
+    own: &Identity,
+    seen: &Seen,
+    verifier: &Verifier,
+) -> Response<Full<Bytes>> {
+    let (head, _) = request.into_parts();
+    let mut answer = match verifier.check(&head, now(), |_| true) {
+        Ok(_) => Response::new(Full::default()),
+        Err(refusal) => refused(refusal),
+    };
+    sign_answer(own, &head, now(), &mut answer);
+    seen.proofs.fetch_add(1, Ordering::SeqCst);
+    answer
 }
 
 async fn take(
@@ -227,7 +277,7 @@ async fn signed_requests_pass_over_one_warm_connection() {
     assert_eq!(answer.path.address, node.http()[0]);
     assert!(!answer.path.relayed && answer.path.round_trip.is_some());
     text(answer).await;
-    assert_eq!(node.opened(), 1);
+    assert_eq!((node.opened(), node.proofs()), (1, 1));
     let own = peers.identity().id();
     let echoed = (own, "POST /peer/echo?a=1".to_owned());
     assert_eq!(
@@ -257,6 +307,11 @@ async fn requests_at_once_have_a_connection_each() {
         text(answer).await;
     }
     assert!(node.opened() <= 3);
+    assert_eq!(
+        node.proofs(),
+        node.opened(),
+        "once on each connection, and never again"
+    );
     assert!(echo(&peers, node.id(), &node.http(), "again").await);
 }
 
@@ -366,6 +421,150 @@ async fn the_wrong_machine_at_an_address_is_told_and_passed_over() {
     assert_eq!(answer.path.address, node.http()[0]);
 }
 
+/// What an impostor says to whatever it is sent.
+#[derive(Debug, Clone)]
+enum Tale {
+    /// That all is well.
+    Fine,
+    /// Who it is really.
+    Honest,
+    /// That it is the node, with a signature by its own key.
+    Forged(NodeId),
+    /// What the node said to somebody else.
+    Copied(Vec<u8>),
+}
+
+/// Somebody who has a node's address now, and keeps what is sent there.
+async fn impostor(tale: Tale) -> (Address, Arc<Mutex<Vec<u8>>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = Address::Http(listener.local_addr().unwrap());
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let kept = Arc::clone(&heard);
+    let own = Identity::generate();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut asked = Vec::new();
+            let mut piece = vec![0; 1 << 16];
+            while let Ok(count @ 1..) = stream.read(&mut piece).await {
+                kept.lock().unwrap().extend(&piece[..count]);
+                asked.extend(&piece[..count]);
+                if asked.ends_with(b"\r\n\r\n") {
+                    let said = tale.told(&own, &String::from_utf8(asked.clone()).unwrap());
+                    asked.clear();
+                    let _ = stream.write_all(&said).await;
+                }
+            }
+        }
+    });
+    (address, heard)
+}
+
+impl Tale {
+    fn told(&self, own: &Identity, asked: &str) -> Vec<u8> {
+        let mut answer = Response::new(());
+        match self {
+            Self::Copied(said) => return said.clone(),
+            Self::Fine => {}
+            Self::Honest => {
+                *answer.status_mut() = StatusCode::UNAUTHORIZED;
+                let code = "key_mismatch".parse().unwrap();
+                answer.headers_mut().insert(REFUSAL, code);
+            }
+            Self::Forged(node) => {
+                // As if it was asked itself, and then in the node's name.
+                let line = |name: &str| {
+                    let mut lines = asked.lines();
+                    lines.find_map(|line| line.strip_prefix(name)).unwrap()
+                };
+                let signature = line("signature: ");
+                let parameters = format!(
+                    "(\"@status\" \"signature\";req);created={};keyid=\"{node}\";alg=\"ed25519\";tag=\"hearth-answer\"",
+                    now()
+                );
+                let base = format!(
+                    "\"@status\": 200\n\"signature\";req: {signature}\n\"@signature-params\": {parameters}"
+                );
+                let signed = data_encoding::BASE64.encode(&own.sign(base.as_bytes()));
+                let headers = answer.headers_mut();
+                let input = format!("hearth={parameters}").parse().unwrap();
+                headers.insert("signature-input", input);
+                let signed = format!("hearth=:{signed}:").parse().unwrap();
+                headers.insert("signature", signed);
+            }
+        }
+        let headers = answer.headers().iter();
+        let lines: String = headers
+            .map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()))
+            .collect();
+        let status = answer.status().as_u16();
+        format!("HTTP/1.1 {status} X\r\ncontent-length: 0\r\n{lines}\r\n").into_bytes()
+    }
+}
+
+/// What a node says to somebody who asks who it is.
+async fn proof_of(node: &Node) -> Vec<u8> {
+    let mut request = Request::get(IDENTITY).body(Bytes::new()).unwrap();
+    sign(&Identity::generate(), &node.id(), now(), &mut request);
+    let headers = request.headers().iter();
+    let lines: String = headers
+        .map(|(name, value)| format!("{name}: {}\r\n", value.to_str().unwrap()))
+        .collect();
+    let mut stream = TcpStream::connect(node.address).await.unwrap();
+    let text = format!("GET {IDENTITY} HTTP/1.1\r\nconnection: close\r\n{lines}\r\n");
+    stream.write_all(text.as_bytes()).await.unwrap();
+    let mut said = Vec::new();
+    stream.read_to_end(&mut said).await.unwrap();
+    assert!(said.starts_with(b"HTTP/1.1 200"));
+    // It would be the reason to refuse it that an impostor closes.
+    let said = String::from_utf8(said).unwrap();
+    said.replace("connection: close\r\n", "").into_bytes()
+}
+
+#[tokio::test]
+async fn who_has_a_nodes_address_and_not_its_key_is_sent_no_body() {
+    let node = Node::start(Manner::Proper).await;
+    let copied = proof_of(&node).await;
+    for tale in [
+        Tale::Fine,
+        Tale::Honest,
+        Tale::Forged(node.id()),
+        Tale::Copied(copied),
+    ] {
+        let (address, heard) = impostor(tale.clone()).await;
+        let peers = over_http();
+        for _ in 0..2 {
+            let at = std::slice::from_ref(&address);
+            let error = peers.send(node.id(), at, post("a secret"), SOON).await;
+            let error = error.unwrap_err();
+            assert_eq!((error.code(), error.sent), ("key_mismatch", false));
+        }
+        let states = peers.paths(&node.id());
+        let failure = states[0].failure.map(|(_, failure)| failure);
+        assert_eq!(failure, Some(ConnectFailure::WrongKey), "{tale:?}");
+        let both = [vec![address], node.http()].concat();
+        let answer = peers.send(node.id(), &both, post("a secret"), SOON).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.path.address, node.http()[0]);
+        let heard = String::from_utf8(heard.lock().unwrap().clone()).unwrap();
+        let lines = heard.lines().filter(|line| line.contains(" HTTP/1.1"));
+        let asked: Vec<&str> = lines.collect();
+        assert_eq!(asked, ["GET /peer/identity HTTP/1.1"; 3], "{tale:?}");
+        assert!(!heard.contains("secret"), "{heard}");
+    }
+}
+
+/// The node says who it is even to those whom it refuses, so that they learn why.
+#[tokio::test]
+async fn a_wrong_clock_is_no_reason_to_doubt_who_answers() {
+    let node = Node::start(Manner::Proper).await;
+    let late = Arc::new(|| now() - 1000);
+    let peers = Peers::new(Identity::generate(), vec![Arc::new(Http)], late);
+    let answer = peers.send(node.id(), &node.http(), post("x"), SOON).await;
+    let answer = answer.unwrap();
+    assert_eq!(answer.response.headers()[REFUSAL], "clock_skew");
+    assert_eq!((node.proofs(), node.taken().len()), (1, 0));
+}
+
 #[tokio::test]
 async fn a_connection_that_the_node_closed_while_idle_is_not_used() {
     let node = Node::start(Manner::ClosesAfter).await;
@@ -449,6 +648,19 @@ async fn failures_are_told_apart() {
         .unwrap_err();
     assert_eq!((error.code(), error.sent), ("no_answer", true));
     node.seen.until_closed(1).await;
+    let node = Node::start(Manner::Frozen).await;
+    let error = peers
+        .send(node.id(), &node.http(), post("x"), limit)
+        .await
+        .unwrap_err();
+    assert_eq!((error.code(), error.sent), ("no_answer", false));
+    assert_eq!(node.taken(), []);
+    // It is waited for, though another address is refused: a slow machine is no dead one.
+    let both = [vec![nobody], node.http()].concat();
+    let (began, limit) = (Instant::now(), Duration::from_millis(800));
+    let error = peers.send(node.id(), &both, post("x"), limit).await;
+    assert_eq!(error.unwrap_err().code(), "no_answer");
+    assert!(began.elapsed() >= limit);
 
     let (gone, _) = overhear(None, |_| ()).await;
     let error = failed(&peers, id, &[Address::Http(gone)]).await;

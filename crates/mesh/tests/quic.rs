@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use hearth_mesh::quic::{
     ALPN, Accepted, Admission, CONNECT_LIMIT, IDLE_LIMIT, PER_KEY, Quic, QuicError, QuicOptions,
-    QuicStream, STRANGER_STREAMS,
+    QuicStream, STRANGER_STREAMS, STRANGERS, STREAMS,
 };
 use hearth_protocol::household::{Address, NodeId};
 use http_body_util::{BodyExt as _, Full};
@@ -333,6 +333,64 @@ async fn a_stranger_gets_few_streams_at_once() {
     exchange(&mut client(stream).await, Bytes::new())
         .await
         .unwrap();
+}
+
+/// A member may hold so many streams and say nothing on them; the next one waits until one of them ended.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_member_gets_so_many_streams_at_once() {
+    let (a, b) = (
+        door(45, Admission::Member).await,
+        door(46, Admission::Member).await,
+    );
+    let mut open = Vec::new();
+    let mut taken = Vec::new();
+    for _ in 0..STREAMS {
+        let mut stream = a.connect(b.id(), &address(&b)).await.unwrap();
+        stream.write_all(b"G").await.unwrap();
+        taken.push(b.accept().await.unwrap());
+        open.push(stream);
+    }
+    let waiting = a.connect(b.id(), &[]);
+    tokio::pin!(waiting);
+    tokio::select! {
+        biased;
+        early = &mut waiting => panic!("{early:?}"),
+        // This side ends them, as a door does whose limits are reached; the member notices.
+        () = async {
+            taken.clear();
+            for stream in &mut open {
+                assert!(stream.read_u8().await.is_err());
+            }
+        } => open.clear(),
+    }
+    let mut stream = waiting.await.unwrap();
+    stream.write_all(b"x").await.unwrap();
+    b.accept().await.unwrap();
+}
+
+/// However many keys somebody makes up, strangers have few places together, and members are served.
+#[tokio::test(flavor = "multi_thread")]
+async fn strangers_have_few_connections_together() {
+    let member = door(47, Admission::Member).await;
+    let known = member.id();
+    let b = Quic::bind([48; 32], on(LOOPBACK), move |peer| match peer == known {
+        true => Admission::Member,
+        false => Admission::Stranger,
+    });
+    let b = Arc::new(b.await.unwrap());
+    serve(&b);
+    let mut strangers = Vec::new();
+    for number in 0..=STRANGERS {
+        let stranger = door(100 + number as u8, Admission::Refused).await;
+        let asked = stranger.connect(b.id(), &address(&b)).await;
+        match number < STRANGERS {
+            // Connected, and silent.
+            true => strangers.push((asked.unwrap(), stranger)),
+            false => assert_eq!(failure(asked), QuicError::Busy),
+        }
+    }
+    let served = ask(&member, b.id(), &address(&b)).await;
+    assert_eq!(served, member.id().to_string());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -3,7 +3,7 @@
 //! This machine may reach everything, unless a web page is behind it: a foreign `Host` is DNS rebinding, a foreign
 //! `Origin` or `Sec-Fetch-Site` is another site's page. A node that proves its key, by a signature or by the connection
 //! itself, may reach the peer surface (`/health` and `/peer/*`) while it is a member of the household; who is none yet
-//! may ask to join. Anyone else may reach `/health` only, and the models of a node that shares them.
+//! may ask to join, and who answers. Anyone else may reach `/health` only, and the models of a node that shares them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,12 +16,12 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use hearth_mesh::refusal::{Code, Refusal as MeshRefusal};
-use hearth_mesh::signature::REFUSAL;
+use hearth_mesh::signature::{IDENTITY, REFUSAL, sign_answer};
 use hearth_protocol::household::NodeId;
 
 use crate::body::received_up_to;
 use crate::peer;
-use crate::state::{Node, Shared};
+use crate::state::{Node, Shared, unix_time};
 use crate::{failure, share};
 
 /// Bytes that who is no member may send: a request to join takes some hundreds.
@@ -100,10 +100,19 @@ pub(crate) async fn check(
     next: Next,
 ) -> Response {
     if ends.node.is_some() || request.headers().contains_key(SIGNATURE) {
-        return match of_node(&shared, ends, request).await {
+        let (head, body) = request.into_parts();
+        let asks_who = (ends.node.is_none() && head.uri.path() == IDENTITY).then(|| head.clone());
+        let request = Request::from_parts(head, body);
+        let mut response = match of_node(&shared, ends, request).await {
             Ok(request) => next.run(request).await,
             Err(refusal) => *refusal,
         };
+        // Who is refused (its clock is wrong, say) is told by whom.
+        if let Some(asked) = asks_who {
+            let identity = shared.household.identity();
+            sign_answer(identity, &asked, unix_time(), &mut response);
+        }
+        return response;
     }
     request.extensions_mut().insert(match ends.are_here() {
         true => Caller::Here,
@@ -160,6 +169,7 @@ async fn of_node(node: &Node, ends: Ends, request: Request) -> Result<Request, B
     let is_member = node.household.may_pass(&who);
     if path != "/health"
         && path != peer::JOIN
+        && path != IDENTITY
         && let Err(refusal) = &is_member
     {
         return Err(refused(&head, refusal));
@@ -452,6 +462,11 @@ mod tests {
         assert_eq!(ask("192.0.2.3", OWN, "/health", &[hub]), Ok(()));
         for path in ["/status", "/", "/health/", "/v1/models"] {
             assert_eq!(ask("192.0.2.3", OWN, path, &[hub]), Err("not_local"));
+        }
+        // Not even who answers is told to those who do not sign.
+        for path in ["/peer/identity", "/peer/echo"] {
+            let told = ask("192.0.2.3", OWN, path, &[hub]);
+            assert_eq!(told, Err("signature_missing"));
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The local door: accepts connections and serves the routes on each.
+//! The local door: accepts connections and serves the routes on each; and the same for what comes through another door.
 //!
 //! A connection that does not send its next request's head in time is closed, and so is one that takes nothing of an
 //! answer for too long: idle and malicious clients cannot hold it for ever, nor what the answer holds. When the node
@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{Sleep, sleep};
 use tower_service::Service;
@@ -98,16 +98,19 @@ pub(crate) async fn serve(
     let _ = tokio::time::timeout(GRACE, graceful.shutdown()).await;
 }
 
-/// Serves the routes on a connection that another door made, until either end has enough.
+/// Serves the routes on a connection that another door made, until either end has enough, within the same limits: a stream
+/// of a connection that lives may be as idle as any.
 pub(crate) async fn converse(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     routes: Router,
     ends: Ends,
-    head: Duration,
+    limits: Limits,
 ) {
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(head);
-    let connection = http.serve_connection(TokioIo::new(stream), between(ends, routes));
+    http.timer(TokioTimer::new())
+        .header_read_timeout(limits.head);
+    let stream = TokioIo::new(Impatient::new(stream, limits.stall));
+    let connection = http.serve_connection(stream, between(ends, routes));
     if let Err(error) = connection.await {
         tracing::debug!(%error, "a connection of another node ended early");
     }
@@ -134,15 +137,15 @@ fn between(
 ///
 /// The limit is on pauses and not on answers: whoever takes a little now and then may have a large file, and an answer
 /// that the model is still thinking about waits for nobody.
-struct Impatient {
-    stream: TcpStream,
+struct Impatient<S> {
+    stream: S,
     limit: Duration,
     /// Since something waits to be sent.
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl Impatient {
-    fn new(stream: TcpStream, limit: Duration) -> Self {
+impl<S> Impatient<S> {
+    fn new(stream: S, limit: Duration) -> Self {
         Self {
             stream,
             limit,
@@ -172,7 +175,7 @@ impl Impatient {
     }
 }
 
-impl AsyncRead for Impatient {
+impl<S: AsyncRead + Unpin> AsyncRead for Impatient<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -182,7 +185,7 @@ impl AsyncRead for Impatient {
     }
 }
 
-impl AsyncWrite for Impatient {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Impatient<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -211,5 +214,90 @@ impl AsyncWrite for Impatient {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::net::Ipv4Addr;
+
+    use axum::routing::get;
+    use hearth_mesh::quic::{Admission, Quic, QuicOptions, QuicStream};
+    use hearth_protocol::household::Address;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::task::JoinHandle;
+
+    use super::*;
+
+    const PATIENCE: Duration = Duration::from_secs(20);
+
+    async fn quic(secret: u8) -> Quic {
+        let options = QuicOptions {
+            ip: Some(Ipv4Addr::LOCALHOST.into()),
+            ..QuicOptions::default()
+        };
+        let door = Quic::bind([secret; 32], options, |_| Admission::Member);
+        door.await.unwrap()
+    }
+
+    /// A stream to a node over iroh, on which `said` was sent, with the node's serving of it. The doors stay as they are.
+    async fn stream(limits: Limits, said: &str) -> (QuicStream, JoinHandle<()>, [Quic; 2]) {
+        let endless = || async {
+            let pieces = futures_util::stream::repeat_with(|| Ok::<_, Error>(vec![b'x'; 1 << 16]));
+            Body::from_stream(pieces)
+        };
+        let routes = Router::new().route("/endless", get(endless));
+        let [asker, node] = [quic(1).await, quic(2).await];
+        let addresses: Vec<Address> = node.bound().into_iter().map(Address::Quic).collect();
+        let mut stream = asker.connect(node.id(), &addresses).await.unwrap();
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let accepted = node.accept().await.unwrap();
+        let ends = Ends::proven(accepted.peer);
+        let serving = tokio::spawn(converse(accepted.stream, routes, ends, limits));
+        (stream, serving, [asker, node])
+    }
+
+    fn limits(head: u64, stall: u64) -> Limits {
+        Limits {
+            head: Duration::from_millis(head),
+            stall: Duration::from_millis(stall),
+            connections: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_over_iroh_that_never_finishes_its_head_is_ended() {
+        for said in ["G", "GET /endless HTTP/1.1\r\nhost: x\r\n"] {
+            let limits = limits(200, 60_000);
+            let (mut stream, serving, doors) = stream(limits, said).await;
+            let ended = tokio::time::timeout(PATIENCE, serving).await;
+            ended.unwrap().unwrap();
+            // An answer (408) or none: what counts is the end.
+            let mut rest = Vec::new();
+            let reading = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut rest));
+            let _ = reading.await.unwrap();
+            assert!(
+                doors[0].path(doors[1].id()).is_some(),
+                "the connection lives on"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn a_stream_over_iroh_of_which_nothing_is_taken_is_ended() {
+        let asked = "GET /endless HTTP/1.1\r\nhost: x\r\n\r\n";
+        let (mut stream, serving, doors) = stream(limits(60_000, 300), asked).await;
+        let mut begun = [0; 8];
+        stream.read_exact(&mut begun).await.unwrap();
+        assert_eq!(&begun, b"HTTP/1.1");
+        // More is on its way than anybody lets wait, and its client reads no more.
+        let ended = tokio::time::timeout(PATIENCE, serving).await;
+        ended.unwrap().unwrap();
+        assert!(
+            doors[0].path(doors[1].id()).is_some(),
+            "the connection lives on"
+        );
     }
 }

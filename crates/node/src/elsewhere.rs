@@ -6,23 +6,28 @@
 
 mod candidates;
 mod remote;
+mod unary;
 
 use std::time::{Duration, Instant};
 
-use hearth_dispatch::{Attempt, Choice, Limits, ModelState, Path, Run, rank};
-use hearth_engine::{Constraint, EngineError, Prompt, Request};
+use hearth_dispatch::{Attempt, Candidate, Limits, ModelState, Path, Run, rank};
+use hearth_engine::{Constraint, EmbedRequest, Embeddings, EngineError, Prompt, Request};
+use hearth_protocol::diagnosis::Health;
 use hearth_protocol::error::ApiError;
-use hearth_protocol::household::PeerModel;
+use hearth_protocol::household::{NodeId, PeerModel};
+use hearth_protocol::ollama::Shown;
 use hearth_protocol::recall::Extension;
-use hearth_protocol::status::ModelState as ModelStatus;
+use hearth_protocol::status::{ModelElsewhere, ModelState as ModelStatus};
 
-pub(crate) use self::candidates::models;
 use self::candidates::{Asked, Place};
+pub(crate) use self::candidates::{Purpose, models, text};
 use self::remote::Asker;
 pub(crate) use self::remote::Remote;
 use crate::answer::Answering;
 use crate::answered::Note;
+use crate::encoders;
 use crate::failure::Failure;
+use crate::peer::task::{Answer, Task, perform};
 use crate::state::{Node, Shared};
 
 /// How long a client's answer has no head while another machine works: what fails until then has a status of its own,
@@ -30,6 +35,10 @@ use crate::state::{Node, Shared};
 const HEAD_WAITS: Duration = Duration::from_secs(5);
 /// Bytes that a slow line takes in a second.
 const SLOW_LINE: usize = 128 << 10;
+/// Why a machine answers that was not the first choice.
+const INSTEAD: &str = "the machine that was asked before did not answer";
+/// Why this machine answers a request that names no model.
+const UNNAMED: &str = "no model was named, and each machine has its own";
 
 /// What a surface wants answered.
 #[derive(Debug, Clone)]
@@ -93,7 +102,7 @@ pub(crate) async fn ask(
 ) -> Result<Answering, Failure> {
     wanted.check()?;
     let Wanted { request, goes_on } = wanted;
-    let asked = match candidates::asked(node, model)? {
+    let asked = match candidates::asked(node, model, Purpose::Generate)? {
         Some(asked) if request.adapters.is_empty() => asked,
         // Alone, or with adapters that are this machine's files.
         _ => return here(node, model, request).await,
@@ -103,14 +112,12 @@ pub(crate) async fn ask(
     let facts: Vec<_> = places.iter().map(|place| place.facts.clone()).collect();
     let ranked = rank(&candidates::demand(&asked, &request, &prompt), &facts);
     let Some(first) = ranked.first() else {
-        return nobody(node, &asked, &places, request).await;
+        let here = here(node, asked.model.as_deref(), request);
+        return nobody(&asked, &places, here).await;
     };
     let mut rest = ranked.as_slice();
     let mut refused = None;
     if facts[first.index].path == Path::Here {
-        // Elsewhere it would have to be loaded, too.
-        let is_ready = |choice: &Choice| facts[choice.index].model == ModelState::Loaded;
-        let others_ready = ranked[1..].iter().any(is_ready);
         match here(node, asked.model.as_deref(), request.clone()).await {
             Ok(answering) => {
                 candidates::noted(node, &asked, &prompt, None);
@@ -119,15 +126,14 @@ pub(crate) async fn ask(
                 }
                 return Ok(answering);
             }
-            Err(failure)
-                if ranked.len() > 1
-                    && is_this_machines(&failure)
-                    && (failure.code() != "model_loading" || others_ready) =>
-            {
+            Err(failure) => {
+                let others = ranked[1..].iter().map(|choice| &facts[choice.index]);
+                if !is_worth_another(&failure, others) {
+                    return Err(failure);
+                }
                 refused = Some(failure);
                 rest = &ranked[1..];
             }
-            Err(failure) => return Err(failure),
         }
     }
     let attempts = rest.iter().map(|choice| Attempt {
@@ -162,6 +168,76 @@ pub(crate) async fn ask(
     }
 }
 
+/// Turns texts into vectors on the machine that can do it first; without a name on this one, because vectors of different
+/// models do not go together.
+pub(crate) async fn embed(
+    node: &Shared,
+    model: Option<&str>,
+    request: EmbedRequest,
+    cut: bool,
+) -> Result<Embeddings, Failure> {
+    if model.is_none() {
+        if let Some(note) = Note::here().filter(|_| node.household.has_others()) {
+            note.set(&node.household.name(), UNNAMED);
+        }
+        return Ok(encoders::vectors(node, None, request, cut).await?);
+    }
+    match whole(node, model, Purpose::Embed, Task::Embed { request, cut }).await? {
+        Answer::Vectors(vectors) => Ok(vectors.into()),
+        Answer::Tokens(_) | Answer::Shown(_) => Err(unloaded()),
+    }
+}
+
+/// Counts the tokens of a prompt on the machine that can do it first.
+pub(crate) async fn count(
+    node: &Shared,
+    model: Option<&str>,
+    request: Request,
+) -> Result<u32, Failure> {
+    if !request.adapters.is_empty() {
+        return Ok(node.engine.count(model, request).await?);
+    }
+    match whole(
+        node,
+        model,
+        Purpose::Generate,
+        Task::Count(Box::new(request)),
+    )
+    .await?
+    {
+        Answer::Tokens(count) => Ok(count),
+        Answer::Vectors(_) | Answer::Shown(_) => Err(unloaded()),
+    }
+}
+
+/// Has a machine that has a model tell all of it.
+pub(crate) async fn show(node: &Shared, model: &str, verbose: bool) -> Result<Shown, Failure> {
+    match whole(node, Some(model), Purpose::Show, Task::Show { verbose }).await? {
+        Answer::Shown(shown) => Ok(*shown),
+        Answer::Vectors(_) | Answer::Tokens(_) => Err(unloaded()),
+    }
+}
+
+/// Has the machine that can do it first do a task that is answered whole.
+async fn whole(
+    node: &Shared,
+    model: Option<&str>,
+    purpose: Purpose,
+    task: Task,
+) -> Result<Answer, Failure> {
+    let Some(asked) = candidates::asked(node, model, purpose)? else {
+        return Ok(perform(node, model, task).await?);
+    };
+    let places = candidates::places(node, &asked, "");
+    let facts: Vec<_> = places.iter().map(|place| place.facts.clone()).collect();
+    let ranked = rank(&candidates::task_demand(&asked, task.bytes()), &facts);
+    if ranked.is_empty() {
+        let here = async { Ok(perform(node, asked.model.as_deref(), task).await?) };
+        return nobody(&asked, &places, here).await;
+    }
+    unary::ask(node, &asked, (&places, &ranked), task).await
+}
+
 /// How long a machine may say nothing, of a request of so many bytes, which may have to go over a slow line.
 fn in_time(bytes: usize) -> Duration {
     Limits::default().silence + Duration::from_secs((bytes / SLOW_LINE) as u64)
@@ -186,13 +262,25 @@ fn is_this_machines(failure: &Failure) -> bool {
     own.contains(&code)
 }
 
-/// Why nobody can answer.
-async fn nobody(
-    node: &Shared,
+/// Whether another machine may do what failed here.
+fn is_worth_another<'a>(
+    failure: &Failure,
+    mut others: impl Iterator<Item = &'a Candidate>,
+) -> bool {
+    is_this_machines(failure)
+        && match failure.code() {
+            // Elsewhere it would have to be loaded, too.
+            "model_loading" => others.any(|other| other.model == ModelState::Loaded),
+            _ => others.next().is_some(),
+        }
+}
+
+/// Why nobody can answer: the engine of this machine knows best what is wrong with a name.
+async fn nobody<T>(
     asked: &Asked,
     places: &[Place],
-    request: Request,
-) -> Result<Answering, Failure> {
+    here: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     if let Some(pinned) = asked.pinned {
         let place = places.iter().find(|place| place.facts.node == pinned);
         let name = place.map_or_else(|| pinned.short(), |place| place.name.clone());
@@ -200,16 +288,20 @@ async fn nobody(
         let has: Vec<&str> = place.map_or(Vec::new(), |place| {
             place.models.iter().map(String::as_str).collect()
         });
+        let has = match (has.as_slice(), asked.purpose) {
+            ([], Purpose::Embed) => "nothing that embeds".to_owned(),
+            ([], _) => "none".to_owned(),
+            (has, Purpose::Embed) => format!("for embeddings {}", has.join(", ")),
+            (has, _) => has.join(", "),
+        };
         let message = format!(
-            "model `{model}` is not on {name}; it has {}. Leave `{name}/` out to have any machine answer",
-            has.join(", ")
+            "model `{model}` is not on {name}; it has {has}. Leave `{name}/` out to have any machine answer"
         );
         let mut error = ApiError::new("invalid_request_error", Some("model_not_found"), message);
         error.param = Some("model".into());
         return Err(Failure::new(axum::http::StatusCode::NOT_FOUND, error));
     }
-    // The engine knows best what is wrong with the name.
-    match here(node, asked.model.as_deref(), request).await {
+    match here.await {
         Err(mut failure) if failure.code() == "model_not_found" => {
             let bad: Vec<String> = places
                 .iter()
@@ -246,12 +338,16 @@ async fn nobody(
     }
 }
 
-/// Models that other machines have and this one has not, each with the machine, by name: what a request may name too.
+/// Models and encoders that other machines have and this one has not, each with the machine, by name: what a request may
+/// name too. Looks at files.
 pub(crate) fn others_models(node: &Node) -> Vec<(PeerModel, String)> {
-    let own = node.engine.catalogue().list();
+    let own = node.engine.catalogue().list().into_iter();
+    let own: Vec<String> = own.map(|source| source.name).collect();
+    let encoders = encoders::list(node);
     let mut found: Vec<(PeerModel, String)> = Vec::new();
-    for (model, machine) in all_others(node) {
-        let known = own.iter().any(|source| source.name == model.name)
+    for (model, _, machine) in all_others(node) {
+        let known = own.contains(&model.name)
+            || encoders.iter().any(|encoder| encoder.name == model.name)
             || found.iter().any(|(other, _)| other.name == model.name);
         if !known {
             found.push((model, machine));
@@ -261,31 +357,73 @@ pub(crate) fn others_models(node: &Node) -> Vec<(PeerModel, String)> {
     found
 }
 
-/// What every other machine has that generates.
-fn all_others(node: &Node) -> impl Iterator<Item = (PeerModel, String)> {
+/// What every other machine has, as it said last: by machine, and within it by name.
+pub(crate) fn everywhere_else(node: &Node) -> Vec<ModelElsewhere> {
+    let each = all_others(node).map(|(model, _, machine)| ModelElsewhere {
+        name: model.name,
+        machine,
+        loaded: model.loaded,
+        embeds: model.embeds,
+        size_bytes: model.size_bytes,
+        context: Some(model.context).filter(|context| *context > 0),
+    });
+    let mut all: Vec<ModelElsewhere> = each.collect();
+    all.sort_by(|a, b| (&a.machine, &a.name).cmp(&(&b.machine, &b.name)));
+    all
+}
+
+/// What every other machine has, with the machine and its name.
+fn all_others(node: &Node) -> impl Iterator<Item = (PeerModel, NodeId, String)> {
     let members = node.household.others().into_iter();
     members.flat_map(|member| {
         let now = node.household.says(member.node);
         let models = now.unwrap_or(member.capabilities).models.into_iter();
-        let generating = models.filter(|model| !model.embeds);
-        generating.map(move |model| (model, member.name.clone()))
+        models.map(move |model| (model, member.node, member.name.clone()))
     })
 }
 
+/// The model of another machine that a name means, maybe with the machine before a slash; and what that is called.
+pub(crate) fn known(node: &Node, name: &str, purpose: Purpose) -> Option<(PeerModel, String)> {
+    let household = &node.household;
+    let pinned = name
+        .split_once('/')
+        .and_then(|(machine, rest)| Some((household.named(machine)?, rest)));
+    let all = all_others(node).filter(|(model, node, _)| {
+        purpose.suits(model) && pinned.is_none_or(|(machine, _)| machine == *node)
+    });
+    let mut all: Vec<_> = all.collect();
+    // Several machines may have it.
+    all.sort_by(|(a, ..), (b, ..)| a.name.cmp(&b.name));
+    all.dedup_by(|(a, ..), (b, ..)| a.name == b.name);
+    let names: Vec<&str> = all.iter().map(|(model, ..)| &*model.name).collect();
+    let wanted = pinned.map_or(name, |(_, rest)| rest);
+    let at = purpose.meant(&names, wanted)?;
+    let (model, _, machine) = all.swap_remove(at);
+    Some((model, machine))
+}
+
+/// The model's name behind the name of this machine; `None` if that does not stand before it.
+pub(crate) fn pinned_here<'a>(node: &Node, name: &'a str) -> Option<&'a str> {
+    let (machine, rest) = name.split_once('/')?;
+    (node.household.named(machine)? == node.household.id()).then_some(rest)
+}
+
 /// Whether another machine may answer for a model that this one has not.
-pub(crate) fn may_be_elsewhere(node: &Node, model: &str) -> bool {
+pub(crate) fn may_be_elsewhere(node: &Node, model: &str, purpose: Purpose) -> bool {
     if !node.household.has_others() {
         return false;
     }
-    let is_pinned = model
-        .split_once('/')
-        .is_some_and(|(machine, _)| node.household.named(machine).is_some());
-    let others = others_models(node);
-    let names: Vec<&str> = others.iter().map(|(model, _)| &*model.name).collect();
-    is_pinned || hearth_engine::named(&names, model).is_some()
+    is_pinned(node, model) || known(node, model, purpose).is_some()
 }
 
-/// Whether another machine has this model loaded and this one has not, so that loading it here first would be a detour.
+/// Whether a machine of the household stands before the slash of a model's name.
+pub(crate) fn is_pinned(node: &Node, model: &str) -> bool {
+    let machine = model.split_once('/').map(|(machine, _)| machine);
+    machine.is_some_and(|machine| node.household.named(machine).is_some())
+}
+
+/// Whether another machine that answers has this model loaded and this one has not, so that loading it here first would
+/// be a detour.
 pub(crate) fn is_ready_elsewhere(node: &Node, model: &str) -> bool {
     if !node.household.has_others() {
         return false;
@@ -294,7 +432,9 @@ pub(crate) fn is_ready_elsewhere(node: &Node, model: &str) -> bool {
     let is_ready = own
         .iter()
         .any(|status| status.name == model && status.state == ModelStatus::Ready);
-    !is_ready && all_others(node).any(|(other, _)| other.loaded && other.name == model)
+    let answers = |machine| node.household.way(machine, None).0 != Health::Bad;
+    let mut others = all_others(node);
+    !is_ready && others.any(|(other, at, _)| other.loaded && other.name == model && answers(at))
 }
 
 /// The engine's own failure when a run here broke off without a word.

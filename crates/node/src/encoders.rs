@@ -103,6 +103,10 @@ pub(crate) struct Listed {
     pub name: String,
     pub folder: PathBuf,
     pub modified: Option<SystemTime>,
+    /// Bytes of its weights.
+    pub size_bytes: u64,
+    /// Whether it is open.
+    pub opened: bool,
 }
 
 /// Every encoder whose name no model has, sorted by name.
@@ -125,8 +129,10 @@ fn listed(encoders: &Encoders, name: String) -> Listed {
     let folder = encoders.folder().join(&name);
     let weights = std::fs::metadata(folder.join("model.safetensors")).ok();
     Listed {
+        opened: encoders.opened(&name).is_some(),
         name,
         folder,
+        size_bytes: weights.as_ref().map_or(0, std::fs::Metadata::len),
         modified: weights.and_then(|file| file.modified().ok()),
     }
 }
@@ -157,8 +163,28 @@ pub(crate) fn forget(node: &Node, name: &str) {
     }
 }
 
+/// Embeds texts with a model or an encoder of this machine. Whether a text that is too long may be `cut` is the encoder's
+/// affair: a model refuses it.
+pub(crate) async fn vectors(
+    node: &Shared,
+    model: Option<&str>,
+    request: EmbedRequest,
+    cut: bool,
+) -> Result<Embeddings, EngineError> {
+    let encoder = match model {
+        Some(name) => chosen(node, name),
+        // Nobody was named: an encoder answers where no model does.
+        None if node.engine.has_embedder() => None,
+        None => list(node).into_iter().next().map(|first| first.name),
+    };
+    match encoder {
+        Some(encoder) => embed(node, encoder, request, cut).await,
+        None => node.engine.embed(model, request).await,
+    }
+}
+
 /// Embeds texts with an encoder. A text that is too long is refused, unless it may be `cut`.
-pub(crate) async fn embed(
+async fn embed(
     node: &Shared,
     name: String,
     request: EmbedRequest,

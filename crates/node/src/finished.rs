@@ -7,9 +7,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use hearth_engine::{EmbedRequest, Embeddings, EngineError, Event, FinishReason, Request};
+use hearth_engine::{Embeddings, Event, FinishReason, Request};
 
-use crate::encoders;
 use crate::failure::Failure;
 use crate::state::Shared;
 use crate::trace::{self, Place};
@@ -204,41 +203,29 @@ impl Drop for Report {
     }
 }
 
-/// Embeds texts with a model or an encoder, and tells of it. Whether a text that is too long may be `cut` is the
-/// encoder's affair: a model refuses it.
-pub(crate) async fn embed(
+/// Embeds texts, on whichever machine, and tells of it.
+pub(crate) async fn embedded(
     node: &Shared,
     model: Option<&str>,
-    request: EmbedRequest,
-    cut: bool,
-) -> Result<Embeddings, EngineError> {
+    dimensions: Option<u32>,
+    embedding: impl Future<Output = Result<Embeddings, Failure>>,
+) -> Result<Embeddings, Failure> {
     let asked = Asked {
-        dimensions: request.dimensions,
+        dimensions,
         ..Asked::default()
     };
     let mut report = Report::new(node, "embeddings", model, asked, Instant::now());
-    let encoder = match model {
-        Some(name) => encoders::chosen(node, name),
-        // Nobody was named: an encoder answers where no model does.
-        None if node.engine.has_embedder() => None,
-        None => encoders::list(node)
-            .into_iter()
-            .next()
-            .map(|first| first.name),
-    };
-    let answer = match encoder {
-        Some(encoder) => encoders::embed(node, encoder, request, cut).await,
-        None => node.engine.embed(model, request).await,
-    };
+    let answer = embedding.await;
     match &answer {
         Ok(vectors) => {
+            node.metrics.embedded(&vectors.model, vectors.prompt_tokens);
             report.model(&vectors.model);
             report.note(|finished| {
                 finished.input_tokens = Some(vectors.prompt_tokens);
                 finished.error = None;
             });
         }
-        Err(error) => report.failed(Failure::from(error.clone()).code()),
+        Err(failure) => report.failed(failure.code()),
     }
     answer
 }

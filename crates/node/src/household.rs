@@ -9,12 +9,14 @@ mod change;
 mod describe;
 mod doors;
 mod follow;
+mod registry;
 pub(crate) mod routes;
+mod standing;
 mod table;
 mod watching;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -26,17 +28,20 @@ use hearth_mesh::identity::Identity;
 use hearth_mesh::peers::Peers;
 use hearth_mesh::quic::Quic;
 use hearth_mesh::refusal::{Code, Refusal};
-use hearth_mesh::roster::Roster;
+use hearth_mesh::roster::{Record, Roster};
 use hearth_mesh::signature::{Verified, Verifier};
 use hearth_protocol::diagnosis::{Health, PeerPath};
 use hearth_protocol::event::StateEvent;
-use hearth_protocol::household::{Address, Capabilities, Member, NodeId};
-use hearth_store::Store;
-use tokio::sync::watch;
+use hearth_protocol::household::{Address, Capabilities, Member, NodeId, Sealed};
+use hearth_store::{Postgres, Store};
+use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinSet;
 
 pub(crate) use self::ask::{Asking, Reply, Unasked};
 pub(crate) use self::change::Refused;
+use self::registry::Registry;
+pub(crate) use self::registry::TABLES as KEY_TABLES;
+use self::standing::Standing;
 use self::table::Membership as Belonging;
 pub(crate) use self::table::TABLES;
 pub(crate) use self::watching::{said, seen};
@@ -61,6 +66,8 @@ pub struct MeshOptions {
     pub relay: Option<String>,
     /// Whether nodes look for each other on the local network.
     pub mdns: bool,
+    /// URL of a PostgreSQL that several hubs share; `None` keeps a hub's part in the node's own database.
+    pub database: Option<String>,
 }
 
 impl MeshOptions {
@@ -72,6 +79,7 @@ impl MeshOptions {
             addresses: Some(Vec::new()),
             relay: None,
             mdns: false,
+            database: None,
         }
     }
 }
@@ -91,6 +99,10 @@ pub(crate) struct Household {
     running: Mutex<HashMap<NodeId, u32>>,
     /// One change of the household at a time.
     changing: tokio::sync::Mutex<()>,
+    /// The database that hubs share, once it was opened.
+    database: OnceCell<Postgres>,
+    /// Whether it was said that it is out of reach.
+    database_is_away: AtomicBool,
 }
 
 /// A request that another node answers for this one, as long as this is held.
@@ -110,10 +122,12 @@ impl Drop for InFlight {
 
 /// What a node of a household has.
 pub(crate) struct Live {
-    /// Who it is, and who leads.
+    /// Who it is, and to what it belongs.
     pub own: NodeId,
     pub belonging: Belonging,
-    /// The hub's state log, or this node's copy of it.
+    /// What makes it a hub, if it is one.
+    registry: Option<Registry>,
+    /// The hubs' state log, or this node's copy of it.
     pub log: Log,
     roster: RwLock<Roster>,
     pub peers: Peers,
@@ -121,9 +135,13 @@ pub(crate) struct Live {
     monitor: Mutex<Monitor>,
     /// What each said last of itself.
     says: Mutex<HashMap<NodeId, Capabilities>>,
-    /// When the hub answered last, and since when it does not, in milliseconds since 1970.
+    /// When a hub answered last, and since when none does, in milliseconds since 1970.
     hub: Mutex<Hub>,
-    /// The hub said that this node was removed.
+    /// Which hub that was.
+    last_hub: Mutex<Option<NodeId>>,
+    /// How many hubs in a row did not know this node.
+    unknown: AtomicU32,
+    /// A hub said that this node was removed.
     removed: AtomicBool,
     runs: Runs,
     /// Whether it is over.
@@ -133,7 +151,7 @@ pub(crate) struct Live {
 
 impl Live {
     pub fn is_hub(&self) -> bool {
-        self.own == self.belonging.hub
+        self.registry.is_some()
     }
 
     pub fn roster<T>(&self, read: impl FnOnce(&Roster) -> T) -> T {
@@ -153,16 +171,44 @@ impl Live {
         self.hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Becomes true when this node leaves, or stops.
+    /// Becomes true when this node leaves its household, or stops.
     pub fn over(&self) -> watch::Receiver<bool> {
         self.over.subscribe()
     }
 
-    /// What people call the hub.
-    fn hub_name(&self) -> String {
-        let hub = self.belonging.hub;
-        let name = self.roster(|roster| roster.record(&hub).map(|hub| hub.name.clone()));
-        name.unwrap_or_else(|| hub.short())
+    /// What people call a hub.
+    fn name_of(&self, node: NodeId) -> String {
+        let name = self.roster(|roster| roster.record(&node).map(|member| member.name.clone()));
+        name.unwrap_or_else(|| node.short())
+    }
+
+    /// The hubs but this node, that which answered last before the others, and where each is reached: as the roster says,
+    /// then as the ticket said.
+    fn hubs(&self) -> Vec<(NodeId, Vec<Address>)> {
+        let mut hubs: Vec<(NodeId, Vec<Address>)> = self.roster(|roster| {
+            let hubs = roster.hubs().map(|hub| (hub.node, hub.addresses.clone()));
+            hubs.collect()
+        });
+        let joined = &self.belonging;
+        if hubs.is_empty() {
+            // Nothing else is known before the first snapshot.
+            hubs.push((joined.hub, Vec::new()));
+        }
+        if let Some((_, addresses)) = hubs.iter_mut().find(|(hub, _)| *hub == joined.hub) {
+            for address in &joined.addresses {
+                if !addresses.contains(address) {
+                    addresses.push(address.clone());
+                }
+            }
+        }
+        hubs.retain(|(hub, _)| *hub != self.own);
+        let last = *self.last_hub();
+        hubs.sort_by_key(|(hub, _)| Some(*hub) != last);
+        hubs
+    }
+
+    fn last_hub(&self) -> MutexGuard<'_, Option<NodeId>> {
+        self.last_hub.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Ends everything that goes on.
@@ -180,24 +226,35 @@ impl Live {
 
     /// Takes what the state log says of the members.
     fn learn(self: &Arc<Self>, events: &[StateEvent]) {
+        let household = self.belonging.household;
+        let new: Vec<&Sealed> = self.roster(|roster| {
+            let records = events.iter().map(|StateEvent::Member { record }| record);
+            records.filter(|record| !roster.holds(record)).collect()
+        });
+        let checked = new.into_iter().filter_map(|sealed| {
+            let record = Record::open(sealed.clone(), &household);
+            record
+                .inspect_err(|error| {
+                    tracing::warn!(%error, "a record of the state log was not taken");
+                })
+                .ok()
+        });
+        let checked = checked.collect();
+        self.take(checked);
+    }
+
+    /// Takes records whose seals were checked.
+    fn take(self: &Arc<Self>, records: Vec<Record>) {
         let mut removed = Vec::new();
         {
             let mut roster = self.roster.write().unwrap_or_else(PoisonError::into_inner);
-            for event in events {
-                let StateEvent::Member { record } = event;
-                match roster.insert(record.clone()) {
-                    Ok(_) => {
-                        // What the node said of itself before is older than this.
-                        let member: Result<Member, _> = serde_json::from_str(&record.text);
-                        if let Ok(member) = member {
-                            self.says().remove(&member.node);
-                            if member.removed {
-                                removed.push(member.node);
-                            }
-                        }
-                    }
-                    Err(error) => {
-                        tracing::warn!(%error, "a record of the state log was not taken");
+            for record in records {
+                let (node, is_removed) = (record.member().node, record.member().removed);
+                if roster.take(record) {
+                    // What the node said of itself before is older than this.
+                    self.says().remove(&node);
+                    if is_removed {
+                        removed.push(node);
                     }
                 }
             }
@@ -256,7 +313,17 @@ impl Live {
         }
     }
 
-    /// Whether the hub took this node out of the household.
+    /// A hub does not know this node. It was removed, or the household is no more; or that hub has not heard of it yet,
+    /// where there are several.
+    fn not_known(&self) {
+        let times = self.unknown.fetch_add(1, Ordering::Relaxed) + 1;
+        *self.last_hub() = None;
+        if times as usize >= 2 * self.hubs().len().max(1) - 1 {
+            self.set_removed();
+        }
+    }
+
+    /// Whether a hub took this node out of the household.
     fn is_removed(&self) -> bool {
         let told = self.removed.load(Ordering::Relaxed);
         let own = |roster: &Roster| roster.record(&self.own).is_some_and(|own| own.removed);
@@ -273,27 +340,13 @@ impl Live {
             let mut hub = self.hub();
             if !matches!(*hub, Hub::Unreachable { .. }) {
                 *hub = Hub::Unreachable {
-                    address: self.hub_addresses().into_iter().next(),
+                    address: self.hubs().into_iter().flat_map(|(_, at)| at).next(),
                     since: now(),
                 };
             }
             drop(hub);
             self.tell_here();
         }
-    }
-
-    /// Where the hub is reached: as the roster says, then as the ticket said.
-    fn hub_addresses(&self) -> Vec<Address> {
-        let mut addresses = self.roster(|roster| {
-            let hub = roster.record(&self.belonging.hub);
-            hub.map_or(Vec::new(), |hub| hub.addresses.clone())
-        });
-        for address in &self.belonging.addresses {
-            if !addresses.contains(address) {
-                addresses.push(address.clone());
-            }
-        }
-        addresses
     }
 }
 
@@ -310,12 +363,19 @@ impl Household {
             serving: OnceLock::new(),
             running: Mutex::default(),
             changing: tokio::sync::Mutex::default(),
+            database: OnceCell::new(),
+            database_is_away: AtomicBool::new(false),
         }
     }
 
     /// This node.
     pub fn id(&self) -> NodeId {
         self.options.identity.id()
+    }
+
+    /// The key of this node.
+    pub fn identity(&self) -> &Identity {
+        &self.options.identity
     }
 
     /// What its household calls it.
@@ -457,19 +517,32 @@ impl Household {
 
     /// Goes on where the node was when it stopped: in its household, or alone.
     pub async fn wake(self: &Arc<Self>, node: &Shared) -> std::io::Result<()> {
-        let belonging = table::membership(&self.store).map_err(std::io::Error::other)?;
-        if let Some(belonging) = belonging {
-            let doors = self.doors().await;
-            let live = self.bring_to_life(belonging, doors).await;
-            let live = live.map_err(std::io::Error::other)?;
-            if live.is_hub() {
-                // It may have ended in the middle of its first invitation.
-                let member = self.be_member(&live, node).await;
-                member.map_err(std::io::Error::other)?;
-            }
-            self.look_after(live, node);
-        }
+        let woken = self.wake_now(node).await;
+        woken.map_err(std::io::Error::other)?;
+        self.await_database(node);
         Ok(())
+    }
+
+    async fn wake_now(self: &Arc<Self>, node: &Shared) -> Result<(), Refused> {
+        let _alone = self.changing.lock().await;
+        let (belonging, registry) = match self.standing().await? {
+            Standing::Alone => return Ok(()),
+            Standing::Member(belonging) => (belonging, None),
+            Standing::Hub(belonging, registry) => (belonging, Some(registry)),
+        };
+        let doors = self.doors().await;
+        let live = self.bring_to_life(belonging, registry, doors).await?;
+        // It may have ended in the middle of its first invitation.
+        self.be_member(&live, node).await?;
+        self.look_after(live, node);
+        Ok(())
+    }
+
+    /// Ends the streams of events that go out, while running answers go on.
+    pub fn end_event_streams(&self) {
+        if let Some(live) = self.live() {
+            live.over.send_replace(true);
+        }
     }
 
     /// Closes every door but the node's own, and ends what goes on, also what it does for others.
@@ -487,32 +560,36 @@ impl Household {
     async fn bring_to_life(
         self: &Arc<Self>,
         belonging: Belonging,
+        registry: Option<Registry>,
         (peers, quic): (Peers, Option<Arc<Quic>>),
     ) -> Result<Arc<Live>, Refused> {
-        let own = self.id();
-        let options = hearth_fanout::Options::default();
-        let log = match belonging.hub == own {
-            true => Log::lead(self.store.clone(), options).await,
-            false => Log::follow(self.store.clone(), options).await,
+        let log = match &registry {
+            Some(registry) => registry.place().log().await?,
+            None => Log::follow(self.store.clone(), hearth_fanout::Options::default()).await?,
         };
-        let log = log.map_err(Refused::failed)?;
-        let is_hub = belonging.hub == own;
+        let hub = match registry.is_some() {
+            true => Hub::Here,
+            false => Hub::NotAsked,
+        };
         let live = Arc::new(Live {
-            own,
-            roster: RwLock::new(Roster::new(belonging.hub)),
+            own: self.id(),
+            roster: RwLock::new(Roster::new(belonging.household)),
             belonging,
+            registry,
             peers,
             quic,
             monitor: Mutex::new(Monitor::new(Rhythm::default(), rand::random())),
             says: Mutex::default(),
-            hub: Mutex::new(if is_hub { Hub::Here } else { Hub::NotAsked }),
+            hub: Mutex::new(hub),
+            last_hub: Mutex::default(),
+            unknown: AtomicU32::new(0),
             removed: AtomicBool::new(false),
             runs: self.runs.clone(),
             over: watch::Sender::new(false),
             tasks: Mutex::default(),
             log,
         });
-        let snapshot = live.log.snapshot().await.map_err(Refused::failed)?;
+        let snapshot = live.log.snapshot().await?;
         live.learn(&snapshot.state);
         self.set_live(Some(Arc::clone(&live)));
         Ok(live)
@@ -523,6 +600,11 @@ impl Household {
         self.open_doors(&live);
         self.follow(&live, node);
         self.watch(&live);
+        if live.registry.as_ref().is_some_and(Registry::is_shared) {
+            let log = live.log.clone();
+            live.spawn(async move { match log.keep_up().await {} });
+            live.spawn(standing::keep_up(Arc::clone(&live), self.store.clone()));
+        }
     }
 }
 
@@ -540,10 +622,8 @@ pub async fn join(
     let belonging = table::membership(&household.store).map_err(|error| error.to_string())?;
     if let Some(belonging) = belonging {
         let doors = household.doors().await;
-        household
-            .bring_to_life(belonging, doors)
-            .await
-            .map_err(words)?;
+        let alive = household.bring_to_life(belonging, None, doors).await;
+        alive.map_err(words)?;
     }
     let joined = household.join(None, wanted).await;
     let report = household.report(None);

@@ -80,6 +80,7 @@ pub const SCHEMA: &[Migration] = &[
     hearth_memory::TABLES,
     hearth_fanout::SQLITE_TABLES,
     household::TABLES,
+    household::KEY_TABLES,
 ];
 /// How often what is too old is deleted.
 const PRUNING: Duration = Duration::from_secs(24 * 3600);
@@ -183,6 +184,8 @@ impl Node {
             // What runs for others may end; nothing more is begun for them.
             node.stopping
                 .store(true, std::sync::atomic::Ordering::Relaxed);
+            // They have no end of their own, for which the door would wait.
+            node.household.end_event_streams();
         };
         let pruning = tokio::spawn(prune(node.conversations.clone()));
         let upkeep = Upkeep::begin(node.memories.clone(), Some(hearth_memory::BREAK_EVEN));

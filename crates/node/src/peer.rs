@@ -1,10 +1,12 @@
 //! What other nodes of the household may ask of this one: the peer surface, the same behind every door.
 //!
-//! Who comes here has proved its key and is a member (`access`); only [`JOIN`] is open to nodes that are none yet.
+//! Who comes here has proved its key and is a member (`access`); only [`JOIN`] and [`IDENTITY`] are open to nodes that are
+//! none yet.
 
 pub(crate) mod frame;
 pub(crate) mod generate;
 pub(crate) mod memory;
+pub(crate) mod task;
 
 use std::sync::Arc;
 
@@ -15,6 +17,7 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::{Extension, Json, Router};
+use hearth_mesh::signature::IDENTITY;
 use hearth_protocol::household::Capabilities;
 use hearth_protocol::parse;
 use hearth_protocol::peers::{AskToJoin, Hello, Issue};
@@ -47,6 +50,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/peer/generate", post(generate::generate))
         .route("/peer/generate/{run}/commit", post(generate::commit))
         .route("/peer/hello", post(hello))
+        .route(IDENTITY, get(identity))
         .route(JOIN, post(join))
         .route("/peer/invite", post(invite))
         .route("/peer/leave", post(leave))
@@ -54,6 +58,7 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/peer/memory/search", post(memory::search))
         .route("/peer/reach/{node}", get(reach))
         .route("/peer/snapshot", get(events::snapshot))
+        .route("/peer/task", post(task::task))
 }
 
 /// What this node can do now.
@@ -94,6 +99,14 @@ pub(crate) async fn echo(
     }
     let bytes = Bytes::from(vec![b'.'; size.bytes.min(LONGEST_ECHO)]);
     ([(CONTENT_TYPE, "text/plain")], bytes).into_response()
+}
+
+/// Proves who this node is: `access` signs the answer to a request that is signed for this node. Asked once on each
+/// connection, before anything with a body.
+#[utoipa::path(get, path = "/peer/identity", tag = "peer",
+    responses((status = 204, description = "signed by this node (RFC 9421) over the request's own signature")))]
+pub(crate) async fn identity() -> StatusCode {
+    StatusCode::NO_CONTENT
 }
 
 /// Answers at once, and needs no work: how long it takes is the round trip.

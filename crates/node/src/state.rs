@@ -128,6 +128,7 @@ impl Node {
                 .as_ref()
                 .map(|models| models.store.root().display().to_string()),
             models: self.engine.status(),
+            elsewhere: crate::elsewhere::everywhere_else(self),
         }
     }
 }

@@ -2,11 +2,18 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use hearth_encoder::Encoders;
 use hearth_engine::Catalogue;
-use hearth_node::{MeshOptions, NodeOptions};
-use hearth_testkit::node::{TestNode, ember, node_options, options, wait_until};
+use hearth_node::{MeshOptions, NodeOptions, encoder_meant};
+use hearth_testkit::bert::{Bert, Pooling};
+use hearth_testkit::gguf::{Quantisation, Shape, write};
+use hearth_testkit::node::{Reply, TestNode, ember, node_options, options, wait_until};
+use hearth_testkit::sentence;
 use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -56,7 +63,7 @@ fn names(node: &TestNode) -> Vec<String> {
     names
 }
 
-fn ask(node: &TestNode, model: &str) -> hearth_testkit::node::Reply {
+fn ask(node: &TestNode, model: &str) -> Reply {
     let body = json!({
         "model": model, "max_tokens": 8, "temperature": 0,
         "messages": [{"role": "user", "content": "What is Hearth?"}],
@@ -145,7 +152,7 @@ fn an_answer_from_elsewhere_streams_as_one_from_here() {
         })
         .to_string()
     };
-    let texts = |reply: &hearth_testkit::node::Reply| -> String {
+    let texts = |reply: &Reply| -> String {
         let lines = reply
             .body
             .lines()
@@ -256,6 +263,56 @@ fn a_ticket_is_good_for_one_machine() {
     let refused = three.post("/household/join", &body);
     assert_eq!(refused.status, 403, "{refused:?}");
     assert_eq!(names(&hub), ["hub", "two"]);
+}
+
+/// Somebody without a key who has an address now: keeps what comes, and says that all is well.
+fn impostor(address: SocketAddr) -> Arc<Mutex<String>> {
+    let listener = TcpListener::bind(address).unwrap();
+    let heard = Arc::new(Mutex::new(String::new()));
+    let kept = Arc::clone(&heard);
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let kept = Arc::clone(&kept);
+            std::thread::spawn(move || {
+                let mut piece = [0; 1 << 16];
+                while let Ok(count @ 1..) = stream.read(&mut piece) {
+                    let said = String::from_utf8_lossy(&piece[..count]);
+                    kept.lock().unwrap().push_str(&said);
+                    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}");
+                }
+            });
+        }
+    });
+    heard
+}
+
+#[test]
+fn who_has_a_machines_address_and_not_its_key_is_sent_no_prompt() {
+    let hub = node_behind("hub", &["small"], &["http"]);
+    let other = node_behind("gpubox", &["large"], &["http"]);
+    join(&hub, &other);
+    knows_models(&hub, "gpubox", "large");
+    assert_eq!(ask(&hub, "gpubox/large").status, 200);
+    let address = other.address();
+    drop(other);
+    let heard = impostor(address);
+    let failed = ask(&hub, "gpubox/large");
+    assert!((500..600).contains(&failed.status), "{failed:?}");
+    wait_until(PATIENCE, "the diagnosis says whose address it is", || {
+        let found = hub.get("/diagnosis?probe=true&peer=gpubox").json();
+        let checks = found[0]["checks"].as_array().unwrap();
+        checks.iter().any(|check| check["code"] == "key_mismatch")
+    });
+    let failed = ask(&hub, "gpubox/large");
+    assert!((500..600).contains(&failed.status), "{failed:?}");
+    let heard = heard.lock().unwrap();
+    let mut asked = heard.lines().filter(|line| line.ends_with(" HTTP/1.1"));
+    assert!(!heard.is_empty());
+    assert!(
+        asked.all(|line| line == "GET /peer/identity HTTP/1.1"),
+        "{heard}"
+    );
+    assert!(!heard.contains("What is Hearth?"), "{heard}");
 }
 
 #[test]
@@ -420,4 +477,264 @@ fn a_hub_that_leaves_is_asked_first_and_the_others_hear_of_the_end() {
         let joined = other.post("/household/join", json!({"ticket": ticket}).to_string());
         joined.status == 200
     });
+}
+
+/// A node that embeds, too: with the model `bert` and the encoder `minilm`, which lie in the folder.
+fn embedder(name: &str) -> (tempfile::TempDir, TestNode) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("bert.gguf");
+    Bert::new(Pooling::Mean, 3).write(&file).unwrap();
+    sentence::write(&folder.path().join("minilm"), 1).unwrap();
+    let encoders = Arc::new(Encoders::new(folder.path().to_owned()));
+    let known = Arc::clone(&encoders);
+    let mut catalogue = Catalogue::new(None).with_encoders(move |name| encoder_meant(&known, name));
+    catalogue.register("large", ember());
+    catalogue.register("bert", file);
+    let node = NodeOptions {
+        encoders: Some(encoders),
+        ..mesh(name, &["http", "quic"])
+    };
+    (folder, TestNode::serving(catalogue, options(), node))
+}
+
+fn embed(node: &TestNode, body: &Value) -> Reply {
+    node.post("/v1/embeddings", body.to_string())
+}
+
+#[test]
+fn vectors_come_from_the_machine_that_has_the_model() {
+    let hub = node("hub", &["small"]);
+    let (_folder, other) = embedder("gpubox");
+    join(&hub, &other);
+    knows_models(&hub, "gpubox", "bert");
+    knows_models(&hub, "gpubox", "minilm");
+    for (asked, model) in [
+        ("bert", "bert"),
+        ("gpubox/bert", "bert"),
+        ("minilm", "minilm"),
+        ("all-minilm", "minilm"),
+        ("gpubox/minilm:latest", "minilm"),
+    ] {
+        let texts = ["warm fire", "cold snow"];
+        let answer = embed(&hub, &json!({"model": asked, "input": texts}));
+        assert_eq!(answer.status, 200, "{asked}: {answer:?}");
+        assert_eq!(answer.header("hearth-node"), Some("gpubox"), "{asked}");
+        assert!(answer.header("hearth-why").is_some());
+        // To the last bit what that machine itself says.
+        let own = embed(&other, &json!({"model": model, "input": texts}));
+        assert_eq!(answer.json(), own.json(), "{asked}");
+        assert_eq!(answer.json()["data"].as_array().unwrap().len(), 2);
+    }
+    let question = json!({"model": "all-minilm", "input": "warm fire", "keep_alive": "5m"});
+    let ollama = hub.post("/api/embed", question.to_string());
+    assert_eq!(ollama.status, 200, "{ollama:?}");
+    assert_eq!(ollama.header("hearth-node"), Some("gpubox"));
+    let expected = embed(&other, &json!({"model": "minilm", "input": "warm fire"})).json();
+    assert_eq!(
+        ollama.json()["embeddings"][0],
+        expected["data"][0]["embedding"]
+    );
+    let older = json!({"model": "bert", "prompt": "warm fire"});
+    let older = hub.post("/api/embeddings", older.to_string());
+    assert_eq!(older.header("hearth-node"), Some("gpubox"), "{older:?}");
+    assert!(!older.json()["embedding"].as_array().unwrap().is_empty());
+
+    // What is wrong with a request is said as if it were wrong here.
+    let long = vec!["fire"; 5_000].join(" ");
+    let refused = embed(&hub, &json!({"model": "bert", "input": ["fire", long]}));
+    assert_eq!(refused.status, 400, "{refused:?}");
+    assert_eq!(refused.json()["error"]["param"], "input[1]");
+    assert_eq!(refused.json()["error"]["code"], "context_length_exceeded");
+    let alone = hub.post(
+        "/api/embed",
+        json!({"model": "bert", "input": long}).to_string(),
+    );
+    assert_eq!(alone.status, 400, "{alone:?}");
+    assert!(alone.body.contains("\"input has"), "{alone:?}");
+    let generates = embed(&hub, &json!({"model": "gpubox/large", "input": "fire"}));
+    assert_eq!(generates.status, 404, "{generates:?}");
+    assert!(
+        generates
+            .body
+            .contains("it has for embeddings bert, minilm"),
+        "{generates:?}"
+    );
+    let unknown = embed(&hub, &json!({"model": "nothing", "input": "fire"}));
+    assert_eq!(unknown.status, 404, "{unknown:?}");
+    // Without a name nobody else is asked: vectors of another model would not go with those of before.
+    let unnamed = embed(&hub, &json!({"input": "fire"}));
+    assert_eq!(unnamed.status, 400, "{unnamed:?}");
+    assert_eq!(unnamed.header("hearth-node"), Some("hub"));
+}
+
+#[test]
+fn vectors_come_from_another_machine_when_one_dies() {
+    let hub = node("hub", &["small"]);
+    let (_one, one) = embedder("one");
+    let (_two, two) = embedder("two");
+    join(&hub, &one);
+    join(&hub, &two);
+    knows_models(&hub, "one", "minilm");
+    knows_models(&hub, "two", "minilm");
+    let question = json!({"model": "minilm", "input": "warm fire"});
+    let first = embed(&hub, &question);
+    assert_eq!(first.status, 200, "{first:?}");
+    let (dead, left) = match first.header("hearth-node") {
+        Some("one") => (one, two),
+        _ => (two, one),
+    };
+    drop(dead);
+    let second = embed(&hub, &question);
+    assert_eq!(second.status, 200, "{second:?}");
+    assert_ne!(second.header("hearth-node"), first.header("hearth-node"));
+    assert_eq!(second.json()["data"], first.json()["data"]);
+    drop(left);
+    let third = embed(&hub, &question);
+    assert!((500..600).contains(&third.status), "{third:?}");
+    assert!(third.body.contains("hearth doctor"), "{third:?}");
+}
+
+#[test]
+fn tokens_are_counted_where_the_model_is() {
+    let hub = node("hub", &["small"]);
+    let other = node("gpubox", &["large"]);
+    join(&hub, &other);
+    knows_models(&hub, "gpubox", "large");
+    for model in ["large", "gpubox/large"] {
+        let message = |model: &str| {
+            let messages = json!([{"role": "user", "content": "What is Hearth?"}]);
+            json!({"model": model, "messages": messages}).to_string()
+        };
+        let path = "/v1/messages/count_tokens";
+        let counted = hub.post(path, message(model));
+        assert_eq!(counted.status, 200, "{counted:?}");
+        assert_eq!(counted.header("hearth-node"), Some("gpubox"));
+        assert_eq!(counted.json(), other.post(path, message("large")).json());
+        assert!(counted.json()["input_tokens"].as_u64().unwrap() > 3);
+        let path = "/v1/responses/input_tokens";
+        let input = |model: &str| json!({"model": model, "input": "Hi there"}).to_string();
+        let counted = hub.post(path, input(model));
+        assert_eq!(counted.status, 200, "{counted:?}");
+        assert_eq!(counted.header("hearth-node"), Some("gpubox"));
+        assert_eq!(counted.json(), other.post(path, input("large")).json());
+    }
+    let unknown = json!({"model": "nothing", "messages": [{"role": "user", "content": "Hi"}]});
+    let unknown = hub.post("/v1/messages/count_tokens", unknown.to_string());
+    assert_eq!(unknown.status, 404, "{unknown:?}");
+    assert_eq!(unknown.json()["type"], "error");
+}
+
+#[test]
+fn models_of_other_machines_are_told_of() {
+    let hub = node("hub", &["small"]);
+    let (_folder, other) = embedder("gpubox");
+    join(&hub, &other);
+    knows_models(&hub, "gpubox", "minilm");
+    for (asked, id, owner) in [
+        ("large", "large", "gpubox"),
+        ("LARGE:latest", "large", "gpubox"),
+        ("gpubox/large", "gpubox/large", "gpubox"),
+        ("gpubox/all-minilm", "gpubox/minilm", "gpubox"),
+        ("hub/small", "hub/small", "hearth"),
+        ("small", "small", "hearth"),
+    ] {
+        let model = hub.get(&format!("/v1/models/{asked}"));
+        assert_eq!(model.status, 200, "{asked}: {model:?}");
+        assert_eq!(model.json()["id"], id, "{asked}");
+        assert_eq!(model.json()["owned_by"], owner, "{asked}");
+        let version = [("anthropic-version", "2023-06-01")];
+        let model = hub.get_with(&format!("/v1/models/{asked}"), &version);
+        assert_eq!(model.json()["id"], id, "{asked}");
+    }
+    for nothing in ["gpubox/small", "hub/large", "nothing"] {
+        let model = hub.get(&format!("/v1/models/{nothing}"));
+        assert_eq!(model.status, 404, "{nothing}: {model:?}");
+    }
+    let listed = hub.get("/v1/models").json();
+    let ids: Vec<&str> = listed["data"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|model| model["id"].as_str().unwrap())
+        .collect();
+    assert_eq!(ids, ["small", "bert", "large", "minilm"]);
+
+    let show =
+        |node: &TestNode, model: &str| node.post("/api/show", json!({"model": model}).to_string());
+    for (asked, model) in [
+        ("large", "large"),
+        ("gpubox/large", "large"),
+        ("minilm", "minilm"),
+        ("gpubox/bert", "bert"),
+    ] {
+        let shown = show(&hub, asked);
+        assert_eq!(shown.status, 200, "{asked}: {shown:?}");
+        assert_eq!(shown.json(), show(&other, model).json(), "{asked}");
+    }
+    assert_eq!(
+        show(&hub, "hub/small").json()["capabilities"],
+        show(&hub, "small").json()["capabilities"]
+    );
+    assert_eq!(show(&hub, "gpubox/small").status, 404);
+    let unknown = show(&hub, "nothing");
+    assert_eq!(unknown.status, 404, "{unknown:?}");
+    assert!(unknown.body.contains("not found"), "{unknown:?}");
+
+    let status = hub.status();
+    let names: Vec<(&str, bool)> = status
+        .elsewhere
+        .iter()
+        .map(|model| (&*model.name, model.embeds))
+        .collect();
+    assert_eq!(names, [("bert", true), ("large", false), ("minilm", true)]);
+    assert!(status.elsewhere.iter().all(|it| it.machine == "gpubox"));
+    // People see them, too; the menu has those alone that can be talked to.
+    let page = hub.visit("/models");
+    assert!(page.body.contains("On the other machines"), "{page:?}");
+    assert!(page.body.contains("hearth chat --model gpubox/large"));
+    let page = hub.visit("/");
+    assert!(page.body.contains("large (gpubox)</option>"), "{page:?}");
+    assert!(!page.body.contains("minilm (gpubox)"), "{page:?}");
+}
+
+#[test]
+fn how_long_a_model_stays_is_no_reason_to_load_it_here() {
+    // Large enough that loading it is no trifle, and quick to compute.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("shared.gguf");
+    let shape = Shape {
+        width: 1024,
+        vocabulary: 40_000,
+        ..Shape::TINY
+    };
+    write(&file, &shape, Quantisation::F16, 1).unwrap();
+    let having = |name: &str| {
+        let mut catalogue = Catalogue::new(None);
+        catalogue.register("small", ember());
+        catalogue.register("shared", file.clone());
+        TestNode::serving(catalogue, options(), mesh(name, &["http", "quic"]))
+    };
+    let (hub, other) = (having("hub"), having("gpubox"));
+    join(&hub, &other);
+    assert_eq!(ask(&other, "gpubox/shared").status, 200);
+    wait_until(PATIENCE, "it is known to be loaded there", || {
+        hub.get("/diagnosis?probe=true&peer=gpubox");
+        hub.status().elsewhere.iter().any(|model| model.loaded)
+    });
+    let chat = json!({"model": "shared", "stream": false, "options": {"num_predict": 1},
+        "keep_alive": "5m", "messages": [{"role": "user", "content": "Hi"}]});
+    let answer = hub.post("/api/chat", chat.to_string());
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(answer.header("hearth-node"), Some("gpubox"));
+    let idle = |node: &TestNode| {
+        let status = node.status();
+        let own = status.models.iter().find(|model| model.name == "shared");
+        own.unwrap().state == hearth_protocol::status::ModelState::Idle
+    };
+    assert!(idle(&hub) && !idle(&other));
+    // Who asks nothing means this machine.
+    let load = json!({"model": "shared", "keep_alive": "5m"});
+    let loaded = hub.post("/api/generate", load.to_string());
+    assert_eq!(loaded.status, 200, "{loaded:?}");
+    assert!(!idle(&hub));
 }

@@ -1,7 +1,8 @@
 //! Nodes, households and their members: who is who, where they are reached, and what they can do.
 //!
-//! A **household** is the set of nodes that trust one hub, and is named by the hub's id. What the hub says about a member
-//! travels as [`Sealed`] text, so that anybody can check it and nobody has to agree on how JSON is written.
+//! A **household** is the set of nodes that trust one key, and is named by its public half. A **hub** holds the key. What
+//! it says about a member travels as [`Sealed`] text, so that anybody can check it and nobody has to agree on how JSON is
+//! written.
 
 use std::fmt;
 use std::net::SocketAddr;
@@ -147,17 +148,20 @@ pub struct Sealed {
     pub signature: String,
 }
 
-/// What the hub says about one node. A later one, by `version`, takes an earlier one's place.
+/// What a hub says about one node. A later one, by `version`, takes an earlier one's place.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Member {
-    /// The household: its hub's id.
+    /// The household: its key's public half.
     pub household: NodeId,
     /// The node.
     pub node: NodeId,
     /// What people call the machine; unique in a household.
     pub name: String,
-    /// Counts what the hub ever said about this node, from 1.
+    /// Counts what hubs ever said about this node, from 1.
     pub version: u64,
+    /// Whether it is a hub: others join through it, and follow it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub hub: bool,
     /// Whether it was removed: whatever it proves, it is refused.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub removed: bool,

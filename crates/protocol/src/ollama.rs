@@ -662,7 +662,7 @@ pub struct EmbeddingsResponse {
 }
 
 /// What a model is.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = OllamaDetails)]
 pub struct Details {
     /// The model it was made of; not known here.
@@ -738,16 +738,16 @@ pub struct RunningModel {
 }
 
 /// The body of `POST /api/show`.
-#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[schema(as = OllamaShown)]
 pub struct Shown {
     /// Licence, as its file says.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub license: Option<String>,
     /// All of it as a Modelfile.
     pub modelfile: String,
     /// What its file recommends for requests that do not say, a name and a value on each line.
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub parameters: String,
     /// Its chat template (Jinja).
     pub template: String,

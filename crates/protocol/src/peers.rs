@@ -50,9 +50,9 @@ pub struct Peers {
     pub node: NodeId,
     /// What its household calls this machine.
     pub name: String,
-    /// The household, named by its hub; `None` for a node that is alone.
+    /// The household, named by its key; `None` for a node that is alone.
     pub household: Option<NodeId>,
-    /// Whether this node is the hub.
+    /// Whether this node is a hub.
     pub is_hub: bool,
     /// Where this node is reached by others; empty while it is alone.
     #[schema(value_type = Vec<String>)]
@@ -70,7 +70,7 @@ pub struct Peer {
     pub name: String,
     /// Whether it is this machine.
     pub is_here: bool,
-    /// Whether it is the hub.
+    /// Whether it is a hub.
     pub is_hub: bool,
     /// Where it is reached.
     #[schema(value_type = Vec<String>)]
@@ -86,7 +86,7 @@ pub struct Peer {
 pub struct AskToJoin {
     /// The ticket, by its public key.
     pub ticket: NodeId,
-    /// The ticket's signature over the hub and the node that joins, base64.
+    /// The ticket's signature over the household and the node that joins, base64.
     pub proof: String,
     /// What the machine would like to be called.
     pub name: String,
@@ -122,6 +122,9 @@ pub struct Hello {
     pub addresses: Vec<Address>,
     /// What it can do.
     pub capabilities: Capabilities,
+    /// Whether it is still a hub, if it was one.
+    #[serde(default)]
+    pub hub: bool,
 }
 
 /// The body of `POST /household/memory/share`.

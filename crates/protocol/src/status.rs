@@ -25,6 +25,27 @@ pub struct NodeStatus {
     pub models_folder: Option<String>,
     /// Every model this node knows, loaded or not.
     pub models: Vec<ModelStatus>,
+    /// What the other machines of its household have, as they said last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub elsewhere: Vec<ModelElsewhere>,
+}
+
+/// A model or encoder of another machine.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct ModelElsewhere {
+    /// Name a request uses; `MACHINE/NAME` has this machine answer and no other.
+    pub name: String,
+    /// The machine.
+    pub machine: String,
+    /// Whether it is loaded there.
+    pub loaded: bool,
+    /// Whether it embeds texts and generates none.
+    pub embeds: bool,
+    /// Size of the weights in bytes.
+    pub size_bytes: u64,
+    /// Longest prompt with its answer, in tokens, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub context: Option<u32>,
 }
 
 /// One model as a node sees it.

@@ -482,6 +482,7 @@ fn a_nodes_status() {
             },
             idle,
         ],
+        elsewhere: Vec::new(),
     };
     assert_snapshot!(wire(&body), @r#"
     {

@@ -25,6 +25,9 @@ pub fn home(status: &NodeStatus) -> String {
                             @for model in &status.models {
                                 option value=(model.name) selected[model.name == status.default_model] { (model.name) }
                             }
+                            @for (name, machines) in status::elsewhere(status, |model| !model.embeds) {
+                                option value=(name) { (name) " (" (machines.join(", ")) ")" }
+                            }
                             @if status.models.is_empty() { option value="" { "no model" } }
                         }
                         button #new type="button" { "New chat" }

@@ -26,6 +26,10 @@ pub fn models(status: &NodeStatus, report: &MachineReport) -> String {
                     p.hidden #said role="status" {}
                     h2 { "On this machine" }
                     (here(status))
+                    @if !status.elsewhere.is_empty() {
+                        h2 { "On the other machines" }
+                        (elsewhere(status))
+                    }
                     h2 { "What would fit" }
                     @match &report.machine {
                         None => { p { "Not measured yet. It takes a few seconds and all cores." } }
@@ -56,6 +60,34 @@ fn here(status: &NodeStatus) -> Markup {
                                 // Nobody talks to a model that embeds.
                                 @if model.dimensions.is_none() { (command(status, &model.name, true)) }
                             }
+                            td.number { (size(model.size_bytes)) }
+                            td.number {
+                                @match model.context { Some(context) => { (context) } None => { "–" } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// What any request may name as well: the household answers as one.
+fn elsewhere(status: &NodeStatus) -> Markup {
+    html! {
+        div.wide {
+            table {
+                thead { tr { th.name { "Model" } th { "Machine" } th.number { "Size" } th.number { "Context" } } }
+                tbody {
+                    @for model in &status.elsewhere {
+                        tr {
+                            td.name {
+                                code { (model.name) } @if model.loaded { " (loaded)" }
+                                @if !model.embeds {
+                                    (command(status, &format!("{}/{}", model.machine, model.name), true))
+                                }
+                            }
+                            td { (model.machine) }
                             td.number { (size(model.size_bytes)) }
                             td.number {
                                 @match model.context { Some(context) => { (context) } None => { "–" } }

@@ -1,6 +1,6 @@
 //! The status strip: what the node is doing, drawn small.
 
-use hearth_protocol::status::{ModelLoad, ModelState, ModelStatus, NodeStatus};
+use hearth_protocol::status::{ModelElsewhere, ModelLoad, ModelState, ModelStatus, NodeStatus};
 use maud::{Markup, html};
 
 use crate::units::{duration, percent, size, speed};
@@ -31,6 +31,24 @@ pub(crate) fn strip(status: &NodeStatus) -> Markup {
             }
         }
     }
+}
+
+/// The models that other machines have and this one has not, of those that are `wanted`: each once, with its machines.
+pub(crate) fn elsewhere(
+    status: &NodeStatus,
+    wanted: impl Fn(&ModelElsewhere) -> bool,
+) -> Vec<(&str, Vec<&str>)> {
+    let mut found: Vec<(&str, Vec<&str>)> = Vec::new();
+    for model in status.elsewhere.iter().filter(|model| wanted(model)) {
+        if status.models.iter().any(|own| own.name == model.name) {
+            continue;
+        }
+        match found.iter_mut().find(|(name, _)| *name == model.name) {
+            Some((_, machines)) => machines.push(&model.machine),
+            None => found.push((&model.name, vec![&model.machine])),
+        }
+    }
+    found
 }
 
 const NONE: &str = "none; put a GGUF file into the models folder";

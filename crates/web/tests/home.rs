@@ -31,6 +31,7 @@ fn status(name: &str) -> NodeStatus {
                 ..ModelLoad::default()
             }),
         }],
+        elsewhere: Vec::new(),
     }
 }
 

@@ -46,6 +46,7 @@ fn status() -> NodeStatus {
         memory_bytes: None,
         models_folder: None,
         models: Vec::new(),
+        elsewhere: Vec::new(),
     }
 }
 

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand};
 use hearth_engine::{EngineError, ModelSource};
 use hearth_models::{Error, ModelStore, Name, Reason, Shown};
-use hearth_protocol::status::{ModelState, ModelStatus};
+use hearth_protocol::status::{ModelElsewhere, ModelState, ModelStatus};
 use serde_json::json;
 
 use super::Context;
@@ -29,9 +29,11 @@ pub use upkeep::{CopyArgs, ImportArgs, PruneArgs, RmArgs, VerifyArgs};
 EXAMPLES
   hearth models
   hearth models --json
+  hearth models --json | jq '.elsewhere[] | {machine, name}'
   hearth models show qwen3:1.7b
   hearth models import ~/Downloads/model.gguf --name mine
 
+In a household the models of the other machines are listed too, with the machine.
 Put .gguf files into the folder that is named below the table, and they can be asked by their file name.
 `hearth pull` fetches models, and sentence encoders such as minilm.")]
 pub struct ModelsArgs {
@@ -106,15 +108,16 @@ pub async fn rm(context: &Context, args: &RmArgs) -> Outcome {
 /// Prints the models, of the running node or, if none runs, of the disk.
 pub async fn list(context: &Context) -> Outcome {
     let (config, screen) = (&context.config, &context.screen);
-    let (models, default, folder) = match daemon::running(config).await {
+    let (models, default, folder, elsewhere) = match daemon::running(config).await {
         Ok((_, status)) => (
             status.models,
             status.default_model,
             status.models_folder.map(PathBuf::from),
+            status.elsewhere,
         ),
         Err(failure) if failure.exit == Exit::NoNode => {
             let (models, default) = on_disk(config);
-            (models, default, Some(config.models_dir.clone()))
+            (models, default, Some(config.models_dir.clone()), Vec::new())
         }
         Err(failure) => return Err(failure),
     };
@@ -124,6 +127,7 @@ pub async fn list(context: &Context) -> Outcome {
             "folder": folder,
             "models": models,
             "encoders": encoders::listed(config, folder.as_deref()),
+            "elsewhere": elsewhere,
         });
         println(&line.to_string());
         return Ok(());
@@ -152,6 +156,13 @@ pub async fn list(context: &Context) -> Outcome {
         ]);
     }
     rows.extend(encoders::rows(config, folder.as_deref()));
+    if !elsewhere.is_empty() {
+        let machine = std::iter::once("MACHINE").chain(std::iter::repeat("here"));
+        for (row, machine) in rows.iter_mut().zip(machine) {
+            row.push(machine.into());
+        }
+        rows.extend(elsewhere.iter().map(other));
+    }
     print(&screen.table(&rows));
     for error in models.iter().filter_map(|model| model.error.as_deref()) {
         screen.note(error);
@@ -160,6 +171,23 @@ pub async fn list(context: &Context) -> Outcome {
         println(&screen.dim(&format!("models folder: {}", folder.display())));
     }
     Ok(())
+}
+
+/// A line about a model of another machine.
+fn other(model: &ModelElsewhere) -> Vec<String> {
+    let state = match (model.loaded, model.embeds) {
+        (true, _) => "ready",
+        (false, true) => "embeds",
+        (false, false) => "on disk",
+    };
+    let context = model.context.map(|context| context.to_string());
+    vec![
+        model.name.clone(),
+        state.into(),
+        show_size(model.size_bytes),
+        context.unwrap_or_else(|| "-".into()),
+        model.machine.clone(),
+    ]
 }
 
 /// The contexts that models were made for, in tokens, as the store of that folder and the built-in model's file say.

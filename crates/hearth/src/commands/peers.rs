@@ -2,6 +2,7 @@
 
 use clap::{Args, Subcommand};
 use hearth_protocol::diagnosis::{Diagnosis, PeerPath, Verdict};
+use hearth_protocol::household::Address;
 use hearth_protocol::peers::{Peer, Peers};
 use hyper::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -17,7 +18,7 @@ use crate::screen::{Screen, print, println};
 #[command(after_help = "\
 EXAMPLES
   hearth peers                      the machines, and whether a prompt reaches them
-  hearth peers --json | jq '.members[].name'
+  hearth peers --json | jq '.members[] | {name, addresses}'
   hearth peers remove laptop        it may nothing any more, at once
   hearth peers rename laptop study
 
@@ -82,7 +83,7 @@ pub fn draw(peers: &Peers, screen: &Screen) -> String {
         );
     }
     let mut rows = vec![
-        ["machine", "id", "way there", "models"]
+        ["machine", "id", "way there", "addresses", "models"]
             .map(str::to_owned)
             .to_vec(),
     ];
@@ -107,8 +108,18 @@ fn row(peer: &Peer) -> Vec<String> {
         format!("{}{hub}", peer.name),
         peer.node.short(),
         way,
+        addresses(&peer.addresses),
         models.join(", "),
     ]
+}
+
+/// The first address, and how many there are besides.
+fn addresses(all: &[Address]) -> String {
+    match all {
+        [] => "none yet".into(),
+        [only] => only.to_string(),
+        [first, rest @ ..] => format!("{first} +{}", rest.len()),
+    }
 }
 
 /// A diagnosis in a few words.

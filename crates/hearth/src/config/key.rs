@@ -26,6 +26,8 @@ pub enum Key {
     Relay,
     /// Whether machines find each other on the local network.
     Mdns,
+    /// The database that several hubs share.
+    DatabaseUrl,
     /// Tokens one request may have.
     Context,
     /// Sequences decoded at once.
@@ -79,7 +81,7 @@ type Names = (&'static str, &'static str, &'static str, &'static str);
 
 impl Key {
     /// All of them, in the order people see them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Host,
         Self::Home,
         Self::Model,
@@ -91,6 +93,7 @@ impl Key {
         Self::Addresses,
         Self::Relay,
         Self::Mdns,
+        Self::DatabaseUrl,
         Self::Context,
         Self::Slots,
         Self::Threads,
@@ -166,6 +169,12 @@ impl Key {
                 "`none`, or the address of an iroh relay of your own, such as https://relay.example",
             ),
             Self::Mdns => ("mdns", "HEARTH_MDNS", "mdns", SWITCH),
+            Self::DatabaseUrl => (
+                "database_url",
+                "HEARTH_DATABASE_URL",
+                "database-url",
+                "`none`, or a PostgreSQL database such as postgres://USER:PASSWORD@HOST:5432/DATABASE",
+            ),
             Self::Context => (
                 "context",
                 "HEARTH_CONTEXT",

@@ -89,6 +89,7 @@ fn every_setting_can_come_from_the_file_the_environment_and_a_flag() {
         ),
         (Key::Relay, "https://relay.example"),
         (Key::Mdns, "on"),
+        (Key::DatabaseUrl, "postgres://hearth@db.example/hearth"),
         (Key::Context, "4096"),
         (Key::Slots, "8"),
         (Key::Threads, "6"),
@@ -283,6 +284,37 @@ fn paths_are_relative_to_whoever_names_them() {
 }
 
 #[test]
+fn a_database_is_shown_without_its_password() {
+    let folder = tempfile::tempdir().unwrap();
+    let shown = |url: &str| {
+        let config = sources(folder.path(), None, &[], &[(Key::DatabaseUrl, url)]).resolve();
+        let config = config.map_err(|failure| failure.to_string())?;
+        let shown = config.shown.into_iter();
+        let shown = shown.filter(|shown| shown.key == Key::DatabaseUrl);
+        Ok::<String, String>(shown.map(|shown| shown.value).collect())
+    };
+    for (url, said) in [
+        (
+            "postgres://ada:se:cr@et@db.example/h",
+            "postgres://ada@db.example/h",
+        ),
+        (
+            "postgresql://db.example/h?password=secret",
+            "postgresql://db.example/h",
+        ),
+        ("postgres:///h?host=/run/postgresql", "postgres:///h"),
+        ("none", "none"),
+    ] {
+        assert_eq!(shown(url).unwrap(), said);
+    }
+    let wrong = shown("mysql://ada:secret@db.example/h").unwrap_err();
+    assert!(
+        wrong.contains("mysql://ada@db.example/h") && !wrong.contains("secret"),
+        "{wrong}"
+    );
+}
+
+#[test]
 fn defaults_are_shown_as_documented() {
     let folder = tempfile::tempdir().unwrap();
     let config = sources(folder.path(), None, &[], &[(Key::Slots, "2")])
@@ -305,6 +337,7 @@ fn defaults_are_shown_as_documented() {
         "addresses = auto (default)",
         "relay = none (default)",
         "mdns = off (default)",
+        "database_url = none (default)",
         "context = auto (default)",
         "slots = 2 (--slots)",
         "threads = auto (default)",

@@ -188,6 +188,31 @@ pub fn url_or_none(text: &str) -> Option<Option<String>> {
     }
 }
 
+/// `none`, or a PostgreSQL database. What comes after the scheme is the database library's to judge.
+pub fn database_or_none(text: &str) -> Option<Option<String>> {
+    let rest = text
+        .strip_prefix("postgres://")
+        .or_else(|| text.strip_prefix("postgresql://"));
+    match rest {
+        Some(rest) if !rest.is_empty() => Some(Some(text.to_owned())),
+        None if text == "none" => Some(None),
+        _ => None,
+    }
+}
+
+/// A database as it may be shown: without its password, which may stand before the host or among the parameters.
+pub fn show_database(url: &str) -> String {
+    let (scheme, rest) = url.split_once("://").unwrap_or(("postgres", url));
+    let (rest, _parameters) = rest.split_once('?').unwrap_or((rest, ""));
+    match rest.rsplit_once('@') {
+        Some((who, place)) => {
+            let user = who.split_once(':').map_or(who, |(user, _)| user);
+            format!("{scheme}://{user}@{place}")
+        }
+        None => format!("{scheme}://{rest}"),
+    }
+}
+
 /// KV cache types, keys then values.
 pub fn kv(text: &str) -> Option<KvType> {
     [

@@ -1,6 +1,9 @@
 //! A household from the command line: inviting, joining, asking, doctoring, removing and leaving, with homes of their own
 //! on one machine.
 
+use hearth_testkit::bert::{Bert, Pooling};
+use serde_json::json;
+
 use crate::household::{Household, Node, until};
 
 fn node(home: &Household, name: &str) -> Node {
@@ -90,6 +93,16 @@ fn a_machine_whose_node_does_not_run_joins_and_does_its_part_when_it_starts() {
         .hearth(&["join", &ticket, "--json", "--host", "127.0.0.1:1"])
         .json();
     assert_eq!(joined["members"].as_array().unwrap().len(), 2, "{joined:#}");
+    let unseen = until("somebody looked for it", || {
+        let found = doctor(&one, &laptop);
+        (found[0]["broken"] == "path").then(|| found[0]["checks"].clone())
+    });
+    let path = unseen.as_array().unwrap().iter();
+    let path = path.clone().find(|check| check["layer"] == "path").unwrap();
+    assert_eq!(path["code"], "no_path", "{path:#}");
+    let told = path["words"].as_str().unwrap();
+    assert!(told.contains("never seen since it joined"), "{told}");
+    assert!(path["fix"].as_str().unwrap().contains("hearth serve"));
     let gpubox = two.serve(&[]);
     until("it is reached", || {
         let found = doctor(&one, &laptop);
@@ -97,6 +110,54 @@ fn a_machine_whose_node_does_not_run_joins_and_does_its_part_when_it_starts() {
     });
     let peers = at(&two, &gpubox, &["peers"]);
     assert_eq!(peers["is_hub"], false);
+}
+
+#[test]
+fn what_another_machine_has_is_listed_and_used() {
+    let (one, two) = (Household::new(), Household::new());
+    let file = two.path().join("vectors.gguf");
+    Bert::new(Pooling::Mean, 3).write(&file).unwrap();
+    two.hearth(&["models", "import", "vectors.gguf"]).ok();
+    let (laptop, gpubox) = (node(&one, "laptop"), node(&two, "gpubox"));
+    let ticket = ticket(&one, &laptop);
+    two.hearth(&["join", &ticket, "--host", &gpubox.address])
+        .ok();
+    let listed = until("its models are known", || {
+        let listed = at(&one, &laptop, &["models"]);
+        (listed["elsewhere"].as_array().unwrap().len() == 2).then_some(listed)
+    });
+    let elsewhere = &listed["elsewhere"];
+    assert_eq!(elsewhere[0]["name"], "ember", "{elsewhere:#}");
+    assert_eq!(elsewhere[1]["name"], "vectors:latest");
+    assert_eq!(elsewhere[1]["machine"], "gpubox");
+    assert_eq!(elsewhere[1]["embeds"], true);
+    let table = one.hearth(&["models", "--host", &laptop.address]).ok();
+    let row = |start: &str, end: &str| {
+        let mut lines = table.lines();
+        lines.any(|line| line.starts_with(start) && line.ends_with(end))
+    };
+    assert!(
+        row("NAME", "MACHINE") && row("ember (default)", "here"),
+        "{table}"
+    );
+    assert!(
+        row("ember ", "gpubox") && row("vectors:latest ", "gpubox"),
+        "{table}"
+    );
+    // Alone nothing is said of machines.
+    let disk = one.hearth(&["models", "--host", "127.0.0.1:1"]).ok();
+    assert!(!disk.contains("MACHINE"), "{disk}");
+    let peers = one.hearth(&["peers", "--host", &laptop.address]).ok();
+    assert!(
+        peers.contains("addresses") && peers.contains("://"),
+        "{peers}"
+    );
+
+    let url = format!("http://{}/v1/embeddings", laptop.address);
+    let body = json!({"model": "vectors", "input": "warm fire"}).to_string();
+    let request = ureq::post(&url).content_type("application/json");
+    let answer = request.send(&body).unwrap();
+    assert_eq!(answer.headers()["hearth-node"], "gpubox");
 }
 
 #[test]

@@ -18,6 +18,10 @@ pub struct Subject<'a> {
     pub there: bool,
 }
 
+/// What is to be done where the hub does not come back.
+pub(crate) const HUB_GONE: &str = "if the hub is gone for good, begin a new household: `hearth leave` on every machine, then \
+     `hearth invite` on one that stays, whose tickets the others join with";
+
 /// What is wrong, and what mends it.
 pub fn words(code: Code, subject: &Subject<'_>) -> (String, Option<String>) {
     let name = subject.name;
@@ -67,11 +71,16 @@ pub fn words(code: Code, subject: &Subject<'_>) -> (String, Option<String>) {
             format!("see whether the address is {name}'s; if {name} was set up anew, run `hearth invite` on the hub and `hearth join TICKET` on {name}"),
         ),
         Code::KeyMismatch => (
-            format!("another node than {name} answers{at}"),
+            format!("who answers{at} is not {name}"),
             format!(
                 "see whether the address now belongs to another machine; if {name} was set up anew, run `hearth invite` on the \
                  hub and `hearth join TICKET` on {name}"
             ),
+        ),
+        // A node that runs tells its hub where it is reached.
+        Code::NoPath if subject.address.is_none() => (
+            format!("{name} was never seen since it joined: its node has told nobody yet where it is reached"),
+            format!("on {name}, start it: `hearth serve`, or `hearth service install` to have it run always"),
         ),
         Code::NoPath => (
             format!("nothing comes back from {name}{at}"),

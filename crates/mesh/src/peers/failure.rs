@@ -46,7 +46,9 @@ impl SendError {
             SendFailure::Connect(ConnectFailure::Busy) => "too_many_requests",
             SendFailure::Connect(ConnectFailure::NoRoute | ConnectFailure::NoAddress) => "no_path",
             SendFailure::Connect(ConnectFailure::Broke) | SendFailure::Broke => "connection_broke",
-            SendFailure::NoHeaders => "no_answer",
+            SendFailure::Connect(ConnectFailure::Unanswered) | SendFailure::NoHeaders => {
+                "no_answer"
+            }
         }
     }
 
@@ -77,10 +79,11 @@ fn rank(failure: ConnectFailure) -> u8 {
         ConnectFailure::NotAdmitted => 0,
         ConnectFailure::Busy => 1,
         ConnectFailure::WrongKey => 2,
-        ConnectFailure::Refused => 3,
-        ConnectFailure::Broke => 4,
-        ConnectFailure::Silent => 5,
-        ConnectFailure::NoRoute => 6,
-        ConnectFailure::NoAddress => 7,
+        ConnectFailure::Unanswered => 3,
+        ConnectFailure::Refused => 4,
+        ConnectFailure::Broke => 5,
+        ConnectFailure::Silent => 6,
+        ConnectFailure::NoRoute => 7,
+        ConnectFailure::NoAddress => 8,
     }
 }

@@ -1,14 +1,17 @@
 //! Several ways to one node, of which the first that works is taken (after "Happy Eyeballs", RFC 8305): the next is tried
-//! when the last one failed, or has not worked for a quarter of a second.
+//! when the last one failed, or has not worked for a quarter of a second. A way works when the node at its end has proved
+//! who it is.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hearth_protocol::household::{Address, NodeId};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::doors::{ConnectError, ConnectFailure, Connection, Door, DoorKind};
+use super::open::{Asker, Opened, open};
+use crate::doors::{ConnectError, ConnectFailure, Door, DoorKind};
 
 /// How long a way is tried alone (RFC 8305, section 5: 250 ms).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -30,6 +33,20 @@ impl Attempt {
         self.kind == kind && (kind != DoorKind::Http || self.addresses.contains(address))
     }
 
+    /// What became of it when the time was over.
+    fn too_late(&self, connected: bool) -> ConnectError {
+        match connected {
+            true => self.failed(
+                ConnectFailure::Unanswered,
+                "it did not say who it is in the time there was",
+            ),
+            false => self.failed(
+                ConnectFailure::Silent,
+                "nothing came back in the time there was",
+            ),
+        }
+    }
+
     fn failed(&self, failure: ConnectFailure, message: &str) -> ConnectError {
         ConnectError {
             failure,
@@ -43,8 +60,7 @@ impl Attempt {
 /// The way that worked.
 pub(super) struct Won {
     pub attempt: usize,
-    pub connection: Connection,
-    pub took: Duration,
+    pub opened: Opened,
 }
 
 /// The ways that there are, in the order in which they are tried.
@@ -100,24 +116,26 @@ pub(super) fn attempts(
 
 /// Tries `attempts` until one works or `deadline` comes. What failed is added to `failures`.
 pub(super) async fn race(
+    asker: &Asker,
     node: NodeId,
     attempts: &[Attempt],
-    mut deadline: Instant,
+    deadline: Instant,
     failures: &mut Vec<ConnectError>,
 ) -> Option<Won> {
     let mut running = Running {
+        asker,
         node,
         attempts,
         tasks: JoinSet::new(),
-        handles: Vec::new(),
-        ended: vec![false; attempts.len()],
+        started: Vec::new(),
     };
     running.start_next();
     let mut head_start = Instant::now() + HEAD_START;
+    let mut until = deadline;
     loop {
-        let has_more = running.handles.len() < attempts.len();
+        let has_more = running.started.len() < attempts.len();
         let ended = tokio::select! {
-            ended = timeout_at(deadline, running.tasks.join_next_with_id()) => ended,
+            ended = timeout_at(until, running.tasks.join_next_with_id()) => ended,
             () = sleep_until(head_start), if has_more => {
                 running.start_next();
                 head_start = Instant::now() + HEAD_START;
@@ -125,28 +143,22 @@ pub(super) async fn race(
             }
         };
         match ended {
-            Ok(Some(Ok((_, (attempt, Ok((connection, took))))))) => {
-                return Some(Won {
-                    attempt,
-                    connection,
-                    took,
-                });
+            Ok(Some(Ok((_, (attempt, Ok(opened)))))) => {
+                return Some(Won { attempt, opened });
             }
             Ok(Some(Ok((_, (attempt, Err(error)))))) => {
-                running.ended[attempt] = true;
+                running.started[attempt].ended = true;
                 if error.failure == ConnectFailure::Refused {
-                    deadline = deadline.min(Instant::now() + AFTER_REFUSAL);
+                    until = until.min(Instant::now() + AFTER_REFUSAL);
                 }
                 failures.push(error);
             }
             // Another attempt has taken its place, or it panicked.
             Ok(Some(Err(error))) => {
-                let attempt = running
-                    .handles
-                    .iter()
-                    .position(|handle| handle.id() == error.id());
+                let mut started = running.started.iter();
+                let attempt = started.position(|it| it.handle.id() == error.id());
                 if let Some(attempt) = attempt.filter(|_| error.is_panic()) {
-                    running.ended[attempt] = true;
+                    running.started[attempt].ended = true;
                     let words = "the door failed; please report it with the log";
                     failures.push(attempts[attempt].failed(ConnectFailure::Broke, words));
                 }
@@ -155,15 +167,16 @@ pub(super) async fn race(
                 }
             }
             Ok(None) => return None,
+            // Somebody took the connection, and may be slow.
+            Err(_) if until < deadline && running.is_connected() => {
+                until = deadline;
+                continue;
+            }
             Err(_) => {
-                let words = "nothing came back in the time there was";
-                let begun = attempts
-                    .iter()
-                    .zip(&running.ended)
-                    .take(running.handles.len());
-                let silent = begun.filter(|(_, ended)| !**ended);
+                let begun = attempts.iter().zip(&running.started);
+                let late = begun.filter(|(_, started)| !started.ended);
                 failures.extend(
-                    silent.map(|(attempt, _)| attempt.failed(ConnectFailure::Silent, words)),
+                    late.map(|(attempt, started)| attempt.too_late(started.is_connected())),
                 );
                 return None;
             }
@@ -173,41 +186,61 @@ pub(super) async fn race(
     }
 }
 
-type Ended = (usize, Result<(Connection, Duration), ConnectError>);
+type Ended = (usize, Result<Opened, ConnectError>);
 
 /// The attempts that were started. All end with it.
 struct Running<'a> {
+    asker: &'a Asker,
     node: NodeId,
     attempts: &'a [Attempt],
     tasks: JoinSet<Ended>,
-    /// Of every attempt that was started, in order.
-    handles: Vec<AbortHandle>,
-    ended: Vec<bool>,
+    /// In their order.
+    started: Vec<Started>,
+}
+
+struct Started {
+    handle: AbortHandle,
+    connected: Arc<AtomicBool>,
+    ended: bool,
+}
+
+impl Started {
+    fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
 }
 
 impl Running<'_> {
+    /// Whether one has a connection whose other end is to prove itself.
+    fn is_connected(&self) -> bool {
+        let mut started = self.started.iter();
+        started.any(|it| !it.ended && it.is_connected())
+    }
+
     fn start_next(&mut self) {
-        let index = self.handles.len();
+        let index = self.started.len();
         let Some(attempt) = self.attempts.get(index) else {
             return;
         };
         if attempt.kind == DoorKind::Relay {
             // It tries the direct addresses too, and a door dials a node once at a time.
-            for earlier in 0..index {
-                if self.attempts[earlier].kind == DoorKind::Quic && !self.ended[earlier] {
-                    self.handles[earlier].abort();
-                    self.ended[earlier] = true;
+            for (earlier, started) in self.attempts.iter().zip(&mut self.started) {
+                if earlier.kind == DoorKind::Quic && !started.ended {
+                    started.handle.abort();
+                    started.ended = true;
                 }
             }
         }
-        let (node, attempt) = (self.node, attempt.clone());
-        self.handles.push(self.tasks.spawn(async move {
-            let began = Instant::now();
-            let connected = attempt.door.connect(node, &attempt.addresses).await;
-            (
-                index,
-                connected.map(|connection| (connection, began.elapsed())),
-            )
-        }));
+        let (asker, node, attempt) = (self.asker.clone(), self.node, attempt.clone());
+        let connected = Arc::new(AtomicBool::new(false));
+        let tell = Arc::clone(&connected);
+        let handle = self
+            .tasks
+            .spawn(async move { (index, open(&asker, node, &attempt, &tell).await) });
+        self.started.push(Started {
+            handle,
+            connected,
+            ended: false,
+        });
     }
 }

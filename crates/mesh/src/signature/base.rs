@@ -1,8 +1,9 @@
 //! The signature base (RFC 9421, section 2.5): what exactly is signed.
 
-use http::{HeaderMap, HeaderName, Method, Uri, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Uri, header};
 use sfv::{BareItem, Dictionary, FieldType, InnerList, Item, ListEntry};
 
+use super::SIGNATURE;
 use crate::refusal::{Code, Refusal};
 
 /// The name of a covered component. Parameters of components (`req`, `sf`, `bs`, `key`, `tr`) are not read here.
@@ -33,6 +34,20 @@ pub(super) fn of(
     }
     base.push_str(&format!("\"@signature-params\": {}", parameters(input)));
     Ok(base)
+}
+
+/// The base of an answer (section 2.4), which covers its status and the signature of the request.
+pub(super) fn of_answer(
+    input: &InnerList,
+    status: StatusCode,
+    asked: &HeaderMap,
+) -> Result<String, Refusal> {
+    let asked = field(&SIGNATURE, asked)?;
+    let parameters = parameters(input);
+    Ok(format!(
+        "\"@status\": {}\n\"signature\";req: {asked}\n\"@signature-params\": {parameters}",
+        status.as_str()
+    ))
 }
 
 /// The inner list as text, from its first bracket to its last parameter.

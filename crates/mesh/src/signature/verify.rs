@@ -66,7 +66,7 @@ impl Verifier {
         let (method, uri, headers) = (&head.method, &head.uri, &head.headers);
         let (input, signature) = signature_of(headers)?;
         let claims = Claims::read(&input)?;
-        self.check_target(headers)?;
+        check_target(&self.node, headers)?;
         self.check_time(&claims, now)?;
         check_covered(&input, uri, headers)?;
         let digest = match headers.contains_key(CONTENT_DIGEST) {
@@ -85,28 +85,6 @@ impl Verifier {
             node: claims.node,
             digest,
         })
-    }
-
-    fn check_target(&self, headers: &HeaderMap) -> Result<(), Refusal> {
-        let mut all = headers.get_all(TO).iter();
-        let (Some(to), None) = (all.next(), all.next()) else {
-            return Err(missing("hearth-to"));
-        };
-        match to.to_str().ok().and_then(|to| to.parse::<NodeId>().ok()) {
-            Some(to) if to == self.node => Ok(()),
-            Some(to) => Err(Refusal::new(
-                Code::KeyMismatch,
-                format!(
-                    "the request is for {}, and this is {}; if the machine was set up anew, remove it from the household and \
-                     let it join again, and if its address is another machine's now, correct the address",
-                    to.short(),
-                    self.node.short()
-                ),
-            )),
-            None => Err(base::malformed(
-                "`hearth-to` is no node id: 64 hexadecimal digits",
-            )),
-        }
     }
 
     fn check_time(&self, claims: &Claims, now: u64) -> Result<(), Refusal> {
@@ -185,8 +163,43 @@ impl Verified {
     }
 }
 
-/// The one signature of a request.
-fn signature_of(headers: &HeaderMap) -> Result<(InnerList, [u8; 64]), Refusal> {
+fn check_target(node: &NodeId, headers: &HeaderMap) -> Result<(), Refusal> {
+    let mut all = headers.get_all(TO).iter();
+    let (Some(to), None) = (all.next(), all.next()) else {
+        return Err(missing("hearth-to"));
+    };
+    match to.to_str().ok().and_then(|to| to.parse::<NodeId>().ok()) {
+        Some(to) if to == *node => Ok(()),
+        Some(to) => Err(Refusal::new(
+            Code::KeyMismatch,
+            format!(
+                "the request is for {}, and this is {}; if the machine was set up anew, remove it from the household and \
+                 let it join again, and if its address is another machine's now, correct the address",
+                to.short(),
+                node.short()
+            ),
+        )),
+        None => Err(base::malformed(
+            "`hearth-to` is no node id: 64 hexadecimal digits",
+        )),
+    }
+}
+
+/// Whether a request is signed, and for `node`, at whatever time.
+pub(super) fn is_signed(head: &Parts, node: &NodeId) -> bool {
+    let (method, uri, headers) = (&head.method, &head.uri, &head.headers);
+    let checked = || {
+        let (input, signature) = signature_of(headers)?;
+        let claims = Claims::read(&input)?;
+        check_target(node, headers)?;
+        check_covered(&input, uri, headers)?;
+        check_signature(&claims.node, &input, method, uri, headers, &signature)
+    };
+    checked().is_ok()
+}
+
+/// The one signature of a message.
+pub(super) fn signature_of(headers: &HeaderMap) -> Result<(InnerList, [u8; 64]), Refusal> {
     let input = base::only_member(&SIGNATURE_INPUT, headers)?;
     let signature = base::only_member(&SIGNATURE, headers)?;
     let (Some((label, input)), Some((signed, signature))) = (input, signature) else {

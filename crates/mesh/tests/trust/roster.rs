@@ -143,14 +143,24 @@ fn a_record_is_made_when_there_is_something_new_to_say() {
         ..PeerModel::default()
     });
     let moved = roster
-        .update(&node(1), here.clone(), able.clone())
+        .update(&node(1), here.clone(), able.clone(), true)
         .unwrap()
         .unwrap();
     assert_eq!(moved.capabilities.models[0].decode_tokens_per_second, 0.0);
     roster.insert(hub.seal(&moved).unwrap()).unwrap();
     assert_eq!(roster.may_pass(&node(1)).unwrap().addresses, here);
-    assert_eq!(roster.update(&node(1), here, able), Ok(None));
-    let stranger = roster.update(&node(9), Vec::new(), Capabilities::default());
+    assert!(!moved.hub, "nobody is a hub by saying so");
+    let said = |roster: &Roster, hub| roster.update(&node(1), here.clone(), able.clone(), hub);
+    assert_eq!(said(&roster, true), Ok(None));
+    let mut raised = moved;
+    (raised.hub, raised.version) = (true, raised.version + 1);
+    roster.insert(hub.seal(&raised).unwrap()).unwrap();
+    assert_eq!(roster.hubs().count(), 1);
+    assert_eq!(said(&roster, true), Ok(None));
+    assert!(!said(&roster, false).unwrap().unwrap().hub);
+    let again = roster.join(node(1), "attic", Vec::new(), Capabilities::default());
+    assert!(again.hub, "who joins again stays one");
+    let stranger = roster.update(&node(9), Vec::new(), Capabilities::default(), false);
     assert_eq!(stranger, Err(ChangeError::Unknown(node(9))));
 }
 

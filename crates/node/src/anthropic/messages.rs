@@ -21,7 +21,7 @@ use super::refusal;
 use crate::RequestId;
 use crate::answer::{Names, Watched, Whole, call_id};
 use crate::body::received;
-use crate::elsewhere::Wanted;
+use crate::elsewhere::{self, Wanted};
 use crate::failure::Failure;
 use crate::recall;
 use crate::state::Shared;
@@ -109,8 +109,8 @@ async fn count(node: &Shared, body: Body) -> Result<u32, Failure> {
     let mut asked = engine_request(&request)?;
     recall::for_prompt(node, request.hearth.as_ref(), &mut asked.prompt).await?;
     let model = request.model.as_deref();
-    let counted = node.engine.count(model, asked).await;
-    counted.map_err(|error| NAMES.renamed(error.into()))
+    let counted = elsewhere::count(node, model, asked).await;
+    counted.map_err(|failure| NAMES.renamed(failure))
 }
 
 /// What an answer says of itself whether it is streamed or not.

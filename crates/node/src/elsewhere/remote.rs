@@ -21,7 +21,7 @@ use tokio::sync::mpsc;
 use tracing::Instrument;
 
 use super::candidates::{self, Asked, Place};
-use super::{in_time, unloaded};
+use super::{INSTEAD, in_time, unloaded};
 use crate::answered::Note;
 use crate::failure::Failure;
 use crate::household::{Asking, InFlight, Reply, Unasked};
@@ -295,30 +295,14 @@ impl Asker {
                 Input::Lost(error.to_string())
             }
             Came::Rejected(status, code) => {
-                let message = format!("it refuses the request ({code}, status {status})");
-                self.saw = Some(Seen::Status {
-                    status,
-                    code: Some(code),
-                });
-                // Whatever it says, another machine may not.
-                Input::Frame(dispatch::Frame::Error {
-                    status: 502,
-                    code: "peer_refused".into(),
-                    message,
-                })
+                let frame = rejection(status, &code);
+                let code = Some(code);
+                self.saw = Some(Seen::Status { status, code });
+                Input::Frame(frame)
             }
             Came::Refused(failure) => {
                 self.saw = Some(crate::household::said(failure.code()));
-                // Another machine may have a longer context.
-                let status = match failure.code() {
-                    "context_length_exceeded" => 409,
-                    _ => failure.status.as_u16(),
-                };
-                let frame = dispatch::Frame::Error {
-                    status,
-                    code: failure.code().to_owned(),
-                    message: failure.error.message.clone(),
-                };
+                let frame = refusal(&failure);
                 self.failure = Some((candidate, failure));
                 Input::Frame(frame)
             }
@@ -345,6 +329,7 @@ impl Asker {
                 Work::Decoding => dispatch::Frame::Working,
             },
             Frame::Held => dispatch::Frame::Held,
+            Frame::Answer(_) => return Err(Came::Lost("it answers what was not asked".into())),
             Frame::Event(event @ Event::Started { .. }) => {
                 self.started = Some(event);
                 dispatch::Frame::Prefilling
@@ -364,14 +349,7 @@ impl Asker {
                 status,
                 retry_after,
                 error,
-            } => {
-                let status = StatusCode::from_u16(status).ok();
-                let status = status.filter(|status| status.as_u16() >= 400);
-                let status = status.unwrap_or(StatusCode::BAD_GATEWAY);
-                let mut failure = Failure::new(status, error);
-                failure.retry_after = retry_after;
-                return Err(Came::Refused(failure));
-            }
+            } => return Err(Came::Refused(told(status, retry_after, error))),
         })
     }
 
@@ -497,7 +475,7 @@ impl Asker {
         if let (Some(note), Some(place)) = (&self.note, self.places.get(candidate)) {
             let why = match self.run.attempts() {
                 ..=1 => why.map_or("", |(_, why)| why.words()),
-                _ => "the machine that was asked before did not answer",
+                _ => INSTEAD,
             };
             note.set(&place.name, why);
         }
@@ -549,35 +527,75 @@ impl Asker {
 
     /// The run's failure in the words of whoever knows best.
     fn failed(&mut self, failure: dispatch::Failure) -> Failure {
-        let own = self.failure.take();
-        if let Some((candidate, own)) = own
-            && failure.candidate == Some(candidate)
-            && own.code() == failure.code
-        {
-            return own;
-        }
-        let place = failure.candidate.and_then(|at| self.places.get(at));
-        if place.is_some_and(|place| place.member.is_none()) {
-            return unloaded();
-        }
-        let name = place.map_or("", |place| &place.name);
-        let message = match failure.after_first_token {
-            true => format!(
-                "{name} broke off in the middle of the answer: {}; ask again, another machine will answer. See why: hearth doctor {name}",
-                failure.message
-            ),
-            false => format!(
-                "no machine could answer; {name}: {}. See why: hearth doctor {name}",
-                failure.message
-            ),
-        };
-        let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_GATEWAY);
-        let mut own = Failure::new(
-            status,
-            ApiError::new("server_error", Some(&failure.code), message),
-        );
-        own.retry_after = Some(1);
-        own
+        failed(&self.places, failure, self.failure.take())
+    }
+}
+
+/// A run's failure in the words of whoever knows best: of the candidate that said so itself, in its own.
+pub(super) fn failed(
+    places: &[Place],
+    failure: dispatch::Failure,
+    own: Option<(usize, Failure)>,
+) -> Failure {
+    if let Some((candidate, own)) = own
+        && failure.candidate == Some(candidate)
+        && own.code() == failure.code
+    {
+        return own;
+    }
+    let place = failure.candidate.and_then(|at| places.get(at));
+    if place.is_some_and(|place| place.member.is_none()) {
+        return unloaded();
+    }
+    let name = place.map_or("", |place| &place.name);
+    let message = match failure.after_first_token {
+        true => format!(
+            "{name} broke off in the middle of the answer: {}; ask again, another machine will answer. See why: hearth doctor {name}",
+            failure.message
+        ),
+        false => format!(
+            "no machine could answer; {name}: {}. See why: hearth doctor {name}",
+            failure.message
+        ),
+    };
+    let status = StatusCode::from_u16(failure.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    let mut own = Failure::new(
+        status,
+        ApiError::new("server_error", Some(&failure.code), message),
+    );
+    own.retry_after = Some(1);
+    own
+}
+
+/// A machine's own failure as the run takes it.
+pub(super) fn refusal(failure: &Failure) -> dispatch::Frame {
+    // Another machine may have a longer context.
+    let status = match failure.code() {
+        "context_length_exceeded" => 409,
+        _ => failure.status.as_u16(),
+    };
+    dispatch::Frame::Error {
+        status,
+        code: failure.code().to_owned(),
+        message: failure.error.message.clone(),
+    }
+}
+
+/// What a machine said that failed.
+pub(super) fn told(status: u16, retry_after: Option<u64>, error: ApiError) -> Failure {
+    let status = StatusCode::from_u16(status).ok();
+    let status = status.filter(|status| status.as_u16() >= 400);
+    let mut failure = Failure::new(status.unwrap_or(StatusCode::BAD_GATEWAY), error);
+    failure.retry_after = retry_after;
+    failure
+}
+
+/// What it is that a machine would not even look at a request: whatever it says, another machine may not.
+pub(super) fn rejection(status: u16, code: &str) -> dispatch::Frame {
+    dispatch::Frame::Error {
+        status: 502,
+        code: "peer_refused".into(),
+        message: format!("it refuses the request ({code}, status {status})"),
     }
 }
 

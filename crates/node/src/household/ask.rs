@@ -31,6 +31,11 @@ pub(crate) enum Unasked {
     /// This node is alone.
     #[error("this machine belongs to no household")]
     Alone,
+    /// There is nobody to ask.
+    #[error(
+        "no hub of the household is known; if this machine was one, set its database_url again"
+    )]
+    NoHub,
     /// It cannot be reached.
     #[error(transparent)]
     Unsent(#[from] SendError),
@@ -145,6 +150,26 @@ impl Live {
             .collect();
         let answer = self.peers.send(node, &others, request, head).await?;
         Ok(Reply::of(answer))
+    }
+
+    /// Asks a hub: the one that answered last, or else the next. What is asked must be right to ask twice. The answer has
+    /// to begin in time.
+    pub(super) async fn ask_hub(
+        &self,
+        request: &Request<Bytes>,
+        head: Duration,
+    ) -> Result<Reply, Unasked> {
+        let mut failed = Unasked::NoHub;
+        for (hub, addresses) in self.hubs() {
+            match self.send(hub, &addresses, request.clone(), head).await {
+                Ok(reply) => {
+                    *self.last_hub() = Some(hub);
+                    return Ok(reply);
+                }
+                Err(error) => failed = error.into(),
+            }
+        }
+        Err(failed)
     }
 }
 

@@ -1,8 +1,8 @@
 //! What changes a household: invitations, joining, leaving, and what the hub does with members.
 //!
-//! Each change of the hub runs in a task of its own, so that it is whole whoever stops waiting for it, and one comes after
-//! the other. A member may have the hub give out tickets and names, for its owner is the household's; removing others is
-//! done at the hub alone, so that a machine that was stolen cannot.
+//! Each change of a hub runs in a task of its own, so that it is whole whoever stops waiting for it, and one comes after
+//! the other, those of other hubs too. A member may have a hub give out tickets and names, for its owner is the
+//! household's; removing others is done at a hub alone, so that a machine that was stolen cannot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,20 +11,23 @@ use axum::body::Bytes;
 use axum::http::{Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hearth_fanout::Log;
+use hearth_mesh::identity::Identity;
 use hearth_mesh::peers::Peers;
 use hearth_mesh::refusal::{Code, Refusal};
 use hearth_mesh::roster::{ChangeError, FindError, Roster};
-use hearth_mesh::ticket::{Invitation as Kept, JoinProof, Ticket, Use};
+use hearth_mesh::ticket::{Invitation as Kept, JoinProof, Ticket};
 use hearth_protocol::event::{Snapshot, StateEvent};
 use hearth_protocol::household::{Member, NodeId, Sealed};
 use hearth_protocol::peers::{AskToJoin, Hello, Invitation, Invite, Issue, Join, Welcome};
 use hearth_store::sqlite;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
+use tokio::sync::MutexGuard;
 
 use super::ask::{Reply, Unasked, json, post};
+use super::registry::{Admission, Lock, Place, Registry};
 use super::table::{self, Membership};
-use super::{FAREWELL, Household, Live};
+use super::{FAREWELL, Household, Live, Standing};
 use crate::failure::problem;
 use crate::peer;
 use crate::state::{Shared, unix_time};
@@ -62,10 +65,14 @@ impl Refused {
 
     fn no_hub(live: Option<&Live>) -> Self {
         let message = match live {
-            Some(live) => format!(
-                "this machine is not the hub of its household; do this on {}",
-                live.hub_name()
-            ),
+            Some(live) if live.is_removed() => "this machine was removed from its household".into(),
+            Some(live) => {
+                let hubs = live.hubs().into_iter().map(|(hub, _)| live.name_of(hub));
+                format!(
+                    "this machine is not the hub of its household; do this on {}",
+                    hubs.collect::<Vec<String>>().join(" or ")
+                )
+            }
             None => "this machine belongs to no household; `hearth invite` makes it the hub of one"
                 .into(),
         };
@@ -142,15 +149,12 @@ fn member(name: &str) -> String {
     format!("/peer/members/{name}")
 }
 
-/// Has the hub do it, in whose household this node is.
+/// Has a hub do it.
 async fn forwarded<T: DeserializeOwned>(
     live: &Live,
     request: Request<Bytes>,
 ) -> Result<T, Refused> {
-    let hub = live.belonging.hub;
-    let addresses = live.hub_addresses();
-    let sent = live.send(hub, &addresses, request, PATIENCE);
-    let reply = sent.await.map_err(|error| {
+    let reply = live.ask_hub(&request, PATIENCE).await.map_err(|error| {
         let message = format!("the hub does not answer, and only it can do this: {error}");
         Refused::new(StatusCode::BAD_GATEWAY, "hub_unreachable", message)
     })?;
@@ -189,13 +193,38 @@ async fn welcomed(peers: &Peers, ticket: &Ticket, asked: &AskToJoin) -> Result<R
     }
     let bad_hub = |error: String| Refused::new(StatusCode::BAD_GATEWAY, "bad_hub", error);
     let welcome: Welcome = json(reply).await.map_err(bad_hub)?;
-    // Whatever answered, only what the ticket's hub signed makes a member.
-    let mut roster = Roster::new(ticket.hub);
+    // Whatever answered, only what the ticket's household signed makes a member.
+    let mut roster = Roster::new(ticket.household);
     for sealed in welcome.others.into_iter().chain([welcome.member]) {
         let inserted = roster.insert(sealed);
         inserted.map_err(|error| bad_hub(error.to_string()))?;
     }
     Ok(roster)
+}
+
+/// A turn to change the household.
+struct Turn<'a> {
+    live: Arc<Live>,
+    _here: MutexGuard<'a, ()>,
+    _everywhere: Lock,
+}
+
+impl Live {
+    /// What makes this node a hub.
+    fn registry(&self) -> Result<&Registry, Refused> {
+        let registry = self.registry.as_ref();
+        registry.ok_or_else(|| Refused::no_hub(Some(self)))
+    }
+
+    /// Keeps the other hubs from changing the household, and hears what they did.
+    async fn lock(self: &Arc<Self>) -> Result<Lock, Refused> {
+        let registry = self.registry()?;
+        let lock = registry.lock().await?;
+        if registry.is_shared() {
+            self.learn(&self.log.snapshot().await?.state);
+        }
+        Ok(lock)
+    }
 }
 
 /// Runs a change to its end, whether or not anybody waits.
@@ -206,12 +235,26 @@ async fn whole<T: Send + 'static>(
 }
 
 impl Household {
-    /// What a node of a household has, if it is the hub.
+    /// What a node of a household has, if it is a hub.
     fn as_hub(&self) -> Result<Arc<Live>, Refused> {
         match self.live() {
-            Some(live) if live.is_hub() => Ok(live),
+            Some(live) if live.is_hub() && !live.is_removed() => Ok(live),
             live => Err(Refused::no_hub(live.as_deref())),
         }
+    }
+
+    /// Waits until this hub may change the household.
+    async fn turn(&self) -> Result<Turn<'_>, Refused> {
+        let here = self.changing.lock().await;
+        let live = self.as_hub()?;
+        let everywhere = live.lock().await?;
+        // Another hub may have removed this node meanwhile.
+        self.as_hub()?;
+        Ok(Turn {
+            live,
+            _here: here,
+            _everywhere: everywhere,
+        })
     }
 
     /// Makes a ticket. A node that is alone becomes the hub of a household of its own.
@@ -229,28 +272,26 @@ impl Household {
                 None => this.found(&node).await?,
             };
             let expires = unix_time() + lasts;
-            let addresses = match live.is_hub() {
-                true => this.addresses(&live),
-                false => live.hub_addresses(),
-            };
-            let ticket = Ticket::new(
-                live.belonging.hub,
-                &live.hub_name(),
-                addresses.clone(),
-                expires,
-            );
+            let (household, own) = (live.belonging.household, live.own);
+            let name = live.name_of(own);
+            let mut ticket = Ticket::new(household, own, &name, this.addresses(&live), expires);
             let kept = ticket.invitation();
             // The secret half stays here, whoever keeps the other.
-            match live.is_hub() {
-                true => this.keep(kept, None).await?,
-                false => {
+            match &live.registry {
+                Some(registry) => registry.give(kept, None).await?,
+                None => {
                     let issued = Issue {
                         ticket: kept.ticket,
                         expires: kept.expires,
                     };
                     forwarded::<()>(&live, post("/peer/invite", &issued)).await?;
+                    // Whoever joins asks the hub that is there.
+                    let answered = live.hubs().into_iter().next();
+                    let (hub, addresses) = answered.ok_or_else(|| Refused::no_hub(Some(&live)))?;
+                    ticket.lead_to(hub, &live.name_of(hub), addresses);
                 }
             }
+            let addresses = ticket.addresses.clone();
             Ok(Invitation {
                 ticket: ticket.to_string(),
                 expires_at: expires,
@@ -264,8 +305,7 @@ impl Household {
     pub async fn issued(self: &Arc<Self>, who: NodeId, issued: Issue) -> Result<(), Refused> {
         let this = Arc::clone(self);
         whole(async move {
-            let _alone = this.changing.lock().await;
-            this.as_hub()?;
+            let live = this.as_hub()?;
             let lasts = issued.expires.saturating_sub(unix_time());
             // A clock may be a little off.
             let wanted = Invite {
@@ -277,61 +317,54 @@ impl Household {
                 expires: issued.expires,
                 used_by: None,
             };
-            this.keep(kept, Some(who)).await
+            live.registry()?.give(kept, Some(who)).await
         })
         .await
     }
 
-    async fn keep(&self, kept: Kept, issuer: Option<NodeId>) -> Result<(), Refused> {
-        self.write(move |transaction| Ok(table::give(transaction, &kept, issuer, unix_time())?))
-            .await
-    }
-
-    /// Makes this node the hub of a new household.
+    /// Makes this node the hub of a new household, or one of that which its shared database holds.
     async fn found(self: &Arc<Self>, node: &Shared) -> Result<Arc<Live>, Refused> {
-        self.forget_state().await?;
-        let belonging = Membership {
-            hub: self.id(),
-            addresses: Vec::new(),
+        let place = self.place().await?;
+        let key = match place.key().await? {
+            Some(key) => key,
+            None => place.claim(&Identity::generate()).await?,
         };
-        let kept = belonging.clone();
-        self.write(move |transaction| Ok(table::belong(transaction, &kept)?))
-            .await?;
+        let registry = Registry::new(key, place);
+        if self.was_removed(&registry).await? {
+            let message = "this machine was removed from the household that its database_url holds; to come back it joins with a ticket of another hub";
+            let code = Code::Removed.as_str();
+            return Err(Refused::new(StatusCode::FORBIDDEN, code, message));
+        }
+        let belonging = self.take_part(registry.household()).await?;
         let doors = self.doors().await;
-        let live = self.bring_to_life(belonging, doors).await?;
-        self.open_doors(&live);
+        let live = self.bring_to_life(belonging, Some(registry), doors).await?;
         self.be_member(&live, node).await?;
-        self.follow(&live, node);
-        self.watch(&live);
+        self.look_after(Arc::clone(&live), node);
         Ok(live)
     }
 
-    /// A hub is a member of its own household.
+    /// A hub is a member of its own household, and says that it is a hub.
     pub(super) async fn be_member(&self, live: &Arc<Live>, node: &Shared) -> Result<(), Refused> {
-        if live.roster(|roster| roster.may_pass(&live.own).is_ok()) {
+        if !live.is_hub() || live.is_removed() {
             return Ok(());
         }
+        let is_known = |roster: &Roster| roster.hubs().any(|hub| hub.node == live.own);
+        if live.roster(is_known) {
+            return Ok(());
+        }
+        let _everywhere = live.lock().await?;
         let capabilities = self.capabilities(node, false);
         let addresses = self.addresses(live);
         let name = &self.options.name;
-        let own = live.roster(|roster| roster.join(live.own, name, addresses, capabilities));
+        let mut own = live.roster(|roster| roster.join(live.own, name, addresses, capabilities));
+        own.hub = true;
         self.say(live, own).await?;
         Ok(())
     }
 
-    /// What the hub says about a member, signed, and as an event of its log.
-    fn sealed(&self, member: &Member) -> Result<(Sealed, StateEvent), Refused> {
-        let record = self.options.identity.seal(member);
-        let record = record.map_err(Refused::failed)?;
-        let event = StateEvent::Member {
-            record: record.clone(),
-        };
-        Ok((record, event))
-    }
-
-    /// The hub says something about a member, to everybody.
+    /// A hub says something about a member, to everybody.
     async fn say(&self, live: &Arc<Live>, member: Member) -> Result<Sealed, Refused> {
-        let (record, event) = self.sealed(&member)?;
+        let (record, event) = live.registry()?.sealed(&member)?;
         match live.log.append(std::slice::from_ref(&event)).await {
             Ok(_) => live.learn(&[event]),
             Err(error @ hearth_fanout::Error::Stale { .. }) => {
@@ -351,32 +384,23 @@ impl Household {
     }
 
     async fn admit_now(&self, who: NodeId, asked: AskToJoin) -> Result<Welcome, Refused> {
-        let _alone = self.changing.lock().await;
-        let live = self.as_hub()?;
-        let proof = JoinProof {
-            ticket: asked.ticket,
-            proof: asked.proof,
-        };
+        let turn = self.turn().await?;
+        let (live, registry) = (&turn.live, turn.live.registry()?);
         let member = live
             .roster(|roster| roster.join(who, &asked.name, asked.addresses, asked.capabilities));
-        let (record, event) = self.sealed(&member)?;
+        let (record, event) = registry.sealed(&member)?;
         let is_removed =
             live.roster(|roster| roster.record(&who).is_some_and(|known| known.removed));
-        let (hub, log, events) = (live.own, live.log.clone(), vec![event.clone()]);
-        self.write(move |transaction| {
-            let kept = table::given(transaction, proof.ticket)?;
-            let mut kept = kept.ok_or_else(Kept::unknown)?;
-            match kept.admit(&proof, &hub, &who, unix_time())? {
-                Use::First => table::used(transaction, &kept)?,
-                // Its answer was lost. Who was removed since does not come back by an old ticket.
-                Use::Again if is_removed => return Err(Kept::spent().into()),
-                Use::Again => {}
-            }
-            log.append_within(transaction, &events)?;
-            Ok(())
-        })
-        .await?;
-        live.log.refresh().await?;
+        let admission = Admission {
+            who,
+            proof: JoinProof {
+                ticket: asked.ticket,
+                proof: asked.proof,
+            },
+            is_removed,
+            event: event.clone(),
+        };
+        registry.admit(&live.log, admission).await?;
         live.learn(&[event]);
         let others = live.roster(|roster| roster.records().cloned().collect());
         Ok(Welcome {
@@ -393,12 +417,13 @@ impl Household {
     ) -> Result<Option<Sealed>, Refused> {
         let this = Arc::clone(self);
         whole(async move {
-            let _alone = this.changing.lock().await;
-            let live = this.as_hub()?;
-            let changed =
-                live.roster(|roster| roster.update(&who, said.addresses, said.capabilities))?;
+            let turn = this.turn().await?;
+            let live = &turn.live;
+            let changed = live.roster(|roster| {
+                roster.update(&who, said.addresses, said.capabilities, said.hub)
+            })?;
             match changed {
-                Some(member) => Ok(Some(this.say(&live, member).await?)),
+                Some(member) => Ok(Some(this.say(live, member).await?)),
                 None => Ok(None),
             }
         })
@@ -419,12 +444,11 @@ impl Household {
     async fn remove_node(self: &Arc<Self>, node: NodeId) -> Result<(), Refused> {
         let this = Arc::clone(self);
         whole(async move {
-            let _alone = this.changing.lock().await;
-            let live = this.as_hub()?;
+            let turn = this.turn().await?;
+            let live = &turn.live;
             let member = live.roster(|roster| roster.remove(&node))?;
-            this.write(move |transaction| Ok(table::void(transaction, node)?))
-                .await?;
-            this.say(&live, member).await?;
+            live.registry()?.void(node).await?;
+            this.say(live, member).await?;
             this.affinity().forget(node);
             Ok(())
         })
@@ -450,11 +474,11 @@ impl Household {
     pub async fn rename_here(self: &Arc<Self>, name: &str, new: &str) -> Result<(), Refused> {
         let (this, name, new) = (Arc::clone(self), name.to_owned(), new.to_owned());
         whole(async move {
-            let _alone = this.changing.lock().await;
-            let live = this.as_hub()?;
+            let turn = this.turn().await?;
+            let live = &turn.live;
             let node = live.roster(|roster| roster.find(&name).map(|member| member.node))?;
             if let Some(member) = live.roster(|roster| roster.rename(&node, &new))? {
-                this.say(&live, member).await?;
+                this.say(live, member).await?;
             }
             Ok(())
         })
@@ -485,7 +509,7 @@ impl Household {
         // The hub of the ticket may take back whom it removed, whether this machine heard of it or not.
         if let Some(live) = &before
             && !live.is_removed()
-            && live.belonging.hub != ticket.hub
+            && live.belonging.household != ticket.household
         {
             let message = "this machine belongs to a household already; `hearth leave` first";
             return Err(Refused::new(StatusCode::CONFLICT, "has_household", message));
@@ -501,6 +525,13 @@ impl Household {
                 Code::TicketExpired.as_str(),
                 message,
             ));
+        }
+        let place = self.place().await?;
+        let is_shared = matches!(place, Place::Shared(_));
+        if let Some(key) = place.key().await?.filter(|_| is_shared)
+            && key.id() != ticket.household
+        {
+            return Err(Refused::elsewhere(key.id(), ticket.household));
         }
         // What this machine has is kept until the hub has taken it in.
         let mut new_doors = None;
@@ -544,19 +575,25 @@ impl Household {
             state: state.collect(),
         })
         .await?;
-        let belonging = Membership {
+        let kept = Membership {
+            household: ticket.household,
             hub: ticket.hub,
             addresses: ticket.addresses.clone(),
         };
-        let kept = belonging.clone();
         self.write(move |transaction| Ok(table::belong(transaction, &kept)?))
             .await?;
+        let (belonging, registry) = match self.standing().await? {
+            Standing::Member(belonging) => (belonging, None),
+            Standing::Hub(belonging, registry) => (belonging, Some(registry)),
+            Standing::Alone => return Err(Refused::failed("the household is not kept")),
+        };
         let doors = match new_doors {
             Some(doors) => doors,
             None => self.doors().await,
         };
-        let live = self.bring_to_life(belonging, doors).await?;
+        let live = self.bring_to_life(belonging, registry, doors).await?;
         if let Some(node) = node {
+            self.be_member(&live, &node).await?;
             self.look_after(live, &node);
         }
         Ok(())
@@ -571,36 +608,55 @@ impl Household {
                 let message = "this machine belongs to no household";
                 return Err(Refused::new(StatusCode::CONFLICT, "no_household", message));
             };
-            let others = live.roster(|roster| roster.members().count()).saturating_sub(1);
-            if live.is_hub() && others > 0 && !end {
-                let message = format!(
-                    "this machine is the hub: when it leaves, the household ends for {others} more, and each joins anew with a ticket of another hub; if that is meant, run `hearth leave --end` (or send {{\"end\": true}})"
-                );
-                return Err(Refused::new(StatusCode::CONFLICT, "is_the_hub", message));
-            }
-            if !live.is_hub() {
+            let count = |live: &Live| live.roster(|roster| roster.members().count());
+            let others = count(&live).saturating_sub(1);
+            if live.is_hub() && !live.is_removed() {
+                let is_last = live.roster(|roster| roster.hubs().all(|hub| hub.node == live.own));
+                if is_last && others > 0 && !end {
+                    let message = format!(
+                        "this machine is the hub: when it leaves, the household ends for {others} more, and each joins anew with a ticket of another hub; if that is meant, run `hearth leave --end` (or send {{\"end\": true}})"
+                    );
+                    return Err(Refused::new(StatusCode::CONFLICT, "is_the_hub", message));
+                }
+                this.take_leave(&live, end || is_last).await?;
+            } else if !live.is_hub() {
                 // The hub should know; if it cannot be told, its owner removes this machine there.
                 let told = forwarded::<()>(&live, post("/peer/leave", &serde_json::json!({})));
                 if let Err(error) = told.await {
                     tracing::warn!(%error, "the hub was not told that this machine leaves");
                 }
             }
-            if live.is_hub() && others > 0 {
-                // Who hears it knows that this household is over, and does not wait for its hub.
-                let all: Vec<Member> = live.roster(|roster| roster.members().cloned().collect());
-                for member in all.into_iter().filter(|member| member.node != live.own) {
-                    let removed = live.roster(|roster| roster.remove(&member.node))?;
-                    this.say(&live, removed).await?;
-                }
-                tokio::time::sleep(FAREWELL).await;
-            }
             drop(live);
             this.rest().await;
             this.write(|transaction| Ok(table::forget(transaction)?))
                 .await?;
+            Place::Own(this.store.clone()).forget().await?;
             this.forget_state().await
         })
         .await
+    }
+
+    /// A hub goes. Others go on with another hub, unless the household ends with it.
+    async fn take_leave(&self, live: &Arc<Live>, ends: bool) -> Result<(), Refused> {
+        let _everywhere = live.lock().await?;
+        let members: Vec<NodeId> = live.roster(|roster| {
+            let members = roster.members().map(|member| member.node);
+            members
+                .filter(|member| (*member == live.own) != ends)
+                .collect()
+        });
+        // Who hears it knows that this household is over, and does not wait for its hub.
+        for member in &members {
+            let removed = live.roster(|roster| roster.remove(member))?;
+            self.say(live, removed).await?;
+        }
+        if !members.is_empty() {
+            tokio::time::sleep(FAREWELL).await;
+        }
+        if ends {
+            live.registry()?.place().forget().await?;
+        }
+        Ok(())
     }
 
     /// A member says that it goes.
@@ -609,13 +665,13 @@ impl Household {
     }
 
     /// Empties the state log.
-    async fn forget_state(&self) -> Result<(), Refused> {
+    pub(super) async fn forget_state(&self) -> Result<(), Refused> {
         let log = Log::follow(self.store.clone(), Default::default()).await?;
         Ok(log.replace(&Snapshot::default()).await?)
     }
 
     /// Writes where it may block.
-    async fn write<T: Send + 'static>(
+    pub(super) async fn write<T: Send + 'static>(
         &self,
         work: impl FnOnce(&sqlite::Transaction<'_>) -> Result<T, Refused> + Send + 'static,
     ) -> Result<T, Refused> {

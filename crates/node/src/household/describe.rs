@@ -121,7 +121,7 @@ impl Household {
                 node: member.node,
                 name: member.name,
                 is_here,
-                is_hub: member.node == live.belonging.hub,
+                is_hub: member.hub,
                 addresses: member.addresses,
                 capabilities,
                 diagnosis: diagnosis.filter(|_| !is_here),
@@ -130,7 +130,7 @@ impl Household {
         Peers {
             node: own,
             name: self.name(),
-            household: Some(live.belonging.hub),
+            household: Some(live.belonging.household),
             is_hub: live.is_hub(),
             addresses: self.addresses(&live),
             members: each.collect(),

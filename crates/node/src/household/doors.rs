@@ -92,11 +92,16 @@ impl Household {
         };
         if let Some(quic) = &live.quic {
             let (quic, routes) = (Arc::clone(quic), serving.routes.clone());
-            let head = serving.limits.head;
+            let limits = serving.limits;
             live.spawn(async move {
                 while let Some(accepted) = quic.accept().await {
                     let ends = Ends::proven(accepted.peer);
-                    tokio::spawn(door::converse(accepted.stream, routes.clone(), ends, head));
+                    tokio::spawn(door::converse(
+                        accepted.stream,
+                        routes.clone(),
+                        ends,
+                        limits,
+                    ));
                 }
             });
         }

@@ -1,14 +1,15 @@
-//! Following the hub: its state log comes in as server-sent events and is stored before it counts; in return the hub
-//! hears where this node is and what it can do.
+//! Following a hub: its state log comes in as server-sent events and is stored before it counts; in return the hub hears
+//! where this node is and what it can do. Where there are several hubs, they have one log, and any will do.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderValue;
 use hearth_fanout::{Error, Follower, Next, Received, sse};
-use hearth_mesh::identity::open;
+use hearth_mesh::roster::Record;
 use hearth_protocol::event::{Cursor, Snapshot, StateEvent};
-use hearth_protocol::household::{Capabilities, Member};
+use hearth_protocol::household::{Capabilities, NodeId};
 use hearth_protocol::peers::Hello;
 
 use super::ask::{Reply, get, post};
@@ -42,10 +43,13 @@ async fn tell(household: Arc<Household>, live: Arc<Live>, node: Shared) {
         let hello = Hello {
             addresses: household.addresses(&live),
             capabilities: describe.await.unwrap_or_default(),
+            hub: live.is_hub(),
         };
         let own = live.roster(|roster| roster.record(&live.own).cloned());
         let is_known = own.is_some_and(|own| {
-            own.addresses == hello.addresses && same(&own.capabilities, &hello.capabilities)
+            own.addresses == hello.addresses
+                && own.hub == hello.hub
+                && same(&own.capabilities, &hello.capabilities)
         });
         let is_said = said.as_ref() == Some(&hello);
         if live.is_removed() {
@@ -81,9 +85,7 @@ async fn say(household: &Arc<Household>, live: &Live, hello: &Hello) -> bool {
         let heard = household.hear(live.own, hello.clone()).await;
         return heard.is_ok();
     }
-    let request = post("/peer/hello", hello);
-    let hub = live.belonging.hub;
-    match live.send(hub, &live.hub_addresses(), request, HEAD).await {
+    match live.ask_hub(&post("/peer/hello", hello), HEAD).await {
         Ok(reply) => reply.status().is_success(),
         Err(error) => {
             tracing::debug!(%error, "the hub could not be told what is new");
@@ -149,11 +151,11 @@ async fn connect(
     if let Ok(value) = HeaderValue::from_str(&cursor.to_string()) {
         request.headers_mut().insert("last-event-id", value);
     }
-    let hub = live.belonging.hub;
-    let answer = live.send(hub, &live.hub_addresses(), request, HEAD).await;
+    let answer = live.ask_hub(&request, HEAD).await;
     let now = Instant::now();
     match answer {
         Ok(reply) if reply.status().is_success() => {
+            live.unknown.store(0, Ordering::Relaxed);
             live.hub_answered();
             follower.connected(now);
             Some((reply, sse::Parser::default()))
@@ -161,9 +163,10 @@ async fn connect(
         Ok(reply) => {
             let (_, code, message) = reply.problem().await;
             tracing::debug!(?code, message, "the hub refuses its events");
-            // The hub itself does not know this node: it was removed, or the household is no more.
-            if matches!(code.as_deref(), Some("removed" | "not_in_roster")) {
-                live.set_removed();
+            match code.as_deref() {
+                Some("removed") => live.set_removed(),
+                Some("not_in_roster") => live.not_known(),
+                _ => {}
             }
             follower.failed(now, &message);
             None
@@ -177,10 +180,7 @@ async fn connect(
 }
 
 async fn fetch(live: &Arc<Live>, follower: &mut Follower) {
-    let hub = live.belonging.hub;
-    let answer = live
-        .send(hub, &live.hub_addresses(), get("/peer/snapshot"), HEAD)
-        .await;
+    let answer = live.ask_hub(&get("/peer/snapshot"), HEAD).await;
     let fetched = match answer {
         Ok(reply) if reply.status().is_success() => reply.whole().await,
         Ok(reply) => Err(reply.problem().await.2),
@@ -195,16 +195,21 @@ async fn fetch(live: &Arc<Live>, follower: &mut Follower) {
     if !follower.fetched(now, &snapshot) {
         return;
     }
-    if let Some(error) = snapshot
-        .state
-        .iter()
-        .find_map(|event| seal(live, event).err())
-    {
-        return follower.rejected(now, &error);
-    }
+    let (household, state) = (live.belonging.household, snapshot.state.clone());
+    // A large household has many seals.
+    let checking = crate::trace::spawn_blocking(move || {
+        let checked = state.iter().map(|event| checked(event, &household));
+        checked.collect::<Result<Vec<Record>, Error>>()
+    });
+    let records = match checking.await {
+        Ok(Ok(records)) => records,
+        Ok(Err(error)) => return follower.rejected(Instant::now(), &error),
+        Err(error) => return follower.failed(Instant::now(), &error.to_string()),
+    };
+    let now = Instant::now();
     match live.log.replace(&snapshot).await {
         Ok(()) => {
-            live.learn(&snapshot.state);
+            live.take(records);
             follower.replaced(snapshot.cursor);
         }
         Err(error) => follower.failed(now, &error.to_string()),
@@ -213,14 +218,18 @@ async fn fetch(live: &Arc<Live>, follower: &mut Follower) {
 
 /// Stores what came, and lets it count.
 async fn read(live: &Arc<Live>, follower: &mut Follower, parser: &mut sse::Parser) {
-    let mut entries = Vec::new();
+    let household = live.belonging.household;
+    let (mut entries, mut records) = (Vec::new(), Vec::new());
     let mut closed = false;
     while let Some(item) = parser.next() {
         match item {
             sse::Item::Retry(delay) => follower.retry(delay),
             sse::Item::Message(message) => match follower.received(Instant::now(), &message) {
-                Received::Apply(entry) => match seal(live, &entry.event) {
-                    Ok(()) => entries.push(entry),
+                Received::Apply(entry) => match checked(&entry.event, &household) {
+                    Ok(record) => {
+                        entries.push(entry);
+                        records.push(record);
+                    }
                     Err(error) => {
                         follower.rejected(Instant::now(), &error);
                         closed = true;
@@ -240,22 +249,18 @@ async fn read(live: &Arc<Live>, follower: &mut Follower, parser: &mut sse::Parse
     match live.log.extend(&entries).await {
         Ok(()) => {
             follower.stored(last);
-            let events: Vec<StateEvent> = entries.into_iter().map(|entry| entry.event).collect();
-            live.learn(&events);
+            live.take(records);
         }
         Err(error @ Error::Gap { .. }) => follower.rejected(Instant::now(), &error),
         Err(error) => follower.failed(Instant::now(), &error.to_string()),
     }
 }
 
-/// Whether the hub itself said this.
-fn seal(live: &Live, event: &StateEvent) -> Result<(), Error> {
+/// What a hub said.
+fn checked(event: &StateEvent, household: &NodeId) -> Result<Record, Error> {
     let StateEvent::Member { record } = event;
-    match open::<Member>(record, &live.belonging.hub) {
-        Ok(_) => Ok(()),
-        Err(error) => Err(Error::Unusable {
-            kind: "member",
-            reason: error.to_string(),
-        }),
-    }
+    Record::open(record.clone(), household).map_err(|error| Error::Unusable {
+        kind: "member",
+        reason: error.to_string(),
+    })
 }

@@ -1,9 +1,8 @@
-//! What a node keeps of its household beside the roster: which one it belongs to, the tickets it gave out, and the
-//! projects whose memories it lets the others search.
+//! What a node keeps of its household beside the roster: which one it belongs to, and the projects whose memories
+//! it lets the others search.
 
-use hearth_mesh::ticket::Invitation;
 use hearth_protocol::household::{Address, NodeId};
-use hearth_store::sqlite::{Error, OptionalExtension, Row, Transaction};
+use hearth_store::sqlite::{Error, OptionalExtension, Transaction};
 use hearth_store::{Migration, Store};
 
 /// The tables.
@@ -30,9 +29,11 @@ pub(crate) const TABLES: Migration = Migration {
 /// The household that a node belongs to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Membership {
-    /// Its hub.
+    /// Its key's public half.
+    pub household: NodeId,
+    /// The hub by way of which this node joined; itself for one that founded the household.
     pub hub: NodeId,
-    /// Where the hub was reached when this node joined; the roster may know better.
+    /// Where that hub was reached then; the roster may know better.
     pub addresses: Vec<Address>,
 }
 
@@ -40,12 +41,18 @@ pub(crate) struct Membership {
 pub(crate) fn membership(store: &Store) -> Result<Option<Membership>, Error> {
     store.read(|transaction| {
         let row = transaction
-            .query_row("SELECT hub, addresses FROM household", [], |row| {
-                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?))
-            })
+            .query_row(
+                "SELECT household, hub, addresses FROM household",
+                [],
+                |row| {
+                    let text = |at: usize| row.get::<_, String>(at);
+                    Ok((text(0)?, text(1)?, text(2)?))
+                },
+            )
             .optional()?;
-        Ok(row.and_then(|(hub, addresses)| {
+        Ok(row.and_then(|(household, hub, addresses)| {
             Some(Membership {
+                household: household.parse().ok()?,
                 hub: hub.parse().ok()?,
                 addresses: serde_json::from_str(&addresses).unwrap_or_default(),
             })
@@ -57,75 +64,19 @@ pub(crate) fn membership(store: &Store) -> Result<Option<Membership>, Error> {
 pub(crate) fn belong(transaction: &Transaction<'_>, membership: &Membership) -> Result<(), Error> {
     let addresses = serde_json::to_string(&membership.addresses).unwrap_or_default();
     transaction.execute(
-        "INSERT OR REPLACE INTO household (only, hub, addresses) VALUES (1, ?1, ?2)",
-        (membership.hub.to_string(), addresses),
+        "INSERT OR REPLACE INTO household (only, household, hub, addresses) VALUES (1, ?1, ?2, ?3)",
+        (
+            membership.household.to_string(),
+            membership.hub.to_string(),
+            addresses,
+        ),
     )?;
     Ok(())
 }
 
-/// Forgets the household and every ticket.
+/// Forgets the household.
 pub(crate) fn forget(transaction: &Transaction<'_>) -> Result<(), Error> {
     transaction.execute("DELETE FROM household", [])?;
-    transaction.execute("DELETE FROM ticket", [])?;
-    Ok(())
-}
-
-/// Keeps a ticket that is given out, by a member or (`None`) by the hub itself, and forgets those that expired long ago.
-pub(crate) fn give(
-    transaction: &Transaction<'_>,
-    invitation: &Invitation,
-    issuer: Option<NodeId>,
-    now: u64,
-) -> Result<(), Error> {
-    let week_ago = now.saturating_sub(7 * 24 * 3600) as i64;
-    transaction.execute("DELETE FROM ticket WHERE expires_at < ?1", [week_ago])?;
-    transaction.execute(
-        "INSERT OR IGNORE INTO ticket (key, expires_at, issuer) VALUES (?1, ?2, ?3)",
-        (
-            invitation.ticket.to_string(),
-            invitation.expires as i64,
-            issuer.map(|node| node.to_string()),
-        ),
-    )?;
-    Ok(())
-}
-
-/// Takes back the tickets that a member made and nobody used.
-pub(crate) fn void(transaction: &Transaction<'_>, issuer: NodeId) -> Result<(), Error> {
-    transaction.execute(
-        "DELETE FROM ticket WHERE issuer = ?1 AND used_by IS NULL",
-        [issuer.to_string()],
-    )?;
-    Ok(())
-}
-
-/// What is kept of a ticket.
-pub(crate) fn given(
-    transaction: &Transaction<'_>,
-    ticket: NodeId,
-) -> Result<Option<Invitation>, Error> {
-    let sql = "SELECT expires_at, used_by FROM ticket WHERE key = ?1";
-    let read = |row: &Row<'_>| {
-        let used_by: Option<String> = row.get(1)?;
-        Ok(Invitation {
-            ticket,
-            expires: row.get::<_, i64>(0)?.max(0) as u64,
-            used_by: used_by.and_then(|node| node.parse().ok()),
-        })
-    };
-    let found = transaction.query_row(sql, [ticket.to_string()], read);
-    found.optional()
-}
-
-/// Notes who joined with a ticket.
-pub(crate) fn used(transaction: &Transaction<'_>, invitation: &Invitation) -> Result<(), Error> {
-    transaction.execute(
-        "UPDATE ticket SET used_by = ?2 WHERE key = ?1",
-        (
-            invitation.ticket.to_string(),
-            invitation.used_by.map(|node| node.to_string()),
-        ),
-    )?;
     Ok(())
 }
 

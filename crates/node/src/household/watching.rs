@@ -129,7 +129,7 @@ impl Live {
             let monitor = self.monitor();
             let answer = |member: &Member| monitor.health(member.node, None, now()) == Health::Good;
             let good = members.into_iter().filter(answer);
-            good.min_by_key(|member| member.node != self.belonging.hub)
+            good.min_by_key(|member| !member.hub)
         };
         let Some(witness) = witness else { return };
         let request = get(&format!("/peer/reach/{peer}"));
@@ -392,6 +392,7 @@ pub(crate) fn seen(error: &Unasked) -> Seen {
             ConnectFailure::Silent => Seen::Unheard,
             ConnectFailure::NoRoute | ConnectFailure::NoAddress => Seen::NoRoute,
             ConnectFailure::WrongKey => Seen::WrongKey,
+            ConnectFailure::Unanswered => Seen::Unanswered,
             ConnectFailure::NotAdmitted => refused(403, "not_in_roster"),
             ConnectFailure::Busy => refused(429, "too_many_requests"),
             ConnectFailure::Broke => Seen::Cut,

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use hearth_engine::{EmbedInput, EmbedRequest, Embeddings, EngineError};
+use hearth_engine::{EmbedInput, EmbedRequest, Embeddings, EngineError, ModelSource};
 use hearth_protocol::embedding::MOST_INPUTS;
 use hearth_protocol::error::ApiError;
 use hearth_protocol::ollama::{
@@ -15,9 +15,10 @@ use hearth_protocol::ollama::{
 
 use super::answer::nanoseconds;
 use super::{Refusal, facts, keep, load, read};
-use crate::encoders;
+use crate::elsewhere::{self, Purpose};
 use crate::failure::Failure;
 use crate::state::Shared;
+use crate::{encoders, finished};
 
 /// Embeds texts; without any it loads the model.
 #[utoipa::path(post, path = "/api/embed", tag = "ollama", request_body = wire::EmbedRequest, responses(
@@ -119,7 +120,23 @@ async fn answer(
     if let Some(encoder) = encoders::chosen(node, name) {
         return encoded(node, &encoder, asked).await;
     }
-    let source = node.engine.catalogue().resolve(Some(name))?;
+    let source = node.engine.catalogue().resolve(Some(name));
+    let detour = match &source {
+        Ok(source) => !asked.texts.is_empty() && elsewhere::is_ready_elsewhere(node, &source.name),
+        Err(_) => elsewhere::may_be_elsewhere(node, name, Purpose::Embed),
+    };
+    if detour {
+        return Ok((vectors(node, name, asked).await?, Duration::ZERO));
+    }
+    here(node, source?, asked).await
+}
+
+/// As [`answer`], by a model that this machine has and loads first, if it is not loaded.
+async fn here(
+    node: &Shared,
+    source: ModelSource,
+    asked: Asked,
+) -> Result<(Option<Embeddings>, Duration), Refusal> {
     // Known from its file: a large model need not be loaded to say so.
     let facts = facts::of(node, &source).await;
     if facts.readable && !facts.capabilities.contains(&facts::EMBEDDING) {
@@ -127,14 +144,10 @@ async fn answer(
         return Err(EngineError::OnlyGenerates { name }.into());
     }
     let load = load(node, &source, asked.options.as_ref()).await?;
-    if asked.texts.is_empty() {
-        keep(node, &source, asked.keep_alive);
-        return Ok((None, load));
-    }
     let keep_alive = asked.keep_alive;
     let vectors = vectors(node, &source.name, asked).await?;
     keep(node, &source, keep_alive);
-    Ok((Some(vectors), load))
+    Ok((vectors, load))
 }
 
 /// As [`answer`], by an encoder: it stays open, whatever is said of how long a model stays loaded.
@@ -154,28 +167,27 @@ async fn encoded(
         );
         return Err(ApiError::invalid(Some("options.num_ctx".into()), message).into());
     }
-    if asked.texts.is_empty() {
-        return Ok((None, load));
-    }
-    Ok((Some(vectors(node, name, asked).await?), load))
+    Ok((vectors(node, name, asked).await?, load))
 }
 
-/// The vectors of texts, of which there are some.
-async fn vectors(node: &Shared, name: &str, asked: Asked) -> Result<Embeddings, Refusal> {
+/// The vectors of texts, from whichever machine; `None` if there are no texts.
+async fn vectors(node: &Shared, name: &str, asked: Asked) -> Result<Option<Embeddings>, Refusal> {
+    if asked.texts.is_empty() {
+        return Ok(None);
+    }
     let request = EmbedRequest {
         inputs: asked.texts.into_iter().map(EmbedInput::Text).collect(),
         dimensions: asked.dimensions,
     };
-    let vectors = crate::finished::embed(node, Some(name), request, asked.cut).await;
-    let vectors = vectors.map_err(|error| {
-        let mut failure = Failure::from(error);
+    let dimensions = request.dimensions;
+    let embedding = elsewhere::embed(node, Some(name), request, asked.cut);
+    let vectors = finished::embedded(node, Some(name), dimensions, embedding).await;
+    vectors.map(Some).map_err(|mut failure| {
         // Texts are counted from 0.
         let rest = failure.error.message.strip_prefix("input[0]");
         if let (Some(field), Some(rest)) = (asked.field, rest) {
             failure.error = ApiError::invalid(Some(field.into()), format!("{field}{rest}"));
         }
         Refusal::from(failure)
-    })?;
-    node.metrics.embedded(&vectors.model, vectors.prompt_tokens);
-    Ok(vectors)
+    })
 }

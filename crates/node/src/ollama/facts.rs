@@ -78,7 +78,10 @@ pub(super) fn of_other(model: &PeerModel) -> Facts {
             format: "gguf".into(),
             ..Details::default()
         },
-        capabilities: vec!["completion"],
+        capabilities: vec![match model.embeds {
+            true => EMBEDDING,
+            false => "completion",
+        }],
         size: model.size_bytes,
         ..Facts::default()
     }

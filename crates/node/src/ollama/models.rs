@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
-use hearth_engine::ModelSource;
+use hearth_engine::{EngineError, ModelSource};
 use hearth_gguf::Value as Stored;
 use hearth_protocol::ollama::{
     ErrorBody, ListedModel, ModelRequest, Processes, RunningModel, Shown, Tags, Version,
@@ -14,8 +14,9 @@ use serde_json::{Map, Number, Value};
 
 use super::facts::{self, Facts};
 use super::{Refusal, read, tagged};
-use crate::elsewhere;
+use crate::elsewhere::{self, Purpose};
 use crate::encoders;
+use crate::failure::Failure;
 use crate::state::Shared;
 
 /// Longest list that `show` tells without being asked for all.
@@ -93,22 +94,37 @@ pub(crate) async fn ps(State(node): State<Shared>) -> Json<Processes> {
 pub(crate) async fn show(State(node): State<Shared>, body: Body) -> Result<Json<Shown>, Refusal> {
     let request: ModelRequest = read(&node, body).await?;
     let name = request.model()?;
-    if let Some(encoder) = encoders::one(&node, name) {
-        return shown_encoder(&node, encoder).await.map(Json);
+    let verbose = request.verbose == Some(true);
+    match shown_here(&node, name, verbose).await {
+        Err(EngineError::UnknownModel { .. })
+            if elsewhere::may_be_elsewhere(&node, name, Purpose::Show) =>
+        {
+            let shown = elsewhere::show(&node, name, verbose).await;
+            shown.map(Json).map_err(|failure: Failure| failure.into())
+        }
+        shown => Ok(Json(shown?)),
+    }
+}
+
+/// All of one model or encoder of this machine.
+pub(crate) async fn shown_here(
+    node: &Shared,
+    name: &str,
+    verbose: bool,
+) -> Result<Shown, EngineError> {
+    if let Some(encoder) = encoders::one(node, name) {
+        return shown_encoder(node, encoder).await;
     }
     let source = node.engine.catalogue().resolve(Some(name))?;
-    let facts = facts::of(&node, &source).await;
-    let verbose = request.verbose == Some(true);
+    let name = source.name.clone();
+    let facts = facts::of(node, &source).await;
     let shown = crate::trace::spawn_blocking(move || shown(&source, &facts, verbose));
     let shown = shown.await.unwrap_or_else(|error| Err(error.to_string()));
-    shown.map(Json).map_err(|reason| {
-        let status = axum::http::StatusCode::INTERNAL_SERVER_ERROR;
-        Refusal::new(status, reason)
-    })
+    shown.map_err(|reason| EngineError::LoadFailed { name, reason })
 }
 
 /// All of one encoder, which is opened for it.
-async fn shown_encoder(node: &Shared, listed: encoders::Listed) -> Result<Shown, Refusal> {
+async fn shown_encoder(node: &Shared, listed: encoders::Listed) -> Result<Shown, EngineError> {
     let encoder = encoders::open(node, &listed.name).await?;
     let facts = crate::trace::spawn_blocking(move || {
         let facts = facts::of_encoder(&listed);

@@ -10,7 +10,7 @@ use hearth_protocol::recall::Extension;
 use super::answer::{Answer, Shape};
 use super::{Refusal, check_think, keep, load, unloads};
 use crate::answer::{Names, Watched};
-use crate::elsewhere::{self, Wanted};
+use crate::elsewhere::{self, Purpose, Wanted};
 use crate::recall;
 use crate::state::Shared;
 
@@ -38,17 +38,14 @@ impl Question {
     /// Does what is asked.
     pub async fn answer(mut self, node: &Shared) -> Result<Response, Refusal> {
         let source = match node.engine.catalogue().resolve(Some(&self.name)) {
-            // What only asks for a model to go or to stay is meant for this machine.
-            Ok(source)
-                if !self.empty
-                    && self.keep_alive.is_none()
-                    && elsewhere::is_ready_elsewhere(node, &source.name) =>
-            {
+            // Who asks nothing wants the model to go or to stay, and means this machine. Who asks something says with it how
+            // long the model stays wherever it is loaded, and it is no reason to load it here.
+            Ok(source) if !self.empty && elsewhere::is_ready_elsewhere(node, &source.name) => {
                 return self.answered_elsewhere(node).await;
             }
             Ok(source) => source,
             // Another machine has it loaded, or loads it.
-            Err(_) if elsewhere::may_be_elsewhere(node, &self.name) => {
+            Err(_) if elsewhere::may_be_elsewhere(node, &self.name, Purpose::Generate) => {
                 return self.answered_elsewhere(node).await;
             }
             Err(error) => return Err(error.into()),

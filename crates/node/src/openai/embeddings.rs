@@ -5,7 +5,7 @@ use axum::body::Body;
 use axum::extract::State;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use hearth_engine::{EmbedInput, EmbedRequest, EngineError};
+use hearth_engine::{EmbedInput, EmbedRequest};
 use hearth_protocol::embedding::{
     Embedding, EmbeddingInput, EmbeddingList, EmbeddingRequest, EmbeddingUsage, EncodingFormat,
     Vector,
@@ -15,8 +15,8 @@ use hearth_protocol::parse;
 
 use crate::body::received;
 use crate::failure::Failure;
-use crate::finished;
 use crate::state::Shared;
+use crate::{elsewhere, finished};
 
 /// Embeds texts.
 #[utoipa::path(post, path = "/v1/embeddings", tag = "openai", request_body = EmbeddingRequest, responses(
@@ -38,10 +38,11 @@ pub(crate) async fn embeddings(
         inputs: inputs(request.input),
         dimensions: request.dimensions,
     };
-    let answer = finished::embed(&node, request.model.as_deref(), asked, false).await;
-    let answer = answer.map_err(|error| failure(error, single))?;
+    let (model, dimensions) = (request.model.as_deref(), asked.dimensions);
+    let embedding = elsewhere::embed(&node, model, asked, false);
+    let answer = finished::embedded(&node, model, dimensions, embedding).await;
+    let answer = answer.map_err(|error| renamed(error, single))?;
     tracing::Span::current().record("model", &answer.model);
-    node.metrics.embedded(&answer.model, answer.prompt_tokens);
     let data = answer.vectors.into_iter().zip(0..);
     Ok(Json(EmbeddingList {
         object: "list".into(),
@@ -80,9 +81,8 @@ fn written(vector: Vec<f32>, format: EncodingFormat) -> Vector {
 }
 
 /// The engine counts inputs from 0; one that stands without an array around it has no number.
-fn failure(error: EngineError, single: bool) -> Failure {
+fn renamed(mut failure: Failure, single: bool) -> Failure {
     const FIRST: &str = "input[0]";
-    let mut failure = Failure::from(error);
     let error = &mut failure.error;
     if single && let Some(rest) = error.message.strip_prefix(FIRST) {
         error.message = format!("input{rest}");

@@ -13,7 +13,7 @@ use hearth_protocol::model::{Model, ModelList};
 
 use crate::RequestId;
 use crate::anthropic::{self, models};
-use crate::elsewhere;
+use crate::elsewhere::{self, Purpose};
 use crate::encoders;
 use crate::failure::Failure;
 use crate::state::{Node, Shared};
@@ -60,27 +60,33 @@ pub(crate) async fn one(
 ) -> Response {
     // No model's name is anything but UTF-8.
     let id = id.map_or_else(|_| "\u{fffd}".into(), |Path(id)| id);
-    let model = match encoders::one(&node, &id) {
-        Some(encoder) => Ok(describe(&encoder.name, encoder.modified)),
-        None => {
-            let found = node.engine.catalogue().resolve(Some(&id));
-            let elsewhere = || {
-                let mut others = elsewhere::others_models(&node).into_iter();
-                let (model, machine) = others.find(|(model, _)| model.name == id)?;
-                Some(of_other(model.name, machine))
-            };
-            match found {
-                Ok(source) => Ok(of_file(&source)),
-                Err(error) => elsewhere().ok_or_else(|| Failure::from(error)),
-            }
+    let model = of_here(&node, &id).or_else(|failure| {
+        if let Some(rest) = elsewhere::pinned_here(&node, &id) {
+            return of_here(&node, rest).map(|model| Model { id, ..model });
         }
-    };
+        let (model, machine) = elsewhere::known(&node, &id, Purpose::Show).ok_or(failure)?;
+        // A request that names the machine means that machine alone.
+        let id = match elsewhere::is_pinned(&node, &id) {
+            true => format!("{machine}/{}", model.name),
+            false => model.name,
+        };
+        Ok(of_other(id, machine))
+    });
     match (model, anthropic::asks(&headers)) {
         (Ok(model), false) => Json(model).into_response(),
         (Ok(model), true) => Json(models::info(model)).into_response(),
         (Err(failure), false) => failure.into_response(),
         (Err(failure), true) => anthropic::refusal(failure, &request.0),
     }
+}
+
+/// A model or encoder of this machine.
+fn of_here(node: &Node, name: &str) -> Result<Model, Failure> {
+    if let Some(encoder) = encoders::one(node, name) {
+        return Ok(describe(&encoder.name, encoder.modified));
+    }
+    let source = node.engine.catalogue().resolve(Some(name))?;
+    Ok(of_file(&source))
 }
 
 /// All models: the default one first, then the others of this machine, its encoders, and what other machines have.

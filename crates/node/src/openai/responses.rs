@@ -34,7 +34,7 @@ use super::sampling;
 use crate::answer::{Names, Watched};
 use crate::body::received;
 use crate::conversations::{KeepError, Turn};
-use crate::elsewhere::Wanted;
+use crate::elsewhere::{self, Wanted};
 use crate::failure::Failure;
 use crate::recall;
 use crate::state::{Node, Shared, unix_time};
@@ -96,10 +96,10 @@ pub(crate) async fn input_tokens(
 ) -> Result<Json<wire::InputTokens>, Failure> {
     let prepared = prepared(&node, body).await?;
     let model = prepared.request.model.as_deref();
-    let counted = node.engine.count(model, prepared.wanted).await;
+    let counted = elsewhere::count(&node, model, prepared.wanted).await;
     Ok(Json(wire::InputTokens {
         object: "response.input_tokens",
-        input_tokens: counted.map_err(|error| NAMES.renamed(error.into()))?,
+        input_tokens: counted.map_err(|failure| NAMES.renamed(failure))?,
     }))
 }
 

@@ -8,6 +8,7 @@ use hearth_engine::{Event, Request};
 use hearth_protocol::error::ApiError;
 use serde::{Deserialize, Serialize};
 
+use super::task::Answer;
 use crate::failure::Failure;
 
 /// Version of these shapes. What an older node would misunderstand gets another number.
@@ -74,6 +75,8 @@ pub(crate) enum Frame {
     Held,
     /// Something happened.
     Event(Event),
+    /// All of what a task comes to (`POST /peer/task`); nothing follows.
+    Answer(Answer),
     /// It broke off, or never began.
     Failed {
         /// HTTP status that the failure has.
@@ -105,14 +108,31 @@ impl Frame {
 }
 
 /// Reads frames from pieces of any length.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Frames {
     held: Vec<u8>,
     /// Up to where `held` was looked through for an end of line.
     seen: usize,
+    /// Bytes that a frame may have.
+    longest: usize,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self::up_to(LONGEST)
+    }
 }
 
 impl Frames {
+    /// Takes frames of up to so many bytes.
+    pub fn up_to(longest: usize) -> Self {
+        Self {
+            held: Vec::new(),
+            seen: 0,
+            longest,
+        }
+    }
+
     /// Takes a piece.
     pub fn push(&mut self, piece: &[u8]) {
         self.held.extend_from_slice(piece);
@@ -125,7 +145,7 @@ impl Frames {
             .position(|byte| *byte == b'\n')
         else {
             self.seen = self.held.len();
-            return (self.seen > LONGEST).then(|| Err("a frame has no end".into()));
+            return (self.seen > self.longest).then(|| Err("a frame has no end".into()));
         };
         let line: Vec<u8> = self.held.drain(..=self.seen + at).collect();
         self.seen = 0;

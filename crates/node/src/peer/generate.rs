@@ -22,7 +22,7 @@ use axum::response::{IntoResponse, Response};
 use futures_util::stream;
 use hearth_dispatch::CommitWhen;
 use hearth_dispatch::serving::{Act, SIGN_OF_LIFE, Serving, Stop};
-use hearth_engine::{Event, named};
+use hearth_engine::Event;
 use hearth_mesh::signature::REFUSAL;
 use hearth_protocol::error::ApiError;
 use hearth_protocol::household::NodeId;
@@ -31,6 +31,7 @@ use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use super::frame::{Frame, Question, VERSION, Work};
+use super::task::offers;
 use crate::access::Caller;
 use crate::answer::Watched;
 use crate::body::received;
@@ -130,28 +131,17 @@ pub(crate) async fn generate(
         },
         Err(failure) => return refused(failure.status, "bad_body", failure.error.message),
     };
-    if question.version != VERSION {
-        let message = format!(
-            "this node speaks version {VERSION} of prompts for other nodes and was asked in version {}; update the older one",
-            question.version
-        );
-        return refused(StatusCode::BAD_REQUEST, "other_version", message);
+    if let Some(response) = turned_away(&node, question.version) {
+        return response;
     }
     if !(16..=64).contains(&question.run.len()) || !hearth_protocol::id::is_sane(&question.run) {
         let message = "run must be 16 to 64 visible ASCII characters";
         return refused(StatusCode::BAD_REQUEST, "bad_question", message);
     }
-    // A path would be a file of this machine's that nobody offered.
-    let listed = node.engine.catalogue().list();
-    let names: Vec<&str> = listed.iter().map(|model| model.name.as_str()).collect();
     let model = question.model.as_deref();
-    if let Some(model) = model.filter(|model| named(&names, model).is_none()) {
+    if let Some(model) = model.filter(|model| !offers(&node, model)) {
         let message = format!("this machine has no model `{model}`");
         return refused(StatusCode::NOT_FOUND, "model_not_found", message);
-    }
-    if node.stopping.load(Ordering::Relaxed) {
-        let message = "this node is stopping; ask another one";
-        return refused(StatusCode::SERVICE_UNAVAILABLE, "stopping", message);
     }
     let when = question.commit_when();
     let Some(run) = node.runs.begin((caller.node(), question.run)) else {
@@ -201,7 +191,27 @@ pub(crate) async fn commit(
     refused(StatusCode::NOT_FOUND, "no_run", message)
 }
 
-fn refused(status: StatusCode, code: &'static str, message: impl Into<String>) -> Response {
+/// Why this node does nothing for another one now; `None` if it does.
+pub(super) fn turned_away(node: &Shared, version: u32) -> Option<Response> {
+    if version != VERSION {
+        let message = format!(
+            "this node speaks version {VERSION} of prompts for other nodes and was asked in version {version}; update the older one"
+        );
+        return Some(refused(StatusCode::BAD_REQUEST, "other_version", message));
+    }
+    if node.stopping.load(Ordering::Relaxed) {
+        let message = "this node is stopping; ask another one";
+        let status = StatusCode::SERVICE_UNAVAILABLE;
+        return Some(refused(status, "stopping", message));
+    }
+    None
+}
+
+pub(super) fn refused(
+    status: StatusCode,
+    code: &'static str,
+    message: impl Into<String>,
+) -> Response {
     let title = status.canonical_reason().unwrap_or("error");
     let mut response = problem(status, code, title, message);
     let headers = response.headers_mut();

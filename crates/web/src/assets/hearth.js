@@ -428,10 +428,13 @@ choice.addEventListener("change", () => {
   keep("hearth.model", chosen);
   look();
 });
-function offer(names, otherwise) {
+// `machines` has the names of models that only other machines have, each with those.
+function offer(own, machines, otherwise) {
+  const names = [...own, ...machines.keys()];
   // What somebody chose stays chosen, even while its file is away; the node's answer says so.
   const all = chosen && !names.includes(chosen) ? [...names, chosen] : names.length ? names : [""];
-  const labels = all.map((name) => names.includes(name) ? name : name ? `${name} (not there)` : "no model");
+  const where = (name) => machines.get(name)?.join(", ") ?? (names.includes(name) ? "" : "not there");
+  const labels = all.map((name) => !name ? "no model" : where(name) ? `${name} (${where(name)})` : name);
   if (labels.join("\n") !== [...choice.options].map((option) => option.text).join("\n")) {
     choice.replaceChildren(...all.map((name, at) => new Option(labels[at], name)));
   }
@@ -455,22 +458,28 @@ async function look() {
   if (seen) {
     // Encoders are in the list of models alone: they answer no question.
     const answers = new Set(seen[0].models.map((model) => model.name));
-    offer(seen[1].data.map((model) => model.id).filter((name) => answers.has(name)), seen[0].default_model);
-    draw(seen[0]);
+    const machines = new Map();
+    for (const { name, machine, embeds } of seen[0].elsewhere ?? []) {
+      if (!embeds && !answers.has(name)) machines.set(name, [...machines.get(name) ?? [], machine]);
+    }
+    offer(seen[1].data.map((model) => model.id).filter((name) => answers.has(name)), machines, seen[0].default_model);
+    draw(seen[0], machines);
   } else {
     put("model-state", "the node does not answer");
     $("model-state").dataset.state = "failed";
   }
 }
 function put(id, text) { if ($(id).textContent !== text) $(id).textContent = text; }
-function draw(status) {
-  const model = status.models.find((other) => other.name === choice.value) ?? status.models[0];
+function draw(status, machines) {
+  const there = machines.get(choice.value);
+  const other = there && { name: choice.value, state: `on ${there.join(", ")}` };
+  const model = other ?? status.models.find((own) => own.name === choice.value) ?? status.models[0];
   const state = model?.state ?? "idle", load = model?.load;
   put("memory", status.memory_bytes == null ? "–" : size(status.memory_bytes));
   put("uptime", duration(status.uptime_seconds));
   put("model-name", model?.name ?? "none; put a GGUF file into the models folder");
   put("model-state", !model ? "" : state === "loading" ? `loading ${percent(model.progress ?? 0)}` : state);
-  $("model-state").dataset.state = state;
+  $("model-state").dataset.state = there ? "idle" : state;
   put("speed", speed(load?.decode_tokens_per_second ?? 0));
   put("queued", !load ? "–" : load.queued ? `${load.queued} waiting` : "");
   put("kv-text", load ? `${load.kv_used} / ${load.kv_cells}` : "–");

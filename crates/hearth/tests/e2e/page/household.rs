@@ -1,5 +1,7 @@
 //! The page of machines, and a browser's own `EventSource` on `/events`.
 
+use hearth_testkit::gguf::{Quantisation, Shape, write};
+
 use super::browser::Browser;
 use super::script_errors;
 use crate::household::{Household, until};
@@ -23,6 +25,12 @@ fn a_browser_follows_the_household_and_draws_the_way_to_each_machine() {
          source.addEventListener('member', (event) => seen.push([event.lastEventId, JSON.parse(event.data).record.text])); true",
     );
     page.until("source.readyState === EventSource.OPEN");
+    let shape = Shape {
+        layers: 1,
+        ..Shape::TINY
+    };
+    write(&two.path().join("mine.gguf"), &shape, Quantisation::Q4KM, 1).unwrap();
+    two.hearth(&["models", "import", "mine.gguf"]).ok();
     let other = two.serve(&["--name", "gpubox"]);
     two.hearth(&["join", &ticket, "--host", &other.address])
         .ok();
@@ -42,6 +50,13 @@ fn a_browser_follows_the_household_and_draws_the_way_to_each_machine() {
     page.until("document.querySelectorAll('.machine').length === 2");
     page.until("document.querySelectorAll('.way line').length === 9");
     page.until("/A prompt gets through/.test(document.body.textContent)");
+
+    // What the other machine alone has can be talked to, and the menu says where it is.
+    page.open(&format!("http://{}/", hub.address));
+    page.until("[...document.querySelector('#model').options].some((option) => option.value === 'mine:latest' && option.text === 'mine:latest (study)')");
+    page.value("const menu = document.querySelector('#model'); menu.value = 'mine:latest'; menu.dispatchEvent(new Event('change')); true");
+    page.until("document.querySelector('#model-state').textContent === 'on study'");
+
     // Killed, and seen as such without anybody asking.
     drop(other);
     page.until(
