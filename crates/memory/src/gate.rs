@@ -27,7 +27,8 @@ pub(crate) struct Checked {
     pub project: Option<String>,
     pub tags: Vec<String>,
     pub confidence: f32,
-    pub pinned: bool,
+    /// `None` is as that whose place it takes.
+    pub pinned: Option<bool>,
     pub source: Option<String>,
     pub supersedes: Option<String>,
 }
@@ -40,7 +41,7 @@ pub(crate) fn check(new: &NewMemory) -> Result<Checked, Error> {
         project: project(new.project.as_deref())?,
         tags: tags(&new.tags)?,
         confidence: confidence("confidence", new.confidence.unwrap_or(1.0))?,
-        pinned: new.pinned,
+        pinned: new.pinned.then_some(true),
         source: source("source", new.source.as_deref())?,
         supersedes: new.supersedes.clone(),
     })

@@ -168,6 +168,13 @@ fn an_id_may_be_said_by_its_first_digits() {
     };
     let newer = memories.add(&newer, now()).unwrap().memory;
     assert_eq!(newer.supersedes, [some.as_str()]);
+    assert!(newer.pinned, "what was pinned stays so in newer words");
+    let unpin = Change {
+        text: Some("a third note".into()),
+        pinned: Some(false),
+        ..Change::default()
+    };
+    assert!(!memories.change(&newer.id, &unpin, now()).unwrap().pinned);
     // Too few digits, and none of an id.
     for none in ["mem-", &some[..7], &some[4..], "mem-%", "mem-0000%"] {
         assert!(

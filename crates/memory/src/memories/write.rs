@@ -28,7 +28,7 @@ impl Memories {
         self.store_checked(gate::check(new)?, now)
     }
 
-    fn store_checked(&self, new: Checked, now: Timestamp) -> Result<Written, Error> {
+    fn store_checked(&self, mut new: Checked, now: Timestamp) -> Result<Written, Error> {
         let _one = lock(&self.inner.writing);
         let fingerprint = gate::fingerprint(&new.text);
         if new.supersedes.is_none()
@@ -57,6 +57,9 @@ impl Memories {
                 None => None,
             };
             let old_row = old.as_ref().map(|old| old.row);
+            // What somebody pinned stays pinned in its newer words.
+            let was_pinned = old.is_some_and(|old| old.memory.pinned);
+            new.pinned = Some(new.pinned.unwrap_or(was_pinned));
             let there = sqlite::same(tx, &fingerprint, new.project.as_deref())?;
             // Its own old text, in other clothes: what changes is how it is written, so it is a new one.
             if let Some(there) = there.filter(|there| Some(there.row) != old_row) {
@@ -214,7 +217,7 @@ impl Memories {
                     project,
                     tags: change.tags.unwrap_or(tags),
                     confidence: change.confidence.unwrap_or(confidence),
-                    pinned: change.pinned.unwrap_or(pinned),
+                    pinned: Some(change.pinned.unwrap_or(pinned)),
                     source,
                     supersedes: Some(id),
                 },
@@ -292,7 +295,7 @@ pub(super) fn insert(
         project: new.project.clone(),
         tags: new.tags.clone(),
         confidence: new.confidence,
-        pinned: new.pinned,
+        pinned: new.pinned == Some(true),
         source: new.source.clone(),
         written: now,
         read: None,
@@ -351,7 +354,7 @@ pub(super) fn merge(
     let change = Change {
         tags: Some(tags),
         confidence: Some(there.memory.confidence.max(new.confidence)),
-        pinned: Some(there.memory.pinned || new.pinned),
+        pinned: Some(there.memory.pinned || new.pinned == Some(true)),
         ..Change::default()
     };
     sqlite::change(tx, there.row, &change)?;
