@@ -178,6 +178,19 @@ impl Log {
         Ok(())
     }
 
+    /// Fills the log of a PostgreSQL with what another log's state is, under its cursor, in a transaction of the caller's:
+    /// whoever followed that one goes on here.
+    ///
+    /// # Errors
+    /// An event is unusable, or the database fails; the transaction is to be undone then.
+    pub async fn move_within_postgres(
+        tx: &mut sqlx::PgTransaction<'_>,
+        snapshot: &Snapshot,
+    ) -> Result<(), Error> {
+        let rows: Result<Vec<Row>, Error> = snapshot.state.iter().map(Row::new).collect();
+        crate::postgres::replace(tx, snapshot.cursor, &rows?).await
+    }
+
     /// The state and the last event in it, of one moment.
     ///
     /// # Errors

@@ -16,7 +16,7 @@ mod table;
 mod watching;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -139,8 +139,6 @@ pub(crate) struct Live {
     hub: Mutex<Hub>,
     /// Which hub that was.
     last_hub: Mutex<Option<NodeId>>,
-    /// How many hubs in a row did not know this node.
-    unknown: AtomicU32,
     /// A hub said that this node was removed.
     removed: AtomicBool,
     runs: Runs,
@@ -313,16 +311,6 @@ impl Live {
         }
     }
 
-    /// A hub does not know this node. It was removed, or the household is no more; or that hub has not heard of it yet,
-    /// where there are several.
-    fn not_known(&self) {
-        let times = self.unknown.fetch_add(1, Ordering::Relaxed) + 1;
-        *self.last_hub() = None;
-        if times as usize >= 2 * self.hubs().len().max(1) - 1 {
-            self.set_removed();
-        }
-    }
-
     /// Whether a hub took this node out of the household.
     fn is_removed(&self) -> bool {
         let told = self.removed.load(Ordering::Relaxed);
@@ -333,6 +321,13 @@ impl Live {
     fn set_removed(&self) {
         self.removed.store(true, Ordering::Relaxed);
         self.tell_here();
+    }
+
+    /// A hub took this node for a member: one that did not had not heard of it yet.
+    fn clear_removed(&self) {
+        if self.removed.swap(false, Ordering::Relaxed) {
+            self.tell_here();
+        }
     }
 
     fn hub_failed(&self) {
@@ -525,15 +520,21 @@ impl Household {
 
     async fn wake_now(self: &Arc<Self>, node: &Shared) -> Result<(), Refused> {
         let _alone = self.changing.lock().await;
-        let (belonging, registry) = match self.standing().await? {
+        let standing = match self.standing().await {
+            Ok(standing) => standing,
+            Err(error) => {
+                // This machine answers, whatever is wrong with the others' database.
+                tracing::error!("this machine is no hub by its database_url: {error}");
+                self.standing_here().await?
+            }
+        };
+        let (belonging, registry) = match standing {
             Standing::Alone => return Ok(()),
             Standing::Member(belonging) => (belonging, None),
             Standing::Hub(belonging, registry) => (belonging, Some(registry)),
         };
         let doors = self.doors().await;
         let live = self.bring_to_life(belonging, registry, doors).await?;
-        // It may have ended in the middle of its first invitation.
-        self.be_member(&live, node).await?;
         self.look_after(live, node);
         Ok(())
     }
@@ -582,7 +583,6 @@ impl Household {
             says: Mutex::default(),
             hub: Mutex::new(hub),
             last_hub: Mutex::default(),
-            unknown: AtomicU32::new(0),
             removed: AtomicBool::new(false),
             runs: self.runs.clone(),
             over: watch::Sender::new(false),
@@ -603,7 +603,7 @@ impl Household {
         if live.registry.as_ref().is_some_and(Registry::is_shared) {
             let log = live.log.clone();
             live.spawn(async move { match log.keep_up().await {} });
-            live.spawn(standing::keep_up(Arc::clone(&live), self.store.clone()));
+            self.attend(&live, node);
         }
     }
 }

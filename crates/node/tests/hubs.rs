@@ -13,32 +13,62 @@ use hearth_store::Store;
 use hearth_testkit::node::{TestNode, node_options, options, wait_until};
 use hearth_testkit::postgres::Postgres;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A machine that can be switched off and on.
-struct Machine<'a> {
-    name: &'static str,
-    home: &'a Path,
+/// Where machines that are switched off and on keep what they have, and the database that some of them share.
+struct House {
+    cluster: Postgres,
+    database: String,
+    homes: TempDir,
 }
 
-impl Machine<'_> {
-    fn start(&self, database: Option<&str>) -> TestNode {
-        let home = self.home.join(self.name);
-        std::fs::create_dir_all(&home).unwrap();
-        let node = NodeOptions {
-            store: Some(Store::open(&home.join("hearth.db"), SCHEMA).unwrap()),
-            mesh: Some(MeshOptions {
-                identity: Identity::load_or_create(&home.join("node.key")).unwrap(),
-                name: self.name.into(),
-                addresses: Some(vec!["http://127.0.0.1:0".parse().unwrap()]),
-                database: database.map(str::to_owned),
-                ..MeshOptions::unkept()
-            }),
-            ..node_options()
-        };
-        TestNode::serving(Catalogue::new(None), options(), node)
+impl House {
+    fn new() -> Self {
+        let cluster = Postgres::start();
+        let database = cluster.database();
+        Self {
+            cluster,
+            database,
+            homes: tempfile::tempdir().unwrap(),
+        }
     }
+
+    /// Switches on a machine that has the database.
+    fn hub(&self, name: &str) -> TestNode {
+        start(&self.homes.path().join(name), name, Some(&self.database))
+    }
+
+    /// Switches on a machine that opens the database as a user of its own.
+    fn hub_as(&self, name: &str, user: &str) -> TestNode {
+        let own = self
+            .database
+            .replace("user=hearth", &format!("user={user}"));
+        assert_ne!(own, self.database);
+        start(&self.homes.path().join(name), name, Some(&own))
+    }
+
+    /// Switches on a machine without it.
+    fn machine(&self, name: &str) -> TestNode {
+        start(&self.homes.path().join(name), name, None)
+    }
+}
+
+fn start(home: &Path, name: &str, database: Option<&str>) -> TestNode {
+    std::fs::create_dir_all(home).unwrap();
+    let node = NodeOptions {
+        store: Some(Store::open(&home.join("hearth.db"), SCHEMA).unwrap()),
+        mesh: Some(MeshOptions {
+            identity: Identity::load_or_create(&home.join("node.key")).unwrap(),
+            name: name.into(),
+            addresses: Some(vec!["http://127.0.0.1:0".parse().unwrap()]),
+            database: database.map(str::to_owned),
+            ..MeshOptions::unkept()
+        }),
+        ..node_options()
+    };
+    TestNode::serving(Catalogue::new(None), options(), node)
 }
 
 fn ticket(hub: &TestNode) -> Value {
@@ -75,8 +105,9 @@ fn await_members(nodes: &[&TestNode], wanted: &[&str]) {
 }
 
 /// Lets nobody into a database, or all again.
-fn close(cluster: &Postgres, url: &str, closed: bool) {
-    let name = url.trim_start_matches("postgres:///");
+fn close(house: &House, closed: bool) {
+    let cluster = &house.cluster;
+    let name = house.database.trim_start_matches("postgres:///");
     let name = name.split('?').next().unwrap();
     let is_open = !closed;
     cluster.run(
@@ -91,22 +122,17 @@ fn close(cluster: &Postgres, url: &str, closed: bool) {
 
 #[test]
 fn any_hub_does_and_each_may_be_away() {
-    let cluster = Postgres::start();
-    let (database, home) = (cluster.database(), tempfile::tempdir().unwrap());
-    let machine = |name| Machine {
-        name,
-        home: home.path(),
-    };
-    let first = machine("first").start(Some(&database));
-    let laptop = machine("laptop").start(None);
+    let house = House::new();
+    let first = house.hub("first");
+    let laptop = house.machine("laptop");
     join(&laptop, &ticket(&first));
     // Who may open the database needs no ticket.
-    let second = machine("second").start(Some(&database));
+    let second = house.hub("second");
     await_members(
         &[&first, &second, &laptop],
         &["first*", "laptop", "second*"],
     );
-    let phone = machine("phone").start(None);
+    let phone = house.machine("phone");
     join(&phone, &ticket(&second));
     let all = ["first*", "laptop", "phone", "second*"];
     await_members(&[&first, &second, &laptop, &phone], &all);
@@ -121,7 +147,7 @@ fn any_hub_does_and_each_may_be_away() {
     // Through a member, which finds the other hub.
     let invited = laptop.post("/household/invite", "{}");
     assert_eq!(invited.status, 200, "{invited:?}");
-    let tablet = machine("tablet").start(None);
+    let tablet = house.machine("tablet");
     join(&tablet, &invited.json()["ticket"]);
     let removed = second.delete("/household/members/phone", "");
     assert_eq!(removed.status, 200, "{removed:?}");
@@ -132,7 +158,7 @@ fn any_hub_does_and_each_may_be_away() {
         refused.status == 403 || refused.status == 409
     });
 
-    let first = machine("first").start(Some(&database));
+    let first = house.hub("first");
     await_members(&[&first], &left);
     // It listens elsewhere now, which only a hub can tell.
     let place = first.address().to_string();
@@ -147,26 +173,21 @@ fn any_hub_does_and_each_may_be_away() {
 
 #[test]
 fn a_household_moves_into_a_database_and_its_members_notice_nothing() {
-    let cluster = Postgres::start();
-    let (database, home) = (cluster.database(), tempfile::tempdir().unwrap());
-    let machine = |name| Machine {
-        name,
-        home: home.path(),
-    };
-    let hub = machine("hub").start(None);
-    let laptop = machine("laptop").start(None);
+    let house = House::new();
+    let hub = house.machine("hub");
+    let laptop = house.machine("laptop");
     join(&laptop, &ticket(&hub));
     let unused = ticket(&hub);
     let household = hub.get("/peers").json()["household"].clone();
     drop(hub);
 
-    let hub = machine("hub").start(Some(&database));
+    let hub = house.hub("hub");
     assert_eq!(hub.get("/peers").json()["household"], household);
-    let second = machine("second").start(Some(&database));
+    let second = house.hub("second");
     await_members(&[&hub, &second], &["hub*", "laptop", "second*"]);
     drop((laptop, hub));
-    let laptop = machine("laptop").start(None);
-    let phone = machine("phone").start(None);
+    let laptop = house.machine("laptop");
+    let phone = house.machine("phone");
     // A ticket of before is still good, at whichever hub its holder reaches.
     let answer = phone.post("/household/join", json!({ "ticket": unused }).to_string());
     assert_eq!(answer.status, 502, "its hub is off: {answer:?}");
@@ -175,7 +196,7 @@ fn a_household_moves_into_a_database_and_its_members_notice_nothing() {
     await_members(&[&second, &phone], &all);
 
     // Without its database a machine is no hub any more: there would be two lists of members.
-    let hub = machine("hub").start(None);
+    let hub = house.machine("hub");
     let refused = hub.delete("/household/members/phone", "");
     assert_eq!(refused.status, 409, "{refused:?}");
     await_members(&[&hub, &second], &["hub", "laptop", "phone", "second*"]);
@@ -184,47 +205,62 @@ fn a_household_moves_into_a_database_and_its_members_notice_nothing() {
 
 #[test]
 fn a_hub_whose_database_is_away_goes_on_as_a_member() {
-    let cluster = Postgres::start();
-    let (database, home) = (cluster.database(), tempfile::tempdir().unwrap());
-    let machine = |name| Machine {
-        name,
-        home: home.path(),
-    };
-    let hub = machine("hub").start(Some(&database));
-    let laptop = machine("laptop").start(None);
+    let house = House::new();
+    let hub = house.hub("hub");
+    let laptop = house.machine("laptop");
     join(&laptop, &ticket(&hub));
     await_members(&[&hub, &laptop], &["hub*", "laptop"]);
 
-    close(&cluster, &database, true);
+    close(&house, true);
     let refused = hub.post("/household/invite", "{}");
     assert_eq!(refused.status, 503, "{refused:?}");
     assert!(refused.body.contains("database_url"), "{refused:?}");
     await_members(&[&hub, &laptop], &["hub*", "laptop"]);
     drop(hub);
-    let hub = machine("hub").start(Some(&database));
+    let hub = house.hub("hub");
     await_members(&[&hub], &["hub*", "laptop"]);
     assert_eq!(hub.get("/peers").json()["is_hub"], false);
-    close(&cluster, &database, false);
+    close(&house, false);
     wait_until(PATIENCE, "it is a hub again", || {
         hub.get("/peers").json()["is_hub"] == true
     });
-    let phone = machine("phone").start(None);
+    let phone = house.machine("phone");
     join(&phone, &ticket(&hub));
     await_members(&[&hub, &phone], &["hub*", "laptop", "phone"]);
 }
 
 #[test]
+fn a_hub_that_alone_lost_the_database_follows_another_one() {
+    let house = House::new();
+    let sql = |sql: &str| house.cluster.run("postgres", sql);
+    sql("CREATE ROLE cut LOGIN SUPERUSER");
+    let first = house.hub_as("first", "cut");
+    let laptop = house.machine("laptop");
+    join(&laptop, &ticket(&first));
+    let phone = house.machine("phone");
+    join(&phone, &ticket(&first));
+    let second = house.hub("second");
+    let all = ["first*", "laptop", "phone", "second*"];
+    await_members(&[&first, &second, &laptop, &phone], &all);
+
+    sql("ALTER ROLE cut NOLOGIN");
+    sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'cut'");
+    // What a member asks, another hub does, whichever it followed.
+    let renamed = laptop.post("/household/invite", "{}");
+    assert_eq!(renamed.status, 200, "{renamed:?}");
+    let removed = second.delete("/household/members/phone", "");
+    assert_eq!(removed.status, 200, "{removed:?}");
+    await_members(&[&second, &first, &laptop], &["first", "laptop", "second*"]);
+
+    sql("ALTER ROLE cut LOGIN");
+    let back = ["first*", "laptop", "second*"];
+    await_members(&[&first, &second, &laptop], &back);
+}
+
+#[test]
 fn hubs_take_turns() {
-    let cluster = Postgres::start();
-    let (database, home) = (cluster.database(), tempfile::tempdir().unwrap());
-    let machine = |name| Machine {
-        name,
-        home: home.path(),
-    };
-    let hubs = [
-        machine("one").start(Some(&database)),
-        machine("two").start(Some(&database)),
-    ];
+    let house = House::new();
+    let hubs = [house.hub("one"), house.hub("two")];
     // Both found the household at once, and there is one.
     let tickets: Vec<Value> = std::thread::scope(|scope| {
         let each = hubs
@@ -243,11 +279,7 @@ fn hubs_take_turns() {
     let nodes: Vec<TestNode> = std::thread::scope(|scope| {
         let joining = homes.iter().zip(&tickets).map(|(home, ticket)| {
             scope.spawn(move || {
-                let machine = Machine {
-                    name: "box",
-                    home: home.path(),
-                };
-                let node = machine.start(None);
+                let node = start(home.path(), "box", None);
                 join(&node, ticket);
                 node
             })
@@ -266,15 +298,10 @@ fn hubs_take_turns() {
 
 #[test]
 fn who_was_removed_or_is_of_another_household_does_not_come_in_by_the_database() {
-    let cluster = Postgres::start();
-    let (database, home) = (cluster.database(), tempfile::tempdir().unwrap());
-    let machine = |name| Machine {
-        name,
-        home: home.path(),
-    };
-    let hub = machine("hub").start(Some(&database));
+    let house = House::new();
+    let hub = house.hub("hub");
     let back = ticket(&hub);
-    let second = machine("second").start(Some(&database));
+    let second = house.hub("second");
     await_members(&[&hub], &["hub*", "second*"]);
     let left = second.post("/household/leave", "{}");
     assert_eq!(left.status, 200, "{left:?}");
@@ -282,15 +309,15 @@ fn who_was_removed_or_is_of_another_household_does_not_come_in_by_the_database()
     let refused = second.post("/household/invite", "{}");
     assert_eq!(refused.status, 403, "{refused:?}");
     drop(second);
-    let second = machine("second").start(Some(&database));
+    let second = house.hub("second");
     assert_eq!(second.get("/peers").json()["household"], Value::Null);
     join(&second, &back);
     await_members(&[&hub, &second], &["hub*", "second*"]);
 
-    let stranger = machine("stranger").start(None);
+    let stranger = house.machine("stranger");
     let other = ticket(&stranger);
     drop(stranger);
-    let third = machine("third").start(Some(&database));
+    let third = house.hub("third");
     await_members(&[&third], &["hub*", "second*", "third*"]);
     let left = third.post("/household/leave", "{}");
     assert_eq!(left.status, 200, "{left:?}");

@@ -122,6 +122,10 @@ impl Postgres {
 
 /// How many migrations the database has. Others wait until the transaction ends.
 async fn version(tx: &mut sqlx::PgTransaction<'_>) -> Result<i32, sqlx::Error> {
+    // Somebody may have vanished with the lock.
+    sqlx::query("SET LOCAL lock_timeout = '10s'")
+        .execute(&mut **tx)
+        .await?;
     sqlx::query("SELECT pg_advisory_xact_lock($1)")
         .bind(MIGRATING)
         .execute(&mut **tx)

@@ -178,9 +178,11 @@ pub fn url(text: &str) -> Option<String> {
 
 /// `none`, or an address of the web. What comes after the scheme is the client's to judge.
 pub fn url_or_none(text: &str) -> Option<Option<String>> {
-    let rest = text
-        .strip_prefix("https://")
-        .or_else(|| text.strip_prefix("http://"));
+    none_or(text, ["https://", "http://"])
+}
+
+fn none_or(text: &str, schemes: [&str; 2]) -> Option<Option<String>> {
+    let rest = schemes.iter().find_map(|scheme| text.strip_prefix(scheme));
     match rest {
         Some(rest) if !rest.is_empty() => Some(Some(text.to_owned())),
         None if text == "none" => Some(None),
@@ -190,14 +192,7 @@ pub fn url_or_none(text: &str) -> Option<Option<String>> {
 
 /// `none`, or a PostgreSQL database. What comes after the scheme is the database library's to judge.
 pub fn database_or_none(text: &str) -> Option<Option<String>> {
-    let rest = text
-        .strip_prefix("postgres://")
-        .or_else(|| text.strip_prefix("postgresql://"));
-    match rest {
-        Some(rest) if !rest.is_empty() => Some(Some(text.to_owned())),
-        None if text == "none" => Some(None),
-        _ => None,
-    }
+    none_or(text, ["postgres://", "postgresql://"])
 }
 
 /// A database as it may be shown: without its password, which may stand before the host or among the parameters.

@@ -39,6 +39,8 @@ pub(super) async fn ask(
     });
     let limits = Limits {
         silence: in_time(task.bytes()),
+        // Many texts take long; that it goes on, frames say.
+        patience: Duration::from_secs(24 * 3600),
         ..Limits::default()
     };
     let mut run = Run::new(attempts, limits, Instant::now());

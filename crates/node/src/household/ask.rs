@@ -152,24 +152,26 @@ impl Live {
         Ok(Reply::of(answer))
     }
 
-    /// Asks a hub: the one that answered last, or else the next. What is asked must be right to ask twice. The answer has
-    /// to begin in time.
+    /// Asks a hub: the one that did last what it was asked, or else the next; one may be behind the others, or without its
+    /// database. If all refuse, what the first one said. What is asked must be right to ask twice. The answer has to begin
+    /// in time.
     pub(super) async fn ask_hub(
         &self,
         request: &Request<Bytes>,
         head: Duration,
     ) -> Result<Reply, Unasked> {
-        let mut failed = Unasked::NoHub;
+        let (mut refused, mut failed) = (None, Unasked::NoHub);
         for (hub, addresses) in self.hubs() {
             match self.send(hub, &addresses, request.clone(), head).await {
-                Ok(reply) => {
+                Ok(reply) if reply.status().is_success() => {
                     *self.last_hub() = Some(hub);
                     return Ok(reply);
                 }
+                Ok(reply) => refused = refused.or(Some(reply)),
                 Err(error) => failed = error.into(),
             }
         }
-        Err(failed)
+        refused.ok_or(failed)
     }
 }
 

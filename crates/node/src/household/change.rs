@@ -25,7 +25,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::MutexGuard;
 
 use super::ask::{Reply, Unasked, json, post};
-use super::registry::{Admission, Lock, Place, Registry};
+use super::registry::{Admission, Lock, Place, Registry, forget_key};
 use super::table::{self, Membership};
 use super::{FAREWELL, Household, Live, Standing};
 use crate::failure::problem;
@@ -109,7 +109,10 @@ impl From<ChangeError> for Refused {
 
 impl From<hearth_fanout::Error> for Refused {
     fn from(error: hearth_fanout::Error) -> Self {
-        Self::failed(error)
+        match error {
+            hearth_fanout::Error::Postgres(error) => error.into(),
+            error => Self::failed(error),
+        }
     }
 }
 
@@ -216,11 +219,22 @@ impl Live {
         registry.ok_or_else(|| Refused::no_hub(Some(self)))
     }
 
+    /// Whether it is a hub and the roster does not say so: it may have ended in the middle of its first invitation, or the
+    /// database was away.
+    pub(super) fn owes_membership(&self) -> bool {
+        let is_known = |roster: &Roster| roster.hubs().any(|hub| hub.node == self.own);
+        self.is_hub() && !self.is_removed() && !self.roster(is_known)
+    }
+
     /// Keeps the other hubs from changing the household, and hears what they did.
     async fn lock(self: &Arc<Self>) -> Result<Lock, Refused> {
         let registry = self.registry()?;
         let lock = registry.lock().await?;
         if registry.is_shared() {
+            if !registry.is_current().await? {
+                self.set_removed();
+                return Err(Refused::no_hub(Some(self)));
+            }
             self.learn(&self.log.snapshot().await?.state);
         }
         Ok(lock)
@@ -278,7 +292,11 @@ impl Household {
             let kept = ticket.invitation();
             // The secret half stays here, whoever keeps the other.
             match &live.registry {
-                Some(registry) => registry.give(kept, None).await?,
+                Some(registry) => {
+                    let _everywhere = live.lock().await?;
+                    this.as_hub()?;
+                    registry.give(kept, own).await?;
+                }
                 None => {
                     let issued = Issue {
                         ticket: kept.ticket,
@@ -305,7 +323,10 @@ impl Household {
     pub async fn issued(self: &Arc<Self>, who: NodeId, issued: Issue) -> Result<(), Refused> {
         let this = Arc::clone(self);
         whole(async move {
-            let live = this.as_hub()?;
+            // A member that asks another one has not both wait.
+            this.as_hub()?;
+            let turn = this.turn().await?;
+            turn.live.roster(|roster| roster.may_pass(&who).map(drop))?;
             let lasts = issued.expires.saturating_sub(unix_time());
             // A clock may be a little off.
             let wanted = Invite {
@@ -317,7 +338,7 @@ impl Household {
                 expires: issued.expires,
                 used_by: None,
             };
-            live.registry()?.give(kept, Some(who)).await
+            turn.live.registry()?.give(kept, who).await
         })
         .await
     }
@@ -338,21 +359,20 @@ impl Household {
         let belonging = self.take_part(registry.household()).await?;
         let doors = self.doors().await;
         let live = self.bring_to_life(belonging, Some(registry), doors).await?;
-        self.be_member(&live, node).await?;
         self.look_after(Arc::clone(&live), node);
+        self.be_member(&live, node).await?;
         Ok(live)
     }
 
-    /// A hub is a member of its own household, and says that it is a hub.
+    /// A hub is a member of its own household, and says that it is a hub. For who may change the household at the moment.
     pub(super) async fn be_member(&self, live: &Arc<Live>, node: &Shared) -> Result<(), Refused> {
-        if !live.is_hub() || live.is_removed() {
-            return Ok(());
-        }
-        let is_known = |roster: &Roster| roster.hubs().any(|hub| hub.node == live.own);
-        if live.roster(is_known) {
+        if !live.owes_membership() {
             return Ok(());
         }
         let _everywhere = live.lock().await?;
+        if !live.owes_membership() {
+            return Ok(());
+        }
         let capabilities = self.capabilities(node, false);
         let addresses = self.addresses(live);
         let name = &self.options.name;
@@ -384,6 +404,12 @@ impl Household {
     }
 
     async fn admit_now(&self, who: NodeId, asked: AskToJoin) -> Result<Welcome, Refused> {
+        let proof = JoinProof {
+            ticket: asked.ticket,
+            proof: asked.proof,
+        };
+        // Strangers do not make the others wait.
+        self.as_hub()?.registry()?.has_ticket(&proof, &who).await?;
         let turn = self.turn().await?;
         let (live, registry) = (&turn.live, turn.live.registry()?);
         let member = live
@@ -393,10 +419,7 @@ impl Household {
             live.roster(|roster| roster.record(&who).is_some_and(|known| known.removed));
         let admission = Admission {
             who,
-            proof: JoinProof {
-                ticket: asked.ticket,
-                proof: asked.proof,
-            },
+            proof,
             is_removed,
             event: event.clone(),
         };
@@ -593,7 +616,6 @@ impl Household {
         };
         let live = self.bring_to_life(belonging, registry, doors).await?;
         if let Some(node) = node {
-            self.be_member(&live, &node).await?;
             self.look_after(live, &node);
         }
         Ok(())
@@ -608,17 +630,8 @@ impl Household {
                 let message = "this machine belongs to no household";
                 return Err(Refused::new(StatusCode::CONFLICT, "no_household", message));
             };
-            let count = |live: &Live| live.roster(|roster| roster.members().count());
-            let others = count(&live).saturating_sub(1);
             if live.is_hub() && !live.is_removed() {
-                let is_last = live.roster(|roster| roster.hubs().all(|hub| hub.node == live.own));
-                if is_last && others > 0 && !end {
-                    let message = format!(
-                        "this machine is the hub: when it leaves, the household ends for {others} more, and each joins anew with a ticket of another hub; if that is meant, run `hearth leave --end` (or send {{\"end\": true}})"
-                    );
-                    return Err(Refused::new(StatusCode::CONFLICT, "is_the_hub", message));
-                }
-                this.take_leave(&live, end || is_last).await?;
+                this.take_leave(&live, end).await?;
             } else if !live.is_hub() {
                 // The hub should know; if it cannot be told, its owner removes this machine there.
                 let told = forwarded::<()>(&live, post("/peer/leave", &serde_json::json!({})));
@@ -628,17 +641,30 @@ impl Household {
             }
             drop(live);
             this.rest().await;
-            this.write(|transaction| Ok(table::forget(transaction)?))
-                .await?;
-            Place::Own(this.store.clone()).forget().await?;
+            this.write(|transaction| {
+                table::forget(transaction)?;
+                Ok(forget_key(transaction)?)
+            })
+            .await?;
             this.forget_state().await
         })
         .await
     }
 
     /// A hub goes. Others go on with another hub, unless the household ends with it.
-    async fn take_leave(&self, live: &Arc<Live>, ends: bool) -> Result<(), Refused> {
+    async fn take_leave(&self, live: &Arc<Live>, end: bool) -> Result<(), Refused> {
         let _everywhere = live.lock().await?;
+        let (is_last, others) = live.roster(|roster| {
+            let is_last = roster.hubs().all(|hub| hub.node == live.own);
+            (is_last, roster.members().count().saturating_sub(1))
+        });
+        if is_last && others > 0 && !end {
+            let message = format!(
+                "this machine is the hub: when it leaves, the household ends for {others} more, and each joins anew with a ticket of another hub; if that is meant, run `hearth leave --end` (or send {{\"end\": true}})"
+            );
+            return Err(Refused::new(StatusCode::CONFLICT, "is_the_hub", message));
+        }
+        let ends = end || is_last;
         let members: Vec<NodeId> = live.roster(|roster| {
             let members = roster.members().map(|member| member.node);
             members
@@ -646,15 +672,19 @@ impl Household {
                 .collect()
         });
         // Who hears it knows that this household is over, and does not wait for its hub.
-        for member in &members {
+        let registry = live.registry()?;
+        let removed = members.iter().map(|member| {
             let removed = live.roster(|roster| roster.remove(member))?;
-            self.say(live, removed).await?;
-        }
+            Ok(registry.sealed(&removed)?.1)
+        });
+        let removed = removed.collect::<Result<Vec<StateEvent>, Refused>>()?;
+        live.log.append(&removed).await?;
+        live.learn(&removed);
         if !members.is_empty() {
             tokio::time::sleep(FAREWELL).await;
         }
         if ends {
-            live.registry()?.place().forget().await?;
+            registry.place().forget().await?;
         }
         Ok(())
     }

@@ -2,7 +2,6 @@
 //! where this node is and what it can do. Where there are several hubs, they have one log, and any will do.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use axum::http::HeaderValue;
@@ -52,10 +51,13 @@ async fn tell(household: Arc<Household>, live: Arc<Live>, node: Shared) {
                 && same(&own.capabilities, &hello.capabilities)
         });
         let is_said = said.as_ref() == Some(&hello);
-        if live.is_removed() {
-            return;
+        if live.owes_membership() {
+            let _one = household.changing.lock().await;
+            if let Err(error) = household.be_member(&live, &node).await {
+                tracing::warn!(%error, "this hub is not in the household's list yet");
+            }
         }
-        if !is_known && !is_said && say(&household, &live, &hello).await {
+        if !live.is_removed() && !is_known && !is_said && say(&household, &live, &hello).await {
             said = Some(hello);
         }
         tokio::time::sleep(NEWS).await;
@@ -155,7 +157,7 @@ async fn connect(
     let now = Instant::now();
     match answer {
         Ok(reply) if reply.status().is_success() => {
-            live.unknown.store(0, Ordering::Relaxed);
+            live.clear_removed();
             live.hub_answered();
             follower.connected(now);
             Some((reply, sse::Parser::default()))
@@ -163,10 +165,9 @@ async fn connect(
         Ok(reply) => {
             let (_, code, message) = reply.problem().await;
             tracing::debug!(?code, message, "the hub refuses its events");
-            match code.as_deref() {
-                Some("removed") => live.set_removed(),
-                Some("not_in_roster") => live.not_known(),
-                _ => {}
+            // It was removed, or the household is no more.
+            if matches!(code.as_deref(), Some("removed" | "not_in_roster")) {
+                live.set_removed();
             }
             follower.failed(now, &message);
             None

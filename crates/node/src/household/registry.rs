@@ -10,15 +10,16 @@ use hearth_mesh::identity::Identity;
 use hearth_mesh::ticket::{Invitation as Kept, JoinProof, Use};
 use hearth_protocol::event::{Snapshot, StateEvent};
 use hearth_protocol::household::{Member, NodeId, Sealed};
-use hearth_store::{Migration, Postgres, Store, sqlx};
+use hearth_store::{Migration, Postgres, PostgresError, Store, sqlx};
 
 use super::change::Refused;
 use crate::state::unix_time;
 
 /// The tables in PostgreSQL, for [`Postgres::open`].
 pub(crate) const SHARED_TABLES: &[Migration] = &[hearth_fanout::POSTGRES_TABLES, postgres::TABLES];
-/// The tables of tickets in the node's own database.
 pub(crate) use self::sqlite::TABLES;
+/// The tables of tickets in the node's own database.
+pub(super) use self::sqlite::forget as forget_key;
 
 /// Where a hub's part is kept.
 #[derive(Debug, Clone)]
@@ -50,7 +51,9 @@ impl Place {
                 };
                 blocking(store, claiming).await?;
             }
-            Self::Shared(database) => postgres::claim(database.pool(), &secret).await?,
+            Self::Shared(database) => {
+                postgres::claim(database.pool(), &secret).await?;
+            }
         }
         let kept = self.key().await?;
         kept.ok_or_else(|| Refused::failed("the household's key was taken away at this moment"))
@@ -129,19 +132,19 @@ impl Registry {
         })
     }
 
-    /// Keeps a ticket that is given out, by a member or (`None`) by this hub itself.
-    pub async fn give(&self, kept: Kept, issuer: Option<NodeId>) -> Result<(), Refused> {
+    /// Keeps a ticket that a member gave out.
+    pub async fn give(&self, kept: Kept, issuer: NodeId) -> Result<(), Refused> {
         match &self.place {
             Place::Own(store) => {
                 let giving = move |store: &Store| {
                     store.write(|transaction| {
-                        Ok(sqlite::give(transaction, &kept, issuer, unix_time())?)
+                        Ok(sqlite::give(transaction, &kept, Some(issuer), unix_time())?)
                     })
                 };
                 blocking(store, giving).await
             }
             Place::Shared(database) => {
-                Ok(postgres::give(database.pool(), &kept, issuer, unix_time()).await?)
+                Ok(postgres::give(database.pool(), &kept, Some(issuer), unix_time()).await?)
             }
         }
     }
@@ -191,30 +194,68 @@ impl Registry {
         Ok(log.refresh().await?)
     }
 
-    /// Brings a hub's part, with the state log, from its own database to the one that is shared from now on. May be done
-    /// again, should it have ended in the middle.
+    /// Whether this is still the key of the household that is kept there: it may have ended, and another one begun.
+    pub async fn is_current(&self) -> Result<bool, Refused> {
+        let key = self.place.key().await?;
+        Ok(key.is_some_and(|key| key.id() == self.household()))
+    }
+
+    /// Whether a node has a ticket that is still good. It may not be any more by the time it is used.
+    pub async fn has_ticket(&self, proof: &JoinProof, who: &NodeId) -> Result<(), Refused> {
+        let ticket = proof.ticket;
+        let kept = match &self.place {
+            Place::Own(store) => {
+                let looking = move |store: &Store| {
+                    store.read(|transaction| Ok(sqlite::given(transaction, ticket)?))
+                };
+                blocking(store, looking).await?
+            }
+            Place::Shared(database) => {
+                let mut transaction = database.pool().begin().await?;
+                postgres::given(&mut transaction, ticket).await?
+            }
+        };
+        let mut kept = kept.ok_or_else(Kept::unknown)?;
+        kept.admit(proof, &self.household(), who, unix_time())?;
+        Ok(())
+    }
+
+    /// Brings a hub's part, with the state log, from its own database to the one that is shared from now on, in one
+    /// transaction. If it is there already, because the last time ended before it was forgotten here, what this hub said
+    /// since is said there.
     pub async fn moved(self, database: Postgres) -> Result<Self, Refused> {
         let Place::Own(store) = &self.place else {
             return Ok(self);
         };
-        let shared = Place::Shared(database.clone());
-        let there = shared.claim(&self.key).await?;
-        if there.id() != self.household() {
-            return Err(Refused::elsewhere(there.id(), self.household()));
-        }
         let here = self.place.log().await?.snapshot().await?;
-        // Members go on where they are: under the same cursor.
-        let log = Log::follow(database.clone(), Options::default()).await?;
-        if log.bounds().await?.end.offset < here.cursor.offset {
-            log.replace(&here).await?;
-        }
         let tickets = blocking(store, |store| Ok(store.read(sqlite::all)?)).await?;
-        for (kept, issuer) in tickets {
-            postgres::give(database.pool(), &kept, issuer, unix_time()).await?;
+        let mut transaction = postgres::lock(database.pool()).await?;
+        if postgres::claim(&mut *transaction, &self.key.secret()).await? {
+            // Members go on where they are: under the same cursor.
+            Log::move_within_postgres(&mut transaction, &here).await?;
+        } else {
+            let there = postgres::secret(&mut *transaction).await?;
+            let there = there.map(|secret| Identity::from_secret(&secret).id());
+            if let Some(there) = there.filter(|there| *there != self.household()) {
+                return Err(Refused::elsewhere(there, self.household()));
+            }
+            let log = Log::lead(database.clone(), Options::default()).await?;
+            for event in here.state {
+                let event = [event];
+                let said = log.append_within_postgres(&mut transaction, &event);
+                match said.await {
+                    Ok(_) | Err(hearth_fanout::Error::Stale { .. }) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
         }
+        for (kept, issuer) in tickets {
+            postgres::give(&mut *transaction, &kept, issuer, unix_time()).await?;
+        }
+        transaction.commit().await?;
         self.place.forget().await?;
         tracing::info!("the household is kept in PostgreSQL from now on");
-        Ok(Self::new(self.key, shared))
+        Ok(Self::new(self.key, Place::Shared(database)))
     }
 }
 
@@ -254,11 +295,21 @@ impl Refused {
     }
 }
 
+impl From<PostgresError> for Refused {
+    fn from(error: PostgresError) -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "database_unreachable",
+            error.to_string(),
+        )
+    }
+}
+
 impl From<sqlx::Error> for Refused {
     fn from(error: sqlx::Error) -> Self {
-        let message = format!(
-            "the database that the hubs share (database_url) does not do it: {error}; nothing was changed, or all of it"
-        );
+        // Its words may name what is nobody else's business.
+        tracing::warn!(%error, "the database that the hubs share failed");
+        let message = "the database that the hubs share (database_url) does not answer; nothing was changed, or all of it. The hub's log says more";
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "database_unreachable",

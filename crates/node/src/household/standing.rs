@@ -6,9 +6,11 @@
 //! has all that a hub has. A hub whose database is away is a member as long as that lasts, by its own copy of the state.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hearth_fanout::Log;
+use hearth_protocol::event::{Cursor, Snapshot};
 use hearth_protocol::household::NodeId;
 use hearth_store::{Postgres, PostgresError};
 
@@ -18,8 +20,12 @@ use super::table::{self, Membership};
 use super::{Household, Live};
 use crate::state::Shared;
 
-/// How often a node that is no hub looks whether its shared database makes it one.
+/// How often a node looks at its shared database, when nothing says that there is news.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long the database may take to answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// A hub whose database did not answer so many times in a row is none for the time being.
+const MISSES: u32 = 2;
 
 /// What a node is.
 pub(super) enum Standing {
@@ -44,7 +50,7 @@ impl Household {
 
     /// Where the part of a hub is kept that this node would be.
     pub(super) async fn place(&self) -> Result<Place, Refused> {
-        let shared = self.shared().await.map_err(Refused::failed)?;
+        let shared = self.shared().await?;
         Ok(match shared {
             Some(database) => Place::Shared(database),
             None => Place::Own(self.store.clone()),
@@ -53,59 +59,53 @@ impl Household {
 
     /// What this node is now.
     pub(super) async fn standing(&self) -> Result<Standing, Refused> {
-        let own = Place::Own(self.store.clone());
-        let (membership, own_key) = (table::membership(&self.store)?, own.key().await?);
-        let here = |membership: Option<Membership>| match (membership, own_key.clone()) {
-            (None, _) => Standing::Alone,
-            (Some(membership), None) => Standing::Member(membership),
-            (Some(membership), Some(key)) => {
-                Standing::Hub(membership, Registry::new(key, own.clone()))
+        let here = self.standing_here().await?;
+        let opening = tokio::time::timeout(PATIENCE, self.shared());
+        let database = match opening.await {
+            Ok(Ok(Some(database))) => database,
+            Ok(Ok(None)) => return Ok(here),
+            Ok(Err(error @ PostgresError::Unreachable { .. })) => {
+                self.database_away(&error);
+                return Ok(here);
             }
-        };
-        let database = match self.shared().await {
-            Ok(Some(database)) => database,
-            Ok(None) => return Ok(here(membership)),
-            Err(error @ PostgresError::Unreachable { .. }) => {
-                if !self
-                    .database_is_away
-                    .swap(true, std::sync::atomic::Ordering::Relaxed)
-                {
-                    tracing::warn!(
-                        "{error}; until it is back, this machine is no hub by it, and goes on as it is"
-                    );
-                }
-                return Ok(here(membership));
+            Ok(Err(error)) => return Err(error.into()),
+            Err(_) => {
+                self.database_away(&"the database of database_url does not answer");
+                return Ok(here);
             }
-            Err(error) => return Err(Refused::failed(error)),
         };
         let place = Place::Shared(database.clone());
-        let there = match place.key().await {
-            Ok(there) => there,
-            Err(error) => {
-                tracing::debug!(%error, "the shared database does not answer");
-                return Ok(here(membership));
+        let there = match tokio::time::timeout(PATIENCE, place.key()).await {
+            Ok(Ok(there)) => there,
+            Ok(Err(error)) => {
+                self.database_away(&error);
+                return Ok(here);
+            }
+            Err(_) => {
+                self.database_away(&"the database of database_url does not answer");
+                return Ok(here);
             }
         };
-        Ok(match (there, membership) {
-            (None, Some(membership)) => match here(Some(membership)) {
-                Standing::Hub(membership, registry) => {
-                    Standing::Hub(membership, registry.moved(database).await?)
-                }
-                other => other,
-            },
-            (None, None) => Standing::Alone,
-            (Some(key), Some(membership)) if key.id() != membership.household => {
+        self.database_is_away.store(false, Ordering::Relaxed);
+        Ok(match (there, here) {
+            (None, Standing::Hub(membership, registry)) => {
+                Standing::Hub(membership, registry.moved(database).await?)
+            }
+            // Its hub keeps the household elsewhere.
+            (None, here) => here,
+            (Some(key), Standing::Hub(membership, _) | Standing::Member(membership))
+                if key.id() != membership.household =>
+            {
                 return Err(Refused::elsewhere(key.id(), membership.household));
             }
-            (Some(key), Some(membership)) => {
-                let registry = match own_key {
-                    // It ended in the middle of moving.
-                    Some(key) => Registry::new(key, own).moved(database).await?,
-                    None => Registry::new(key, place),
-                };
-                Standing::Hub(membership, registry)
+            // It ended in the middle of moving.
+            (Some(_), Standing::Hub(membership, registry)) => {
+                Standing::Hub(membership, registry.moved(database).await?)
             }
-            (Some(key), None) => {
+            (Some(key), Standing::Member(membership)) => {
+                Standing::Hub(membership, Registry::new(key, place))
+            }
+            (Some(key), Standing::Alone) => {
                 let registry = Registry::new(key, place);
                 match self.was_removed(&registry).await? {
                     // Nobody comes back without a ticket.
@@ -114,6 +114,28 @@ impl Household {
                 }
             }
         })
+    }
+
+    /// What this node is by its own database.
+    pub(super) async fn standing_here(&self) -> Result<Standing, Refused> {
+        let place = Place::Own(self.store.clone());
+        let Some(membership) = table::membership(&self.store)? else {
+            return Ok(Standing::Alone);
+        };
+        let key = place.key().await?;
+        Ok(match key.filter(|key| key.id() == membership.household) {
+            Some(key) => Standing::Hub(membership, Registry::new(key, place)),
+            None => Standing::Member(membership),
+        })
+    }
+
+    /// Says once that the shared database does not answer.
+    fn database_away(&self, error: &dyn std::fmt::Display) {
+        if !self.database_is_away.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "{error}; until it does, this machine is no hub by it, and goes on as it is"
+            );
+        }
     }
 
     /// Whether a household's log says that this node is of it no more.
@@ -192,30 +214,90 @@ impl Household {
     }
 }
 
-/// Hears what other hubs write to the shared log, and keeps a copy for the day on which the database is away.
-pub(super) async fn keep_up(live: Arc<Live>, store: hearth_store::Store) {
-    let copy = match Log::follow(store, hearth_fanout::Options::default()).await {
-        Ok(copy) => copy,
-        Err(error) => {
-            tracing::error!(%error, "no copy of the shared state can be kept");
-            return;
+impl Household {
+    /// Hears what other hubs write to the shared log, keeps a copy for the day on which the database is away, and when that
+    /// day comes has this node go on as a member, which follows a hub that is better off.
+    pub(super) fn attend(self: &Arc<Self>, live: &Arc<Live>, node: &Shared) {
+        let (this, watched) = (Arc::downgrade(self), Arc::clone(live));
+        let (store, node) = (self.store.clone(), Arc::downgrade(node));
+        live.spawn(async move {
+            until_away(&watched, store).await;
+            // Not as one of its tasks, which end with it.
+            tokio::spawn(async move {
+                if let (Some(this), Some(node)) = (this.upgrade(), node.upgrade())
+                    && let Err(error) = this.step_down(&watched, &node).await
+                {
+                    tracing::error!(%error, "this hub cannot go on as a member");
+                }
+            });
+        });
+    }
+
+    /// Goes on as a member, for the database is away.
+    async fn step_down(self: &Arc<Self>, live: &Arc<Live>, node: &Shared) -> Result<(), Refused> {
+        let _alone = self.changing.lock().await;
+        let is_this = |now: Arc<Live>| Arc::ptr_eq(&now, live);
+        if !self.live().is_some_and(is_this) {
+            return Ok(());
         }
-    };
+        self.database_away(&"the database of database_url does not answer any more");
+        let doors = (live.peers.clone(), live.quic.clone());
+        let live = self
+            .bring_to_life(live.belonging.clone(), None, doors)
+            .await?;
+        self.look_after(live, node);
+        Ok(())
+    }
+}
+
+/// Returns when the shared database did not answer for a while.
+async fn until_away(live: &Arc<Live>, store: hearth_store::Store) {
+    let copy = Log::follow(store, hearth_fanout::Options::default()).await;
+    let copy = copy.inspect_err(|error| {
+        tracing::error!(%error, "no copy of the shared state can be kept");
+    });
     let mut moved = live.log.watch();
-    loop {
+    let (mut copied, mut missed) = (Cursor::default(), 0);
+    while missed < MISSES {
         moved.borrow_and_update();
-        let kept = match live.log.snapshot().await {
-            Ok(snapshot) => {
+        match tokio::time::timeout(PATIENCE, live.heard()).await {
+            Ok(Ok(snapshot)) => {
+                missed = 0;
                 live.learn(&snapshot.state);
-                copy.replace(&snapshot).await
+                if let Ok(copy) = &copy
+                    && copied != snapshot.cursor
+                {
+                    match copy.replace(&snapshot).await {
+                        Ok(()) => copied = snapshot.cursor,
+                        Err(error) => {
+                            tracing::warn!(%error, "the copy of the shared state is not up to date");
+                        }
+                    }
+                }
             }
-            Err(error) => Err(error),
-        };
-        if let Err(error) = kept {
-            tracing::warn!(%error, "the copy of the shared state is not up to date");
+            Ok(Err(error)) => {
+                tracing::debug!(%error, "the shared state was not read");
+                missed += 1;
+            }
+            Err(_) => missed += 1,
         }
-        if moved.changed().await.is_err() {
-            return;
+        // Whoever ended the household took the key away.
+        if live.is_removed() {
+            std::future::pending::<()>().await;
         }
+        let _ = tokio::time::timeout(LOOK, moved.changed()).await;
+    }
+}
+
+impl Live {
+    /// The shared state, while the key is that of this household.
+    async fn heard(&self) -> Result<Snapshot, Refused> {
+        if let Some(registry) = &self.registry
+            && !registry.is_current().await?
+        {
+            self.set_removed();
+            return Err(Refused::failed("the household has ended"));
+        }
+        Ok(self.log.snapshot().await?)
     }
 }

@@ -43,7 +43,7 @@ use crate::state::Shared;
 const MOST_RUNS: usize = 256;
 
 /// Who asked, and the run's name.
-type Key = (Option<NodeId>, String);
+pub(super) type Key = (Option<NodeId>, String);
 
 /// The runs that go on here for other nodes. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -55,7 +55,7 @@ impl Runs {
     }
 
     /// Begins a run; `None` if it goes on already, or too many do.
-    fn begin(&self, key: Key) -> Option<Run> {
+    pub(super) fn begin(&self, key: Key) -> Option<Run> {
         let mut all = self.all();
         let of_this = all.keys().filter(|(node, _)| *node == key.0).count();
         match all.entry(key.clone()) {
@@ -90,7 +90,7 @@ impl Runs {
 }
 
 /// A run that goes on; forgotten when this is dropped.
-struct Run {
+pub(super) struct Run {
     runs: Runs,
     key: Key,
     committed: watch::Receiver<bool>,
@@ -102,7 +102,7 @@ impl Run {
     }
 
     /// Whether somebody took the run away.
-    fn is_given_up(&self) -> bool {
+    pub(super) fn is_given_up(&self) -> bool {
         self.committed.has_changed().is_err()
     }
 }

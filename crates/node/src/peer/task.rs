@@ -10,6 +10,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -20,13 +21,15 @@ use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
 use hearth_dispatch::serving::SIGN_OF_LIFE;
 use hearth_engine::{EmbedInput, EmbedRequest, Embeddings, EngineError, Request, named};
+use hearth_protocol::embedding::MOST_INPUTS;
 use hearth_protocol::ollama::Shown;
 use hearth_protocol::parse;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::timeout;
 
 use super::frame::{Frame, Work};
-use super::generate::{refused, turned_away};
+use super::generate::{Run, refused, turned_away};
+use crate::access::Caller;
 use crate::body::received;
 use crate::failure::Failure;
 use crate::state::Shared;
@@ -194,7 +197,11 @@ pub(crate) async fn perform(
     (status = 400, body = hearth_protocol::error::Problem, description = "the question is wrong, or of another version"),
     (status = 403, body = hearth_protocol::error::Problem, description = "the caller is no node of this household"),
     (status = 404, body = hearth_protocol::error::Problem, description = "no such model")))]
-pub(crate) async fn task(State(node): State<Shared>, body: Body) -> Response {
+pub(crate) async fn task(
+    State(node): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    body: Body,
+) -> Response {
     let question: Question<'static> = match received(&node, body).await {
         Ok(bytes) => match parse::body(&bytes) {
             Ok(question) => question,
@@ -209,7 +216,19 @@ pub(crate) async fn task(State(node): State<Shared>, body: Body) -> Response {
         let message = format!("this machine has no model `{}`", question.model);
         return refused(StatusCode::NOT_FOUND, "model_not_found", message);
     }
+    if let Task::Embed { request, .. } = &*question.task
+        && request.inputs.len() > MOST_INPUTS
+    {
+        let message = format!("inputs holds more than {MOST_INPUTS} texts; send them in several");
+        return refused(StatusCode::BAD_REQUEST, "bad_question", message);
+    }
+    let name = format!("task-{:032x}", rand::random::<u128>());
+    let Some(run) = node.runs.begin((caller.node(), name)) else {
+        let message = "too many tasks go on for this machine; wait until some are done";
+        return refused(StatusCode::CONFLICT, "run_goes_on", message);
+    };
     let work = Working {
+        run,
         node: Arc::clone(&node),
         stage: Stage::Asked(Box::pin(done(node, question))),
     };
@@ -270,6 +289,8 @@ enum Stage {
 
 /// The frames of one task.
 struct Working {
+    /// Ends when the node that asks may not ask any more.
+    run: Run,
     node: Shared,
     stage: Stage,
 }
@@ -279,6 +300,7 @@ impl Working {
     async fn next(&mut self) -> Option<Vec<u8>> {
         let frame = match std::mem::replace(&mut self.stage, Stage::Over) {
             Stage::Over => return None,
+            _ if self.run.is_given_up() => return None,
             Stage::Asked(doing) => {
                 self.stage = Stage::Doing(doing);
                 Frame::Accepted

@@ -3,7 +3,9 @@
 use hearth_mesh::ticket::Invitation;
 use hearth_protocol::household::NodeId;
 use hearth_store::Migration;
-use hearth_store::sqlx::{Error, PgPool, PgTransaction, Postgres, Transaction, query, query_as};
+use hearth_store::sqlx::{
+    Error, Executor, PgPool, PgTransaction, Postgres, Transaction, query, query_as,
+};
 
 /// The tables.
 pub(super) const TABLES: Migration = Migration {
@@ -25,9 +27,11 @@ pub(super) const TABLES: Migration = Migration {
 /// Keeps two hubs from changing the household at once.
 const CHANGING: i64 = i64::from_be_bytes(*b"Hrthchng");
 
-pub(super) async fn secret(pool: &PgPool) -> Result<Option<[u8; 32]>, Error> {
+pub(super) async fn secret(
+    database: impl Executor<'_, Database = Postgres>,
+) -> Result<Option<[u8; 32]>, Error> {
     let row: Option<(Vec<u8>,)> = query_as("SELECT secret FROM household_key")
-        .fetch_optional(pool)
+        .fetch_optional(database)
         .await?;
     row.map(|(secret,)| {
         let secret: Result<[u8; 32], _> = secret.try_into();
@@ -36,13 +40,16 @@ pub(super) async fn secret(pool: &PgPool) -> Result<Option<[u8; 32]>, Error> {
     .transpose()
 }
 
-/// Keeps the key if there is none.
-pub(super) async fn claim(pool: &PgPool, secret: &[u8; 32]) -> Result<(), Error> {
-    query("INSERT INTO household_key VALUES (1, $1) ON CONFLICT DO NOTHING")
+/// Keeps the key if there is none; whether there was none.
+pub(super) async fn claim(
+    database: impl Executor<'_, Database = Postgres>,
+    secret: &[u8; 32],
+) -> Result<bool, Error> {
+    let done = query("INSERT INTO household_key VALUES (1, $1) ON CONFLICT DO NOTHING")
         .bind(secret.as_slice())
-        .execute(pool)
+        .execute(database)
         .await?;
-    Ok(())
+    Ok(done.rows_affected() == 1)
 }
 
 /// Forgets the key and every ticket.
@@ -56,12 +63,16 @@ pub(super) async fn forget(pool: &PgPool) -> Result<(), Error> {
     Ok(())
 }
 
-/// Waits for the other hubs, ten seconds at the most: what they do takes milliseconds.
+/// Waits for the other hubs, ten seconds at the most: what they do takes milliseconds. One that vanished with the lock loses
+/// it.
 pub(super) async fn lock(pool: &PgPool) -> Result<Transaction<'static, Postgres>, Error> {
     let mut transaction = pool.begin().await?;
-    query("SET LOCAL lock_timeout = '10s'")
-        .execute(&mut *transaction)
-        .await?;
+    query(
+        "SELECT set_config('lock_timeout', '10s', true),
+                set_config('idle_in_transaction_session_timeout', '30s', true)",
+    )
+    .execute(&mut *transaction)
+    .await?;
     query("SELECT pg_advisory_xact_lock($1)")
         .bind(CHANGING)
         .execute(&mut *transaction)
@@ -71,22 +82,22 @@ pub(super) async fn lock(pool: &PgPool) -> Result<Transaction<'static, Postgres>
 
 /// Keeps a ticket, and forgets those that expired long ago.
 pub(super) async fn give(
-    pool: &PgPool,
+    database: impl Executor<'_, Database = Postgres>,
     kept: &Invitation,
     issuer: Option<NodeId>,
     now: u64,
 ) -> Result<(), Error> {
-    query("DELETE FROM household_ticket WHERE expires_at < $1")
-        .bind(now.saturating_sub(7 * 24 * 3600).cast_signed())
-        .execute(pool)
-        .await?;
-    query("INSERT INTO household_ticket VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING")
-        .bind(kept.ticket.to_string())
-        .bind(kept.expires.cast_signed())
-        .bind(issuer.map(|node| node.to_string()))
-        .bind(kept.used_by.map(|node| node.to_string()))
-        .execute(pool)
-        .await?;
+    query(
+        "WITH old AS (DELETE FROM household_ticket WHERE expires_at < $5)
+         INSERT INTO household_ticket VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING",
+    )
+    .bind(kept.ticket.to_string())
+    .bind(kept.expires.cast_signed())
+    .bind(issuer.map(|node| node.to_string()))
+    .bind(kept.used_by.map(|node| node.to_string()))
+    .bind(now.saturating_sub(7 * 24 * 3600).cast_signed())
+    .execute(database)
+    .await?;
     Ok(())
 }
 

@@ -37,7 +37,7 @@ pub(super) fn claim(transaction: &Transaction<'_>, secret: &[u8; 32]) -> Result<
 }
 
 /// Forgets the key and every ticket.
-pub(super) fn forget(transaction: &Transaction<'_>) -> Result<(), Error> {
+pub(in crate::household) fn forget(transaction: &Transaction<'_>) -> Result<(), Error> {
     transaction.execute("DELETE FROM household_key", [])?;
     transaction.execute("DELETE FROM ticket", [])?;
     Ok(())
