@@ -76,6 +76,12 @@ enum State {
 }
 
 impl Engine {
+    /// Ends every model's thread and waits for it; blocks. A process that ends while one computes takes the code away that
+    /// it runs in.
+    pub fn stop(&self) {
+        self.inner.stop();
+    }
+
     /// Starts without loading anything.
     pub fn new(options: EngineOptions, catalogue: Catalogue) -> Self {
         if let Err(reason) = crate::cpu::select_forced(options.cpu.as_deref()) {
@@ -481,6 +487,12 @@ fn block_on<T>(future: impl Future<Output = T>) -> Option<T> {
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Inner {
+    fn stop(&self) {
         let entries: Vec<Arc<Entry>> = self.lock().drain().map(|(_, entry)| entry).collect();
         for entry in &entries {
             entry.cancelled.store(true, Ordering::Relaxed);

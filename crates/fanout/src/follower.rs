@@ -173,6 +173,17 @@ impl Follower {
         }
     }
 
+    /// The hub was heard of in another way, so it is there: who waits because it was out of reach waits no longer.
+    pub fn seen(&mut self) {
+        if matches!(
+            (&self.phase, &self.trouble),
+            (Phase::Connect(Some(_)), Some(Trouble::OutOfReach(_)))
+        ) {
+            self.failures = 0;
+            self.phase = Phase::Connect(None);
+        }
+    }
+
     /// The stream said how long to wait before connecting again.
     pub fn retry(&mut self, delay: Duration) {
         self.first = delay.clamp(FIRST_RANGE.0, FIRST_RANGE.1);

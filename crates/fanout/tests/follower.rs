@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use hearth_fanout::sse::Message;
 use hearth_fanout::{Error, Follower, Next, Received, SILENCE, Trouble};
-use hearth_protocol::event::{Cursor, Reason, Refusal, Snapshot};
+use hearth_protocol::event::{Cursor, Reason, Refusal, Snapshot, StateEvent};
 use proptest::prelude::*;
 
 fn at(offset: u64) -> Cursor {
@@ -236,6 +236,28 @@ fn messages_without_sense_end_the_stream() {
         let wait = waits(&mut follower, now);
         assert_eq!(follower.next(now + wait), Next::Connect(at(3)));
     }
+}
+
+#[test]
+fn a_hub_that_is_heard_of_is_asked_at_once() {
+    let (mut follower, mut now) = (Follower::new(Cursor::default(), 7), Instant::now());
+    for _ in 0..10 {
+        assert!(matches!(follower.next(now), Next::Connect(_)));
+        follower.failed(now, "nobody listens there");
+        now += waits(&mut follower, now);
+    }
+    follower.failed(now, "nobody listens there");
+    assert!(matches!(follower.next(now), Next::Wait(_)));
+    follower.seen();
+    assert!(matches!(follower.next(now), Next::Connect(_)));
+    // Not so one that stopped: what it cannot read does not change by that.
+    follower.connected(now);
+    follower.seen();
+    assert!(matches!(follower.next(now), Next::Read(_)));
+    let unreadable = StateEvent::parse("{}").unwrap_err();
+    follower.unreadable(now, &unreadable);
+    follower.seen();
+    assert!(matches!(follower.next(now), Next::Wait(_)));
 }
 
 /// All lose the hub at once; nobody may come back at the same moment as most others.

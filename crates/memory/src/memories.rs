@@ -483,12 +483,12 @@ fn named(tx: &Transaction<'_>, field: &'static str, id: &str) -> Result<Stored, 
         return Ok(stored);
     }
     let unknown = || Error::Unknown(id.to_owned());
-    let digits = id.strip_prefix("mem-").unwrap_or_default();
+    let digits = id.strip_prefix("mem-").unwrap_or(id);
     let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
     if digits.len() < LEAST_DIGITS || !digits.bytes().all(is_digit) {
         return Err(unknown());
     }
-    let found = sqlite::beginning(tx, id, SEVERAL + 1)?;
+    let found = sqlite::beginning(tx, &format!("mem-{digits}"), SEVERAL + 1)?;
     match found.as_slice() {
         [] => Err(unknown()),
         [only] => sqlite::by_id(tx, only)?.ok_or_else(unknown),

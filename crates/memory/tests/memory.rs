@@ -156,6 +156,7 @@ fn an_id_may_be_said_by_its_first_digits() {
     let length = (8..some.len()).find(|end| begins(&some[..*end]) == 1);
     let start = &some[..length.unwrap()];
     assert_eq!(&memories.get(start, now()).unwrap().id, some);
+    assert_eq!(&memories.get(&start[4..], now()).unwrap().id, some);
     let pin = Change {
         pinned: Some(true),
         ..Change::default()
@@ -176,7 +177,7 @@ fn an_id_may_be_said_by_its_first_digits() {
     };
     assert!(!memories.change(&newer.id, &unpin, now()).unwrap().pinned);
     // Too few digits, and none of an id.
-    for none in ["mem-", &some[..7], &some[4..], "mem-%", "mem-0000%"] {
+    for none in ["mem-", &some[..7], &some[4..7], "mem-%", "mem-0000%"] {
         assert!(
             matches!(memories.get(none, now()), Err(Error::Unknown(_))),
             "{none}"

@@ -345,7 +345,11 @@ pub(crate) fn others_models(node: &Node) -> Vec<(PeerModel, String)> {
     let own: Vec<String> = own.map(|source| source.name).collect();
     let encoders = encoders::list(node);
     let mut found: Vec<(PeerModel, String)> = Vec::new();
-    for (model, _, machine) in all_others(node) {
+    for (model, holder, machine) in all_others(node) {
+        // What no prompt reaches is not on offer.
+        if node.household.is_broken(holder) {
+            continue;
+        }
         let known = own.contains(&model.name)
             || encoders.iter().any(|encoder| encoder.name == model.name)
             || found.iter().any(|(other, _)| other.name == model.name);
@@ -359,8 +363,9 @@ pub(crate) fn others_models(node: &Node) -> Vec<(PeerModel, String)> {
 
 /// What every other machine has, as it said last: by machine, and within it by name.
 pub(crate) fn everywhere_else(node: &Node) -> Vec<ModelElsewhere> {
-    let each = all_others(node).map(|(model, _, machine)| ModelElsewhere {
+    let each = all_others(node).map(|(model, holder, machine)| ModelElsewhere {
         name: model.name,
+        unreachable: node.household.is_broken(holder),
         machine,
         loaded: model.loaded,
         embeds: model.embeds,

@@ -34,7 +34,7 @@ use hearth_protocol::diagnosis::{Health, PeerPath};
 use hearth_protocol::event::StateEvent;
 use hearth_protocol::household::{Address, Capabilities, Member, NodeId, Sealed};
 use hearth_store::{Postgres, Store};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::JoinSet;
 
 pub(crate) use self::ask::{Asking, Reply, Unasked};
@@ -139,6 +139,8 @@ pub(crate) struct Live {
     hub: Mutex<Hub>,
     /// Which hub that was.
     last_hub: Mutex<Option<NodeId>>,
+    /// A hub asked this node something.
+    hub_is_there: Notify,
     /// A hub said that this node was removed.
     removed: AtomicBool,
     runs: Runs,
@@ -438,7 +440,10 @@ impl Household {
                 "this machine belongs to no household; run `hearth invite` here, and join with its ticket",
             ));
         };
-        live.roster(|roster| roster.may_pass(node).map(|_| ()))?;
+        let is_hub = live.roster(|roster| roster.may_pass(node).map(|member| member.hub))?;
+        if is_hub {
+            live.hub_is_there.notify_waiters();
+        }
         live.monitor().heard(*node, now());
         Ok(())
     }
@@ -583,6 +588,7 @@ impl Household {
             says: Mutex::default(),
             hub: Mutex::new(hub),
             last_hub: Mutex::default(),
+            hub_is_there: Notify::new(),
             removed: AtomicBool::new(false),
             runs: self.runs.clone(),
             over: watch::Sender::new(false),

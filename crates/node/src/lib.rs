@@ -173,7 +173,7 @@ impl Node {
             stall: node.options.stall_timeout,
             connections: tokio::sync::Semaphore::MAX_PERMITS,
         };
-        let household = Arc::clone(&node.household);
+        let (household, engine) = (Arc::clone(&node.household), node.engine.clone());
         household.serve(routes.clone(), limits, address);
         household.wake(&node).await?;
         let asked = async {
@@ -191,6 +191,8 @@ impl Node {
         let upkeep = Upkeep::begin(node.memories.clone(), Some(hearth_memory::BREAK_EVEN));
         door::serve(self.listener, routes, limits, asked).await;
         household.rest().await;
+        // Whoever still holds the engine, its threads are gone when the process ends.
+        let _ = trace::spawn_blocking(move || engine.stop()).await;
         pruning.abort();
         drop(upkeep);
         Ok(())

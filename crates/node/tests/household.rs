@@ -479,6 +479,23 @@ fn a_hub_that_leaves_is_asked_first_and_the_others_hear_of_the_end() {
     });
 }
 
+#[test]
+fn who_leaves_while_the_hub_is_away_is_told_that_nobody_knows() {
+    let hub = node("hub", &["small"]);
+    let (one, two) = (node("one", &[]), node("two", &[]));
+    join(&hub, &one);
+    join(&hub, &two);
+    let left = one.post("/household/leave", "{}").json();
+    assert_eq!(left["told"], true, "{left:#}");
+    wait_until(PATIENCE, "the hub heard it", || {
+        names(&hub) == ["hub", "two"]
+    });
+    drop(hub);
+    let left = two.post("/household/leave", "{}").json();
+    assert_eq!(left["told"], false, "{left:#}");
+    assert!(left["household"].is_null(), "{left:#}");
+}
+
 /// A node that embeds, too: with the model `bert` and the encoder `minilm`, which lie in the folder.
 fn embedder(name: &str) -> (tempfile::TempDir, TestNode) {
     let folder = tempfile::tempdir().unwrap();

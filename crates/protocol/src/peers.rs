@@ -43,6 +43,16 @@ pub struct Leave {
     pub end: bool,
 }
 
+/// The answer of `POST /household/leave`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Left {
+    /// Whether those who stay were told; if not, this machine is in their list until it is removed there.
+    pub told: bool,
+    /// What is left: this machine alone.
+    #[serde(flatten)]
+    pub peers: Peers,
+}
+
 /// A household as one of its nodes sees it: the answer of `GET /peers`, and of joining and leaving.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Peers {

@@ -46,6 +46,9 @@ pub struct ModelElsewhere {
     /// Longest prompt with its answer, in tokens, if that is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub context: Option<u32>,
+    /// Whether no prompt gets there at the moment.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unreachable: bool,
 }
 
 /// One model as a node sees it.

@@ -68,10 +68,20 @@ pub async fn join(context: &Context, args: &JoinArgs) -> Outcome {
 pub async fn leave(context: &Context, args: &LeaveArgs) -> Outcome {
     let (client, _) = daemon::running(&context.config).await?;
     let wanted = json!(Leave { end: args.end });
-    let answer = client
+    // What the others call it, until it has left.
+    let before: Peers = client.ask(Method::GET, "/peers", None).await?;
+    let answer: Value = client
         .ask(Method::POST, "/household/leave", Some(&wanted))
         .await?;
-    show(context, answer, "left the household")
+    let told = answer["told"] != json!(false);
+    show(context, answer, "left the household")?;
+    if !told {
+        context.screen.note(&format!(
+            "the hub does not answer, so the others still list this machine; on the hub: hearth peers remove {}",
+            before.name
+        ));
+    }
+    Ok(())
 }
 
 fn show(context: &Context, answer: Value, what: &str) -> Outcome {

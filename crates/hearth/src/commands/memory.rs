@@ -298,6 +298,7 @@ pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
         }
         MemoryCommand::Share(args) => household::share(context, args).await?,
         MemoryCommand::Search(args) => {
+            door.catch_up(screen)?;
             let found = door
                 .search(args.within.search(&args.query.join(" "), args.explain))
                 .await?;
@@ -354,6 +355,7 @@ pub async fn run(context: &Context, args: &MemoryArgs) -> Outcome {
             show(screen, &memory, || drawn(&memory, screen));
         }
         MemoryCommand::Stats(_) => {
+            door.catch_up(screen)?;
             let stats = door.stats().await?;
             show(screen, &stats, || drawn_stats(&stats, screen));
         }
@@ -446,6 +448,23 @@ impl Door {
             Err(ClientError::Unreachable(_)) => open(context).map(Self::Here),
             Err(error) => Err(error.failure(client.place())),
         }
+    }
+
+    /// Encodes what was written before there was an encoder; a node does so by itself.
+    fn catch_up(&self, screen: &Screen) -> Outcome {
+        let Self::Here(memories) = self else {
+            return Ok(());
+        };
+        let stats = memories.stats(Timestamp::now()).map_err(refused)?;
+        if stats.unencoded > 0 && stats.encoder.is_some() {
+            let mut encoding = |done: u64, left: u64| {
+                screen.progress(&format!("encoding: {done} done, {left} left"));
+                true
+            };
+            memories.upkeep(&mut encoding).map_err(refused)?;
+            screen.clear();
+        }
+        Ok(())
     }
 
     async fn ask<T: DeserializeOwned>(

@@ -176,6 +176,7 @@ pub async fn list(context: &Context) -> Outcome {
 /// A line about a model of another machine.
 fn other(model: &ModelElsewhere) -> Vec<String> {
     let state = match (model.loaded, model.embeds) {
+        _ if model.unreachable => "unreachable",
         (true, _) => "ready",
         (false, true) => "embeds",
         (false, false) => "on disk",

@@ -59,8 +59,8 @@ pub fn words(code: Code, subject: &Subject<'_>) -> (String, Option<String>) {
             format!("run `hearth invite` on the hub, and `hearth join TICKET` on {name}"),
         ),
         Code::Removed if subject.there => (
-            "this machine was removed from the household".to_owned(),
-            "run `hearth invite` on the hub and `hearth join TICKET` here".to_owned(),
+            "this machine was removed from the household, or the household ended".to_owned(),
+            "run `hearth invite` on the hub and `hearth join TICKET` here; if there is no hub any more, `hearth leave` here".to_owned(),
         ),
         Code::Removed => (
             format!("{name} was removed from the household"),

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use iroh::dns::DnsResolver;
 use iroh::endpoint::{
@@ -26,14 +27,28 @@ const STRANGER_WINDOW: u32 = 256 << 10;
 /// Bytes of ours that may be on their way over one connection.
 const SEND_WINDOW: u64 = 8 << 20;
 
+/// How often a port that is taken is tried, and how long to wait in between.
+const TRIES: u32 = 15;
+const TRY_AGAIN: Duration = Duration::from_millis(100);
+
 /// Binds the sockets; to a free port where the wanted one is taken.
 pub(super) async fn bind(secret: [u8; 32], options: &QuicOptions) -> Result<Endpoint, BindError> {
     let relay = options.relay.as_deref().map(relay_url).transpose()?;
     let on = |port| prepare(secret, options.ip, port, relay.as_ref());
-    let bound = match on(options.port)?.bind().await {
-        Err(IrohBindError::Sockets { source, .. })
-            if source.kind() == io::ErrorKind::AddrInUse && options.port != 0 =>
-        {
+    let is_taken = |outcome: &Result<Endpoint, IrohBindError>| {
+        matches!(outcome, Err(IrohBindError::Sockets { source, .. })
+            if source.kind() == io::ErrorKind::AddrInUse && options.port != 0)
+    };
+    let mut bound = on(options.port)?.bind().await;
+    // This node's own last endpoint may not be quite gone.
+    let mut tries = TRIES;
+    while is_taken(&bound) && tries > 0 {
+        tries -= 1;
+        tokio::time::sleep(TRY_AGAIN).await;
+        bound = on(options.port)?.bind().await;
+    }
+    let bound = match bound {
+        taken if is_taken(&taken) => {
             let bound = on(0)?.bind().await;
             if let Ok(endpoint) = &bound {
                 let port = endpoint.bound_sockets().first().map_or(0, SocketAddr::port);

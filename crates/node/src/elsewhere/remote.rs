@@ -550,7 +550,7 @@ pub(super) fn failed(
     let name = place.map_or("", |place| &place.name);
     let message = match failure.after_first_token {
         true => format!(
-            "{name} broke off in the middle of the answer: {}; ask again, another machine will answer. See why: hearth doctor {name}",
+            "{name} broke off in the middle of the answer: {}; ask again. See why: hearth doctor {name}",
             failure.message
         ),
         false => format!(

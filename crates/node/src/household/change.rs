@@ -24,7 +24,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
 use tokio::sync::MutexGuard;
 
-use super::ask::{Reply, Unasked, json, post};
+use super::ask::{Reply, Unasked, get, json, post};
 use super::registry::{Admission, Lock, Place, Registry, forget_key};
 use super::table::{self, Membership};
 use super::{FAREWELL, Household, Live, Standing};
@@ -38,6 +38,8 @@ const A_DAY: u64 = 24 * 3600;
 const EXPIRY: std::ops::RangeInclusive<u64> = 60..=7 * 24 * 3600;
 /// How long the hub may take to begin an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a member may take that is only to know that its hub is there.
+const CALL: Duration = Duration::from_secs(5);
 
 /// Why nothing was changed, as an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -224,6 +226,21 @@ impl Live {
     pub(super) fn owes_membership(&self) -> bool {
         let is_known = |roster: &Roster| roster.hubs().any(|hub| hub.node == self.own);
         self.is_hub() && !self.is_removed() && !self.roster(is_known)
+    }
+
+    /// Lets every member know that this hub is there: who lost it and waits before asking again hears at once of a removal.
+    fn call_members(self: &Arc<Self>) {
+        let members = self.roster(|roster| roster.members().cloned().collect::<Vec<Member>>());
+        for member in members.into_iter().filter(|member| member.node != self.own) {
+            let live = Arc::clone(self);
+            self.spawn(async move {
+                let echo = get("/peer/echo");
+                let called = live.send(member.node, &member.addresses, echo, CALL).await;
+                if let Err(error) = called {
+                    tracing::debug!(%error, "a member was not reached");
+                }
+            });
+        }
     }
 
     /// Keeps the other hubs from changing the household, and hears what they did.
@@ -472,6 +489,7 @@ impl Household {
             let member = live.roster(|roster| roster.remove(&node))?;
             live.registry()?.void(node).await?;
             this.say(live, member).await?;
+            live.call_members();
             this.affinity().forget(node);
             Ok(())
         })
@@ -622,7 +640,8 @@ impl Household {
     }
 
     /// Leaves the household: this node is alone again. A hub ends the household with it.
-    pub async fn leave(self: &Arc<Self>, end: bool) -> Result<(), Refused> {
+    /// Answers whether those who stay were told.
+    pub async fn leave(self: &Arc<Self>, end: bool) -> Result<bool, Refused> {
         let this = Arc::clone(self);
         whole(async move {
             let _alone = this.changing.lock().await;
@@ -630,6 +649,7 @@ impl Household {
                 let message = "this machine belongs to no household";
                 return Err(Refused::new(StatusCode::CONFLICT, "no_household", message));
             };
+            let mut is_told = true;
             if live.is_hub() && !live.is_removed() {
                 this.take_leave(&live, end).await?;
             } else if !live.is_hub() {
@@ -637,6 +657,7 @@ impl Household {
                 let told = forwarded::<()>(&live, post("/peer/leave", &serde_json::json!({})));
                 if let Err(error) = told.await {
                     tracing::warn!(%error, "the hub was not told that this machine leaves");
+                    is_told = live.is_removed();
                 }
             }
             drop(live);
@@ -646,7 +667,8 @@ impl Household {
                 Ok(forget_key(transaction)?)
             })
             .await?;
-            this.forget_state().await
+            this.forget_state().await?;
+            Ok(is_told)
         })
         .await
     }

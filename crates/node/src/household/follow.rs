@@ -111,7 +111,11 @@ async fn follow(live: Arc<Live>) {
         match follower.next(now) {
             Next::Wait(time) => {
                 stream = None;
-                tokio::time::sleep(time).await;
+                tokio::select! {
+                    () = tokio::time::sleep(time) => {}
+                    // A hub that is back looks after its members before they dare to ask it again.
+                    () = live.hub_is_there.notified() => follower.seen(),
+                }
             }
             Next::Connect(cursor) => stream = connect(&live, &mut follower, cursor).await,
             Next::Fetch => {

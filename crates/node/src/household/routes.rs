@@ -13,7 +13,7 @@ use futures_util::future::join_all;
 use hearth_protocol::diagnosis::Diagnosis;
 use hearth_protocol::error::Problem;
 use hearth_protocol::parse;
-use hearth_protocol::peers::{Invitation, Invite, Join, Leave, Peers};
+use hearth_protocol::peers::{Invitation, Invite, Join, Leave, Left, Peers};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::{IntoParams, ToSchema};
@@ -94,12 +94,13 @@ pub(crate) async fn join(State(node): State<Shared>, body: Body) -> Result<Json<
 
 /// Leaves the household.
 #[utoipa::path(post, path = "/household/leave", tag = "household", request_body = Leave, responses(
-    (status = 200, body = Peers),
+    (status = 200, body = Left),
     (status = 409, body = Problem, description = "this machine belongs to no household")))]
-pub(crate) async fn leave(State(node): State<Shared>, body: Body) -> Result<Json<Peers>, Refused> {
+pub(crate) async fn leave(State(node): State<Shared>, body: Body) -> Result<Json<Left>, Refused> {
     let wanted: Leave = read_or_default(&node, body).await?;
-    node.household.leave(wanted.end).await?;
-    report(&node).await
+    let told = node.household.leave(wanted.end).await?;
+    let Json(peers) = report(&node).await?;
+    Ok(Json(Left { told, peers }))
 }
 
 /// Removes a member, with immediate effect.

@@ -9,7 +9,7 @@ use hearth_engine::{Event, Prompt, Request};
 use hearth_mesh::diagnosis::{LARGE_BYTES, Observation, Probe, Seen};
 use hearth_mesh::doors::ConnectFailure;
 use hearth_mesh::peers::SendFailure;
-use hearth_protocol::diagnosis::{Code, Diagnosis, Health, Layer, PeerPath};
+use hearth_protocol::diagnosis::{Code, Diagnosis, Health, Layer, PeerPath, Verdict};
 use hearth_protocol::household::{Capabilities, Member, NodeId};
 use hearth_protocol::status::ModelState;
 use tokio::time::timeout;
@@ -99,6 +99,12 @@ impl Household {
     /// What is known of the ways to these nodes, without looking.
     pub fn diagnosis(&self, peer: NodeId, model: Option<&str>) -> Option<Diagnosis> {
         self.live()?.monitor().diagnosis(peer, model, now())
+    }
+
+    /// Whether it is known that no prompt gets to a node.
+    pub fn is_broken(&self, peer: NodeId) -> bool {
+        let known = self.diagnosis(peer, None);
+        known.is_some_and(|known| known.verdict == Verdict::Failed)
     }
 
     /// What came of a prompt that went to a node.
