@@ -207,7 +207,7 @@ impl Household {
         let live = self
             .bring_to_life(membership, Some(registry), doors)
             .await?;
-        self.be_member(&live, node).await?;
+        // It says by itself that it is one, and again if the database fails just now.
         self.look_after(live, node);
         tracing::info!("this machine is a hub of its household, by the database it shares");
         Ok(())
