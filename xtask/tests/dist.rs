@@ -22,7 +22,9 @@ struct Scratch(PathBuf);
 
 impl Scratch {
     fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("hearth-dist-{}", std::process::id()));
+        // Beside what was built, where there is room: the folder of temporary files may be small.
+        let room = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let folder = room.join(format!("dist-{}", std::process::id()));
         std::fs::create_dir_all(&folder).unwrap();
         Self(folder)
     }

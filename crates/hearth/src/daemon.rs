@@ -10,7 +10,7 @@ use hearth_engine::{Catalogue, Engine, ModelSource};
 use hearth_mesh::identity::Identity;
 use hearth_models::Sources;
 use hearth_node::{Listener, MeshOptions, Models, Node, NodeOptions, encoder_meant};
-use hearth_protocol::peers::{Join, Peers};
+use hearth_protocol::peers::{Join, Left, Peers};
 use hearth_protocol::status::NodeStatus;
 use tokio::sync::oneshot;
 
@@ -151,6 +151,14 @@ fn mesh(config: &Config) -> Outcome<MeshOptions> {
 pub async fn join_without_node(config: &Config, wanted: &Join) -> Outcome<Peers> {
     let store = memories::store(config)?;
     hearth_node::join(mesh(config)?, store, wanted)
+        .await
+        .map_err(Failure::new)
+}
+
+/// Leaves the household of a home whose node does not run.
+pub async fn leave_without_node(config: &Config) -> Outcome<Left> {
+    let store = memories::store(config)?;
+    hearth_node::leave(mesh(config)?, store)
         .await
         .map_err(Failure::new)
 }

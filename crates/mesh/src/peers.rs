@@ -10,6 +10,7 @@
 //! goes over a new one, if nothing of it was written, or if doing it twice cannot happen: its method allows it, or its
 //! signature, which the node takes once.
 
+mod attempt;
 mod failure;
 mod open;
 mod paths;
@@ -30,7 +31,8 @@ use tokio::time::{Instant, timeout_at};
 use self::open::{Asker, Opened};
 use self::paths::Paths;
 use self::pool::{Pool, Sender, Warm};
-use self::race::{Attempt, Won};
+use self::attempt::{Attempt, attempts};
+use self::race::Won;
 use crate::doors::{ConnectError, ConnectFailure, Door, DoorKind};
 use crate::identity::Identity;
 use crate::refusal::Code;
@@ -155,7 +157,7 @@ impl Peers {
         let inner = &self.inner;
         let preferred = inner.paths().preferred(&node, Instant::now()).cloned();
         let mut attempts =
-            race::attempts(&inner.doors, &inner.order, addresses, preferred.as_ref());
+            attempts(&inner.doors, &inner.order, addresses, preferred.as_ref());
         let mut sending = Sending {
             inner,
             node,

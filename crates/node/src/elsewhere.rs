@@ -10,7 +10,7 @@ mod unary;
 
 use std::time::{Duration, Instant};
 
-use hearth_dispatch::{Attempt, Candidate, Limits, ModelState, Path, Run, rank};
+use hearth_dispatch::{Attempt, Candidate, Choice, Demand, Limits, ModelState, Path, Run, rank};
 use hearth_engine::{Constraint, EmbedRequest, Embeddings, EngineError, Prompt, Request};
 use hearth_protocol::diagnosis::Health;
 use hearth_protocol::error::ApiError;
@@ -108,16 +108,15 @@ pub(crate) async fn ask(
         _ => return here(node, model, request).await,
     };
     let prompt = candidates::text(&request);
-    let places = candidates::places(node, &asked, &prompt);
-    let facts: Vec<_> = places.iter().map(|place| place.facts.clone()).collect();
-    let ranked = rank(&candidates::demand(&asked, &request, &prompt), &facts);
+    let demand = candidates::demand(&asked, &request, &prompt);
+    let (places, ranked) = choices(node, &asked, &demand, &prompt).await;
     let Some(first) = ranked.first() else {
         let here = here(node, asked.model.as_deref(), request);
         return nobody(&asked, &places, here).await;
     };
     let mut rest = ranked.as_slice();
     let mut refused = None;
-    if facts[first.index].path == Path::Here {
+    if places[first.index].facts.path == Path::Here {
         match here(node, asked.model.as_deref(), request.clone()).await {
             Ok(answering) => {
                 candidates::noted(node, &asked, &prompt, None);
@@ -127,7 +126,7 @@ pub(crate) async fn ask(
                 return Ok(answering);
             }
             Err(failure) => {
-                let others = ranked[1..].iter().map(|choice| &facts[choice.index]);
+                let others = ranked[1..].iter().map(|choice| &places[choice.index].facts);
                 if !is_worth_another(&failure, others) {
                     return Err(failure);
                 }
@@ -138,7 +137,7 @@ pub(crate) async fn ask(
     }
     let attempts = rest.iter().map(|choice| Attempt {
         candidate: choice.index,
-        here: facts[choice.index].path == Path::Here,
+        here: places[choice.index].facts.path == Path::Here,
     });
     let limits = Limits {
         silence: in_time(prompt.len()),
@@ -228,14 +227,32 @@ async fn whole(
     let Some(asked) = candidates::asked(node, model, purpose)? else {
         return Ok(perform(node, model, task).await?);
     };
-    let places = candidates::places(node, &asked, "");
-    let facts: Vec<_> = places.iter().map(|place| place.facts.clone()).collect();
-    let ranked = rank(&candidates::task_demand(&asked, task.bytes()), &facts);
+    let demand = candidates::task_demand(&asked, task.bytes());
+    let (places, ranked) = choices(node, &asked, &demand, "").await;
     if ranked.is_empty() {
         let here = async { Ok(perform(node, asked.model.as_deref(), task).await?) };
         return nobody(&asked, &places, here).await;
     }
     unary::ask(node, &asked, (&places, &ranked), task).await
+}
+
+/// Every machine, and those that can do what is asked, the best first.
+async fn choices(
+    node: &Shared,
+    asked: &Asked,
+    demand: &Demand,
+    prompt: &str,
+) -> (Vec<Place>, Vec<Choice>) {
+    let mut places = candidates::places(node, asked, prompt);
+    let is_meant = |place: &&Place| asked.pinned.is_none_or(|pinned| pinned == place.facts.node);
+    let is_known = places.iter().filter(is_meant).any(Place::has_model);
+    // One of them may have got it since it was asked last.
+    if !is_known && node.household.ask_afresh(asked.pinned).await {
+        places = candidates::places(node, asked, prompt);
+    }
+    let facts: Vec<_> = places.iter().map(|place| place.facts.clone()).collect();
+    let ranked = rank(demand, &facts);
+    (places, ranked)
 }
 
 /// How long a machine may say nothing, of a request of so many bytes, which may have to go over a slow line.
@@ -387,8 +404,21 @@ fn all_others(node: &Node) -> impl Iterator<Item = (PeerModel, NodeId, String)> 
     })
 }
 
-/// The model of another machine that a name means, maybe with the machine before a slash; and what that is called.
-pub(crate) fn known(node: &Node, name: &str, purpose: Purpose) -> Option<(PeerModel, String)> {
+/// The model of another machine that a name means, maybe with the machine before a slash; and what that is called. Where
+/// nobody is known to have it, the others are asked again.
+pub(crate) async fn find(
+    node: &Node,
+    name: &str,
+    purpose: Purpose,
+) -> Option<(PeerModel, String)> {
+    let known = known(node, name, purpose);
+    if known.is_some() || !node.household.ask_afresh(None).await {
+        return known;
+    }
+    self::known(node, name, purpose)
+}
+
+fn known(node: &Node, name: &str, purpose: Purpose) -> Option<(PeerModel, String)> {
     let household = &node.household;
     let pinned = name
         .split_once('/')
@@ -414,11 +444,9 @@ pub(crate) fn pinned_here<'a>(node: &Node, name: &'a str) -> Option<&'a str> {
 }
 
 /// Whether another machine may answer for a model that this one has not.
-pub(crate) fn may_be_elsewhere(node: &Node, model: &str, purpose: Purpose) -> bool {
-    if !node.household.has_others() {
-        return false;
-    }
-    is_pinned(node, model) || known(node, model, purpose).is_some()
+pub(crate) async fn may_be_elsewhere(node: &Node, model: &str, purpose: Purpose) -> bool {
+    node.household.has_others()
+        && (is_pinned(node, model) || find(node, model, purpose).await.is_some())
 }
 
 /// Whether a machine of the household stands before the slash of a model's name.

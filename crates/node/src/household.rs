@@ -18,7 +18,7 @@ mod watching;
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use axum::http::request::Parts;
 use hearth_dispatch::Affinity;
@@ -33,12 +33,14 @@ use hearth_mesh::signature::{Verified, Verifier};
 use hearth_protocol::diagnosis::{Health, PeerPath};
 use hearth_protocol::event::StateEvent;
 use hearth_protocol::household::{Address, Capabilities, Member, NodeId, Sealed};
+use hearth_protocol::peers::{Join, Left, Peers as Report};
 use hearth_store::{Postgres, Store};
 use tokio::sync::{Notify, OnceCell, watch};
 use tokio::task::JoinSet;
 
 pub(crate) use self::ask::{Asking, Reply, Unasked};
 pub(crate) use self::change::Refused;
+use self::change::in_time;
 use self::registry::Registry;
 pub(crate) use self::registry::TABLES as KEY_TABLES;
 use self::standing::Standing;
@@ -135,6 +137,8 @@ pub(crate) struct Live {
     monitor: Mutex<Monitor>,
     /// What each said last of itself.
     says: Mutex<HashMap<NodeId, Capabilities>>,
+    /// When each was asked because somebody named a model that nobody was known to have.
+    afresh: Mutex<HashMap<NodeId, Instant>>,
     /// When a hub answered last, and since when none does, in milliseconds since 1970.
     hub: Mutex<Hub>,
     /// Which hub that was.
@@ -165,6 +169,10 @@ impl Live {
 
     fn says(&self) -> MutexGuard<'_, HashMap<NodeId, Capabilities>> {
         self.says.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn afresh(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
+        self.afresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hub(&self) -> MutexGuard<'_, Hub> {
@@ -533,10 +541,8 @@ impl Household {
                 self.standing_here().await?
             }
         };
-        let (belonging, registry) = match standing {
-            Standing::Alone => return Ok(()),
-            Standing::Member(belonging) => (belonging, None),
-            Standing::Hub(belonging, registry) => (belonging, Some(registry)),
+        let Some((belonging, registry)) = standing.belonging() else {
+            return Ok(());
         };
         let doors = self.doors().await;
         let live = self.bring_to_life(belonging, registry, doors).await?;
@@ -569,10 +575,15 @@ impl Household {
         registry: Option<Registry>,
         (peers, quic): (Peers, Option<Arc<Quic>>),
     ) -> Result<Arc<Live>, Refused> {
-        let log = match &registry {
-            Some(registry) => registry.place().log().await?,
-            None => Log::follow(self.store.clone(), hearth_fanout::Options::default()).await?,
+        let opening = async {
+            let log = match &registry {
+                Some(registry) => registry.place().log().await?,
+                None => Log::follow(self.store.clone(), hearth_fanout::Options::default()).await?,
+            };
+            let snapshot = log.snapshot().await?;
+            Ok((log, snapshot))
         };
+        let (log, snapshot) = in_time(opening).await?;
         let hub = match registry.is_some() {
             true => Hub::Here,
             false => Hub::NotAsked,
@@ -586,6 +597,7 @@ impl Household {
             quic,
             monitor: Mutex::new(Monitor::new(Rhythm::default(), rand::random())),
             says: Mutex::default(),
+            afresh: Mutex::default(),
             hub: Mutex::new(hub),
             last_hub: Mutex::default(),
             hub_is_there: Notify::new(),
@@ -595,7 +607,6 @@ impl Household {
             tasks: Mutex::default(),
             log,
         });
-        let snapshot = live.log.snapshot().await?;
         live.learn(&snapshot.state);
         self.set_live(Some(Arc::clone(&live)));
         Ok(live)
@@ -614,28 +625,47 @@ impl Household {
     }
 }
 
+/// The household of a node that does not run, awake as a member's.
+async fn awake(options: MeshOptions, store: Store) -> Result<Arc<Household>, Refused> {
+    let household = Arc::new(Household::new(options, store, Runs::default()));
+    if let Some(belonging) = table::membership(&household.store)? {
+        let doors = household.doors().await;
+        household.bring_to_life(belonging, None, doors).await?;
+    }
+    Ok(household)
+}
+
 /// Joins the household of a ticket for a node that does not run: it does its part when it starts.
 ///
 /// # Errors
 /// Why it did not join, in words that say what mends it.
-pub async fn join(
-    options: MeshOptions,
-    store: Store,
-    wanted: &hearth_protocol::peers::Join,
-) -> Result<hearth_protocol::peers::Peers, String> {
-    let household = Arc::new(Household::new(options, store, Runs::default()));
-    let words = |refused: Refused| refused.message;
-    let belonging = table::membership(&household.store).map_err(|error| error.to_string())?;
-    if let Some(belonging) = belonging {
-        let doors = household.doors().await;
-        let alive = household.bring_to_life(belonging, None, doors).await;
-        alive.map_err(words)?;
-    }
-    let joined = household.join(None, wanted).await;
-    let report = household.report(None);
-    household.rest().await;
-    joined.map_err(words)?;
-    Ok(report)
+pub async fn join(options: MeshOptions, store: Store, wanted: &Join) -> Result<Report, String> {
+    let joining = async {
+        let household = awake(options, store).await?;
+        let joined = household.join(None, wanted).await;
+        let report = household.report(None);
+        household.rest().await;
+        joined.map(|()| report)
+    };
+    joining.await.map_err(|refused: Refused| refused.message)
+}
+
+/// Leaves the household for a node that does not run. A hub has to run for it, so that the others hear of it.
+///
+/// # Errors
+/// Why it did not leave, in words that say what mends it.
+pub async fn leave(options: MeshOptions, store: Store) -> Result<Left, String> {
+    let leaving = async {
+        let household = awake(options, store).await?;
+        if let Standing::Hub(..) = household.standing().await? {
+            return Err(Refused::sleeping_hub());
+        }
+        let was = household.name();
+        let told = household.leave(false).await?;
+        let peers = household.report(None);
+        Ok(Left { told, was, peers })
+    };
+    leaving.await.map_err(|refused: Refused| refused.message)
 }
 
 /// Milliseconds since 1970.

@@ -56,7 +56,7 @@ use tracing::Instrument;
 
 pub use crate::encoders::meant as encoder_meant;
 pub use crate::finished::{Asked, Finished, Listener};
-pub use crate::household::{MeshOptions, join};
+pub use crate::household::{MeshOptions, join, leave};
 pub use crate::machine::machine_report;
 pub use crate::recall::{RecallError, recall};
 pub use crate::share::Models;

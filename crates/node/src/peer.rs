@@ -8,6 +8,7 @@ pub(crate) mod generate;
 pub(crate) mod memory;
 pub(crate) mod task;
 
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use axum::body::{Body, Bytes};
@@ -17,22 +18,26 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, patch, post};
 use axum::{Extension, Json, Router};
+use futures_util::{Stream, StreamExt};
 use hearth_mesh::signature::IDENTITY;
-use hearth_protocol::household::Capabilities;
-use hearth_protocol::parse;
-use hearth_protocol::peers::{AskToJoin, Hello, Issue};
+use hearth_protocol::household::{Capabilities, NodeId, Sealed};
+use hearth_protocol::peers::{AskToJoin, Hello, Issue, Welcome};
 use serde::Deserialize;
 
 use crate::access::Caller;
-use crate::body::received;
 use crate::events;
-use crate::failure::problem;
 use crate::household::Refused;
-use crate::household::routes::Renamed;
+use crate::household::routes::{Renamed, read, whole};
 use crate::state::Shared;
 
 /// Where a node asks to join.
 pub(crate) const JOIN: &str = "/peer/join";
+/// What needs no work: whether a node answers, and how long it takes.
+pub(crate) const ECHO: &str = "/peer/echo";
+/// Where a node asks for an answer to a prompt; below it lies each run.
+pub(crate) const GENERATE: &str = "/peer/generate";
+/// Where a node asks for what is answered whole.
+pub(crate) const TASK: &str = "/peer/task";
 /// Most bytes that an echo answers with: a probe of paths that drop large packets needs 64 KiB.
 const LONGEST_ECHO: usize = 64 << 10;
 
@@ -41,14 +46,17 @@ pub(crate) fn is_surface(path: &str) -> bool {
     path == "/health" || path.starts_with("/peer/")
 }
 
+/// What a question comes to that is answered at once.
+type Answer<T> = Result<Json<T>, Refused>;
+
 /// The routes.
 pub(crate) fn routes() -> Router<Shared> {
     Router::new()
         .route("/peer/capabilities", get(capabilities))
-        .route("/peer/echo", get(small_echo).post(echo))
+        .route(ECHO, get(small_echo).post(echo))
         .route("/peer/events", get(events::events))
-        .route("/peer/generate", post(generate::generate))
-        .route("/peer/generate/{run}/commit", post(generate::commit))
+        .route(GENERATE, post(generate::generate))
+        .route(&format!("{GENERATE}/{{run}}/commit"), post(generate::commit))
         .route("/peer/hello", post(hello))
         .route(IDENTITY, get(identity))
         .route(JOIN, post(join))
@@ -58,19 +66,16 @@ pub(crate) fn routes() -> Router<Shared> {
         .route("/peer/memory/search", post(memory::search))
         .route("/peer/reach/{node}", get(reach))
         .route("/peer/snapshot", get(events::snapshot))
-        .route("/peer/task", post(task::task))
+        .route(TASK, post(task::task))
 }
 
 /// What this node can do now.
 #[utoipa::path(get, path = "/peer/capabilities", tag = "peer",
     responses((status = 200, body = Capabilities), (status = 403, body = hearth_protocol::error::Problem)))]
-pub(crate) async fn capabilities(State(node): State<Shared>) -> Response {
+pub(crate) async fn capabilities(State(node): State<Shared>) -> Answer<Capabilities> {
     // Looks at files.
     let looking = crate::trace::spawn_blocking(move || node.household.capabilities(&node, true));
-    match looking.await {
-        Ok(capabilities) => Json(capabilities).into_response(),
-        Err(error) => Refused::failed(error).into_response(),
-    }
+    Ok(Json(looking.await.map_err(Refused::failed)?))
 }
 
 /// How large an echo is wanted.
@@ -88,17 +93,9 @@ pub(crate) async fn echo(
     State(node): State<Shared>,
     Query(size): Query<Size>,
     body: Body,
-) -> Response {
-    if let Err(failure) = received(&node, body).await {
-        return problem(
-            failure.status,
-            "bad_body",
-            "Bad Request",
-            failure.error.message,
-        );
-    }
-    let bytes = Bytes::from(vec![b'.'; size.bytes.min(LONGEST_ECHO)]);
-    ([(CONTENT_TYPE, "text/plain")], bytes).into_response()
+) -> Result<Vec<u8>, Refused> {
+    whole(&node, body).await?;
+    Ok(vec![b'.'; size.bytes.min(LONGEST_ECHO)])
 }
 
 /// Proves who this node is: `access` signs the answer to a request that is signed for this node. Asked once on each
@@ -121,19 +118,15 @@ pub(crate) async fn small_echo() -> StatusCode {
     params(("node" = String, Path, description = "id of the other node")), responses(
     (status = 200, body = bool, description = "whether it answered just now"),
     (status = 400, body = hearth_protocol::error::Problem, description = "that is no id")))]
-pub(crate) async fn reach(State(node): State<Shared>, Path(other): Path<String>) -> Response {
-    match other.parse() {
-        Ok(other) => Json(node.household.reaches(other).await).into_response(),
-        Err(error) => {
-            let message = format!("node: {error}");
-            problem(
-                StatusCode::BAD_REQUEST,
-                "invalid_field",
-                "Bad Request",
-                message,
-            )
-        }
-    }
+pub(crate) async fn reach(
+    State(node): State<Shared>,
+    Path(other): Path<String>,
+) -> Answer<bool> {
+    let other = other.parse().map_err(|error| {
+        let message = format!("node: {error}");
+        Refused::new(StatusCode::BAD_REQUEST, "invalid_field", message)
+    })?;
+    Ok(Json(node.household.reaches(other).await))
 }
 
 /// Hears from a member that it leaves.
@@ -144,11 +137,9 @@ pub(crate) async fn leave(
     State(node): State<Shared>,
     Extension(caller): Extension<Caller>,
     body: Body,
-) -> Response {
-    match asked::<serde_json::Value>(&node, caller, body).await {
-        Ok((who, _)) => answer(node.household.farewell(who).await),
-        Err(refusal) => *refusal,
-    }
+) -> Answer<()> {
+    whole(&node, body).await?;
+    Ok(Json(node.household.farewell(caller.proved()?).await?))
 }
 
 /// Takes a node into the household, if it holds a ticket.
@@ -160,12 +151,10 @@ pub(crate) async fn join(
     State(node): State<Shared>,
     Extension(caller): Extension<Caller>,
     body: Body,
-) -> Response {
-    let (who, asked) = match asked::<AskToJoin>(&node, caller, body).await {
-        Ok(asked) => asked,
-        Err(refusal) => return *refusal,
-    };
-    answer(Arc::clone(&node.household).admit(who, asked).await)
+) -> Answer<Welcome> {
+    let asked: AskToJoin = read(&node, body).await?;
+    let admitting = Arc::clone(&node.household).admit(caller.proved()?, asked);
+    Ok(Json(admitting.await?))
 }
 
 /// Keeps a ticket that a member made: its owner is the household's.
@@ -176,11 +165,9 @@ pub(crate) async fn invite(
     State(node): State<Shared>,
     Extension(caller): Extension<Caller>,
     body: Body,
-) -> Response {
-    match asked::<Issue>(&node, caller, body).await {
-        Ok((who, issued)) => answer(node.household.issued(who, issued).await),
-        Err(refusal) => *refusal,
-    }
+) -> Answer<()> {
+    let issued: Issue = read(&node, body).await?;
+    Ok(Json(node.household.issued(caller.proved()?, issued).await?))
 }
 
 /// Calls a member something else, for a member's owner, who is the household's.
@@ -191,14 +178,11 @@ pub(crate) async fn invite(
     (status = 409, body = hearth_protocol::error::Problem, description = "this node is no hub")))]
 pub(crate) async fn rename(
     State(node): State<Shared>,
-    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     body: Body,
-) -> Response {
-    match asked::<Renamed>(&node, caller, body).await {
-        Ok((_, wanted)) => answer(node.household.rename_here(&name, &wanted.name).await),
-        Err(refusal) => *refusal,
-    }
+) -> Answer<()> {
+    let wanted: Renamed = read(&node, body).await?;
+    Ok(Json(node.household.rename_here(&name, &wanted.name).await?))
 }
 
 /// Hears from a member what changed about it.
@@ -209,47 +193,23 @@ pub(crate) async fn hello(
     State(node): State<Shared>,
     Extension(caller): Extension<Caller>,
     body: Body,
-) -> Response {
-    let (who, asked) = match asked::<Hello>(&node, caller, body).await {
-        Ok(asked) => asked,
-        Err(refusal) => return *refusal,
-    };
-    answer(node.household.hear(who, asked).await)
+) -> Answer<Option<Sealed>> {
+    let said: Hello = read(&node, body).await?;
+    Ok(Json(node.household.hear(caller.proved()?, said).await?))
 }
 
-/// A body of a node that proved its key.
-async fn asked<T: serde::de::DeserializeOwned>(
-    node: &Shared,
-    caller: Caller,
-    body: Body,
-) -> Result<(hearth_protocol::household::NodeId, T), Box<Response>> {
-    let Some(who) = caller.node() else {
-        let message = "this route is for other nodes, which sign their requests";
-        return Err(Box::new(problem(
-            StatusCode::UNAUTHORIZED,
-            "signature_missing",
-            "Unauthorized",
-            message,
-        )));
-    };
-    let bytes = received(node, body).await.map_err(|failure| {
-        let message = failure.error.message;
-        Box::new(problem(failure.status, "bad_body", "Bad Request", message))
-    })?;
-    let asked = parse::body(&bytes).map_err(|error| {
-        Box::new(problem(
-            StatusCode::BAD_REQUEST,
-            "bad_request",
-            "Bad Request",
-            error.message,
-        ))
-    })?;
-    Ok((who, asked))
+/// An answer of frames, one line of JSON after the other.
+fn frames(lines: impl Stream<Item = Vec<u8>> + Send + 'static) -> Response {
+    let body = Body::from_stream(lines.map(|line| Ok::<_, Infallible>(Bytes::from(line))));
+    ([(CONTENT_TYPE, "application/jsonl")], body).into_response()
 }
 
-fn answer<T: serde::Serialize>(outcome: Result<T, Refused>) -> Response {
-    match outcome {
-        Ok(answer) => Json(answer).into_response(),
-        Err(refused) => refused.into_response(),
+impl Caller {
+    /// The node that proved its key.
+    fn proved(self) -> Result<NodeId, Refused> {
+        self.node().ok_or_else(|| {
+            let message = "this route is for other nodes, which sign their requests";
+            Refused::new(StatusCode::UNAUTHORIZED, "signature_missing", message)
+        })
     }
 }

@@ -48,6 +48,8 @@ pub struct Leave {
 pub struct Left {
     /// Whether those who stay were told; if not, this machine is in their list until it is removed there.
     pub told: bool,
+    /// What the others call this machine.
+    pub was: String,
     /// What is left: this machine alone.
     #[serde(flatten)]
     pub peers: Peers,
@@ -155,6 +157,8 @@ pub struct Shared {
     pub all: bool,
     /// These projects.
     pub projects: Vec<String>,
+    /// Those of them of which there is no memory on this machine: maybe not yet, or the name is wrong.
+    pub empty: Vec<String>,
 }
 
 /// What the machines of a household found: the answer of `POST /household/memory/search`.

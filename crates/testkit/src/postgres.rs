@@ -93,6 +93,34 @@ impl Postgres {
             .stdout(Stdio::null()));
     }
 
+    /// Keeps everybody else from these tables, so that whoever reads them hears nothing, until [`Postgres::end_locks`].
+    ///
+    /// # Panics
+    /// If there are no such tables.
+    pub fn lock(&self, url: &str, tables: &str) {
+        let mut holder = Command::new(program("psql"))
+            .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
+            .args(["--set=ON_ERROR_STOP=1", "--dbname", url])
+            .args(["--command", &format!("BEGIN; LOCK TABLE {tables}; SELECT 1")])
+            .args(["--command", "SELECT pg_sleep(3600)"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("psql starts");
+        let mut said = String::new();
+        let mut lines = BufReader::new(holder.stdout.take().expect("its output"));
+        lines.read_line(&mut said).expect("its output");
+        assert_eq!(said.trim(), "1", "{tables} cannot be locked");
+        // It ends with its connection.
+        std::thread::spawn(move || holder.wait());
+    }
+
+    /// Lets everybody at what was locked.
+    pub fn end_locks(&self) {
+        let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep%' AND pid <> pg_backend_pid()";
+        self.run("postgres", end);
+    }
+
     fn url(&self, database: &str) -> String {
         let folder = self.folder.path().display();
         format!("postgres:///{database}?host={folder}&user=hearth")

@@ -79,7 +79,7 @@ pub fn resync(bench: &mut Bench) -> Result<(), String> {
         "parse",
         "check every seal",
         "store in SQLite, on the disk",
-        "take into the roster, which checks again",
+        "take into the roster",
     ]
     .map(|step| (step, Vec::new()))
     .to_vec();

@@ -1,7 +1,7 @@
 //! `hearth join` and `hearth leave`: into a household and out of it.
 
 use clap::Args;
-use hearth_protocol::peers::{Join, Leave, Peers};
+use hearth_protocol::peers::{Join, Leave, Left, Peers};
 use hyper::Method;
 use serde_json::{Value, json};
 
@@ -10,7 +10,7 @@ use super::peers::draw;
 use crate::answer;
 use crate::client::{ClientError, understood};
 use crate::daemon;
-use crate::failure::Outcome;
+use crate::failure::{Exit, Outcome};
 use crate::screen::{print, println};
 
 /// Flags of `hearth join`.
@@ -34,7 +34,8 @@ EXAMPLES
   hearth leave --end                also where it is the hub of others
 
 The machine that gave out the first ticket is the hub: it keeps the list of members.
-When it leaves, the household ends for all.")]
+When it leaves, the household ends for all; its node has to run for that. Elsewhere
+no node has to run.")]
 pub struct LeaveArgs {
     /// End the household, of which this machine is the hub
     #[arg(long)]
@@ -66,19 +67,26 @@ pub async fn join(context: &Context, args: &JoinArgs) -> Outcome {
 
 /// Leaves the household.
 pub async fn leave(context: &Context, args: &LeaveArgs) -> Outcome {
-    let (client, _) = daemon::running(&context.config).await?;
-    let wanted = json!(Leave { end: args.end });
-    // What the others call it, until it has left.
-    let before: Peers = client.ask(Method::GET, "/peers", None).await?;
-    let answer: Value = client
-        .ask(Method::POST, "/household/leave", Some(&wanted))
-        .await?;
-    let told = answer["told"] != json!(false);
-    show(context, answer, "left the household")?;
-    if !told {
+    let left: Left = match daemon::running(&context.config).await {
+        Ok((client, _)) => {
+            let wanted = json!(Leave { end: args.end });
+            client
+                .ask(Method::POST, "/household/leave", Some(&wanted))
+                .await?
+        }
+        // Who names a node means that one.
+        Err(failure)
+            if failure.exit == Exit::NoNode && !answer::is_host_said(&context.config) =>
+        {
+            daemon::leave_without_node(&context.config).await?
+        }
+        Err(failure) => return Err(failure),
+    };
+    show(context, json!(left), "left the household")?;
+    if !left.told {
         context.screen.note(&format!(
             "the hub does not answer, so the others still list this machine; on the hub: hearth peers remove {}",
-            before.name
+            left.was
         ));
     }
     Ok(())

@@ -405,6 +405,17 @@ async fn export(context: &Context) -> Outcome {
     }
 }
 
+/// Encodes what has no vector yet, until all has one or `ends` says that it is enough.
+fn encode(memories: &Memories, screen: &Screen, ends: impl Fn() -> bool) -> Outcome {
+    let mut encoding = |done: u64, left: u64| {
+        screen.progress(&format!("encoding: {done} done, {left} left"));
+        !ends()
+    };
+    memories.upkeep(&mut encoding).map_err(refused)?;
+    screen.clear();
+    Ok(())
+}
+
 /// A text as it was typed, or from standard input.
 fn given(text: &str) -> Outcome<String> {
     if text != "-" {
@@ -457,12 +468,7 @@ impl Door {
         };
         let stats = memories.stats(Timestamp::now()).map_err(refused)?;
         if stats.unencoded > 0 && stats.encoder.is_some() {
-            let mut encoding = |done: u64, left: u64| {
-                screen.progress(&format!("encoding: {done} done, {left} left"));
-                true
-            };
-            memories.upkeep(&mut encoding).map_err(refused)?;
-            screen.clear();
+            encode(memories, screen, || false)?;
         }
         Ok(())
     }

@@ -96,7 +96,7 @@ pub async fn run(context: &Context, args: &ModelsArgs) -> Outcome {
 /// `hearth show`.
 pub async fn show(context: &Context, args: &ShowArgs) -> Outcome {
     addressed::check(&context.config).await?;
-    show::run(context, args)
+    show::run(context, args).await
 }
 
 /// `hearth rm`.

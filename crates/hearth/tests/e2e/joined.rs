@@ -113,6 +113,32 @@ fn a_machine_whose_node_does_not_run_joins_and_does_its_part_when_it_starts() {
 }
 
 #[test]
+fn a_machine_whose_node_does_not_run_leaves() {
+    let (one, two) = (Household::new(), Household::new());
+    let laptop = node(&one, "laptop");
+    let ticket = ticket(&one, &laptop);
+    let gpubox = node(&two, "gpubox");
+    two.hearth(&["join", &ticket, "--host", &gpubox.address])
+        .ok();
+    drop(gpubox);
+    // Whoever names a node means that one, and not this home.
+    let nobody = two.hearth(&["leave", "--host", "127.0.0.1:1"]).ends_with(3);
+    assert!(nobody.err.contains("127.0.0.1:1"), "{}", nobody.err);
+    let left = two.hearth(&["leave", "--json"]).json();
+    assert_eq!(left["told"], true, "{left:#}");
+    assert_eq!(left["was"], "gpubox", "{left:#}");
+    assert!(left["household"].is_null(), "{left:#}");
+    let peers = at(&one, &laptop, &["peers"]);
+    assert_eq!(peers["members"].as_array().unwrap().len(), 1, "{peers:#}");
+    let again = two.hearth(&["leave"]).ends_with(1);
+    assert!(again.err.contains("no household"), "{}", again.err);
+
+    drop(laptop);
+    let hub = one.hearth(&["leave"]).ends_with(1);
+    assert!(hub.err.contains("hearth up"), "{}", hub.err);
+}
+
+#[test]
 fn what_another_machine_has_is_listed_and_used() {
     let (one, two) = (Household::new(), Household::new());
     let file = two.path().join("vectors.gguf");
@@ -144,6 +170,17 @@ fn what_another_machine_has_is_listed_and_used() {
         row("ember ", "gpubox") && row("vectors:latest ", "gpubox"),
         "{table}"
     );
+    let shown = one
+        .hearth(&["show", "vectors", "--host", &laptop.address])
+        .ok();
+    assert!(shown.contains("vectors:latest") && shown.contains("gpubox"), "{shown}");
+    let shown = at(&one, &laptop, &["models", "show", "gpubox/vectors"]);
+    assert_eq!(shown["machine"], "gpubox", "{shown:#}");
+    assert_eq!(shown["capabilities"], json!(["embedding"]), "{shown:#}");
+    let nothing = one
+        .hearth(&["show", "nothing", "--host", &laptop.address])
+        .ends_with(2);
+    assert!(nothing.err.contains("nothing"), "{}", nothing.err);
     // Alone nothing is said of machines.
     let disk = one.hearth(&["models", "--host", "127.0.0.1:1"]).ok();
     assert!(!disk.contains("MACHINE"), "{disk}");

@@ -14,8 +14,8 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 
+use super::attempt::Attempt;
 use super::pool::Sender;
-use super::race::Attempt;
 use super::{Clock, is_refused, is_silence, words};
 use crate::doors::{ConnectError, ConnectFailure, Connection};
 use crate::identity::Identity;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use hearth_protocol::household::{Address, NodeId};
+use hearth_protocol::household::NodeId;
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep_until, timeout_at};
 
+use super::attempt::Attempt;
 use super::open::{Asker, Opened, open};
-use crate::doors::{ConnectError, ConnectFailure, Door, DoorKind};
+use crate::doors::{ConnectError, ConnectFailure, DoorKind};
 
 /// How long a way is tried alone (RFC 8305, section 5: 250 ms).
 const HEAD_START: Duration = Duration::from_millis(250);
@@ -19,99 +20,10 @@ const HEAD_START: Duration = Duration::from_millis(250);
 /// a door that hears of refusals only by silence would be waited for in vain.
 const AFTER_REFUSAL: Duration = Duration::from_millis(500);
 
-/// One way: a door with addresses for it.
-#[derive(Clone)]
-pub(super) struct Attempt {
-    pub kind: DoorKind,
-    pub door: Arc<dyn Door>,
-    pub addresses: Vec<Address>,
-}
-
-impl Attempt {
-    /// Whether a connection to `address` by this kind of door is what this attempt would make.
-    pub fn makes(&self, kind: DoorKind, address: &Address) -> bool {
-        self.kind == kind && (kind != DoorKind::Http || self.addresses.contains(address))
-    }
-
-    /// What became of it when the time was over.
-    fn too_late(&self, connected: bool) -> ConnectError {
-        match connected {
-            true => self.failed(
-                ConnectFailure::Unanswered,
-                "it did not say who it is in the time there was",
-            ),
-            false => self.failed(
-                ConnectFailure::Silent,
-                "nothing came back in the time there was",
-            ),
-        }
-    }
-
-    fn failed(&self, failure: ConnectFailure, message: &str) -> ConnectError {
-        ConnectError {
-            failure,
-            door: self.kind,
-            address: self.addresses.first().cloned(),
-            message: message.to_owned(),
-        }
-    }
-}
-
 /// The way that worked.
 pub(super) struct Won {
     pub attempt: usize,
     pub opened: Opened,
-}
-
-/// The ways that there are, in the order in which they are tried.
-pub(super) fn attempts(
-    doors: &[Arc<dyn Door>],
-    order: &[DoorKind],
-    addresses: &[Address],
-    preferred: Option<&Address>,
-) -> Vec<Attempt> {
-    let of = |kind: DoorKind| {
-        let own = addresses.iter().filter(move |a| DoorKind::of(a) == kind);
-        own.cloned().collect::<Vec<Address>>()
-    };
-    let mut all = Vec::new();
-    for &kind in order {
-        let Some(door) = doors.iter().find(|door| door.kinds().contains(&kind)) else {
-            continue;
-        };
-        let attempt = |addresses| Attempt {
-            kind,
-            door: Arc::clone(door),
-            addresses,
-        };
-        match kind {
-            DoorKind::Http => {
-                all.extend(of(kind).into_iter().map(|address| attempt(vec![address])))
-            }
-            DoorKind::Quic => {
-                let own = of(kind);
-                if !own.is_empty() || door.finds_nodes() {
-                    all.push(attempt(own));
-                }
-            }
-            // With the direct addresses, as iroh goes over to one of them when it can.
-            DoorKind::Relay => {
-                let mut relays = of(kind);
-                if !relays.is_empty() {
-                    relays.extend(of(DoorKind::Quic));
-                    all.push(attempt(relays));
-                }
-            }
-        }
-    }
-    if let Some(address) = preferred
-        && let Some(index) = all
-            .iter()
-            .position(|attempt| attempt.makes(DoorKind::of(address), address))
-    {
-        all[..=index].rotate_right(1);
-    }
-    all
 }
 
 /// Tries `attempts` until one works or `deadline` comes. What failed is added to `failures`.

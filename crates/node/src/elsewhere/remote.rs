@@ -10,9 +10,7 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{Method, StatusCode};
+use axum::http::StatusCode;
 use hearth_dispatch::{self as dispatch, Input, Output, Run, Why};
 use hearth_engine::{Event, Generation, Prompt, Request, Usage};
 use hearth_mesh::diagnosis::Seen;
@@ -24,7 +22,9 @@ use super::candidates::{self, Asked, Place};
 use super::{INSTEAD, in_time, unloaded};
 use crate::answered::Note;
 use crate::failure::Failure;
+use crate::household::ask::post;
 use crate::household::{Asking, InFlight, Reply, Unasked};
+use crate::peer::GENERATE;
 use crate::peer::frame::{Frame, Frames, Question, VERSION, Work};
 use crate::state::Shared;
 
@@ -452,21 +452,11 @@ impl Asker {
             commit_at_end: self.goes_on,
             request,
         };
-        let body = serde_json::to_vec(&question).unwrap_or_default();
-        let limit = in_time(body.len());
-        let request = axum::http::Request::builder()
-            .method(Method::POST)
-            .uri("/peer/generate")
-            .header(CONTENT_TYPE, "application/json")
-            .body(Bytes::from(body));
+        let request = post(GENERATE, &question);
+        let limit = in_time(request.body().len());
         self.in_flight = Some(self.node.household.in_flight(member.node));
-        match request {
-            Ok(request) => {
-                let household = Arc::clone(&self.node.household);
-                Source::Asking(household.ask(member.clone(), request, limit))
-            }
-            Err(_) => Source::Nobody,
-        }
+        let household = Arc::clone(&self.node.household);
+        Source::Asking(household.ask(member.clone(), request, limit))
     }
 
     /// Notes who answers.
@@ -496,11 +486,7 @@ impl Asker {
             let _ = self.committing.try_send(candidate);
             return;
         };
-        let request = axum::http::Request::builder()
-            .method(Method::POST)
-            .uri(format!("/peer/generate/{}/commit", self.id))
-            .body(Bytes::new());
-        let Ok(request) = request else { return };
+        let request = post(&format!("{GENERATE}/{}/commit", self.id), &());
         let asking = Arc::clone(&self.node.household).ask(member, request, COMMIT);
         let committing = self.committing.clone();
         // Not awaited here: tokens go on meanwhile. A run that was given up says so in its frames.

@@ -8,9 +8,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use axum::body::Bytes;
-use axum::http::Method;
-use axum::http::header::CONTENT_TYPE;
 use hearth_dispatch::{self as dispatch, Attempt, Choice, Input, Limits, Output, Path, Run};
 use hearth_mesh::diagnosis::Seen;
 use hearth_protocol::household::Member;
@@ -20,7 +17,9 @@ use super::remote::{failed, refusal, rejection, told};
 use super::{INSTEAD, in_time, is_worth_another, unloaded};
 use crate::answered::Note;
 use crate::failure::Failure;
+use crate::household::ask::post;
 use crate::household::{Asking, Reply, Unasked};
+use crate::peer::TASK;
 use crate::peer::frame::{Frame, Frames, VERSION};
 use crate::peer::task::{Answer, LONGEST, Question, Task, perform};
 use crate::state::Shared;
@@ -70,8 +69,8 @@ pub(super) async fn ask(
                         None => here(node, asked, task.clone()),
                         Some(member) => {
                             in_flight = Some(node.household.in_flight(member.node));
-                            let body = question(&task, place.model.as_deref().unwrap_or_default());
-                            there(node, member, body, limits.silence)
+                            let model = place.model.as_deref().unwrap_or_default();
+                            there(node, member, (&task, model), limits.silence)
                         }
                     };
                 }
@@ -149,15 +148,6 @@ pub(super) async fn ask(
     }
 }
 
-fn question(task: &Task, model: &str) -> Bytes {
-    let question = Question {
-        version: VERSION,
-        model: Cow::Borrowed(model),
-        task: Cow::Borrowed(task),
-    };
-    serde_json::to_vec(&question).unwrap_or_default().into()
-}
-
 fn here(node: &Shared, asked: &Asked, task: Task) -> Source {
     let (node, model) = (Arc::clone(node), asked.model.clone());
     Source::Here(Box::pin(async move {
@@ -165,19 +155,14 @@ fn here(node: &Shared, asked: &Asked, task: Task) -> Source {
     }))
 }
 
-fn there(node: &Shared, member: &Member, body: Bytes, limit: Duration) -> Source {
-    let request = axum::http::Request::builder()
-        .method(Method::POST)
-        .uri("/peer/task")
-        .header(CONTENT_TYPE, "application/json")
-        .body(body);
-    match request {
-        Ok(request) => {
-            let household = Arc::clone(&node.household);
-            Source::Asking(household.ask(member.clone(), request, limit))
-        }
-        Err(_) => Source::Nobody,
-    }
+fn there(node: &Shared, member: &Member, (task, model): (&Task, &str), limit: Duration) -> Source {
+    let question = Question {
+        version: VERSION,
+        model: Cow::Borrowed(model),
+        task: Cow::Borrowed(task),
+    };
+    let household = Arc::clone(&node.household);
+    Source::Asking(household.ask(member.clone(), post(TASK, &question), limit))
 }
 
 /// Where an answer comes from.

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
-use axum::http::{Method, Request, StatusCode};
+use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
 use hearth_fanout::Log;
 use hearth_mesh::identity::Identity;
 use hearth_mesh::peers::Peers;
 use hearth_mesh::refusal::{Code, Refusal};
 use hearth_mesh::roster::{ChangeError, FindError, Roster};
+use hearth_mesh::signature::REFUSAL;
 use hearth_mesh::ticket::{Invitation as Kept, JoinProof, Ticket};
 use hearth_protocol::event::{Snapshot, StateEvent};
 use hearth_protocol::household::{Member, NodeId, Sealed};
@@ -27,9 +28,9 @@ use tokio::sync::MutexGuard;
 use super::ask::{Reply, Unasked, get, json, post};
 use super::registry::{Admission, Lock, Place, Registry, forget_key};
 use super::table::{self, Membership};
-use super::{FAREWELL, Household, Live, Standing};
+use super::{FAREWELL, Household, Live};
 use crate::failure::problem;
-use crate::peer;
+use crate::peer::{ECHO, JOIN};
 use crate::state::{Shared, unix_time};
 
 /// How long a ticket is good for unless it is said, in seconds.
@@ -38,6 +39,9 @@ const A_DAY: u64 = 24 * 3600;
 const EXPIRY: std::ops::RangeInclusive<u64> = 60..=7 * 24 * 3600;
 /// How long the hub may take to begin an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a change may take that needs the hubs' database, which may be frozen, or cut off without a word. The next one
+/// waits for it.
+const TURN: Duration = Duration::from_secs(15);
 /// How long a member may take that is only to know that its hub is there.
 const CALL: Duration = Duration::from_secs(5);
 
@@ -63,6 +67,12 @@ impl Refused {
     pub fn failed(error: impl std::fmt::Display) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
         Self::new(status, "household_failed", error.to_string())
+    }
+
+    /// A hub that does not run is to change its household.
+    pub fn sleeping_hub() -> Self {
+        let message = "this machine is the hub of its household, and the others hear of it only while its node runs; start it with `hearth up`, then run `hearth leave` again";
+        Self::new(StatusCode::CONFLICT, "is_the_hub", message)
     }
 
     fn no_hub(live: Option<&Live>) -> Self {
@@ -127,7 +137,11 @@ impl From<sqlite::Error> for Refused {
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let title = self.status.canonical_reason().unwrap_or("error");
-        problem(self.status, &self.code, title, self.message)
+        let mut response = problem(self.status, &self.code, title, self.message);
+        if let Ok(code) = HeaderValue::try_from(self.code) {
+            response.headers_mut().insert(REFUSAL, code);
+        }
+        response
     }
 }
 
@@ -175,7 +189,7 @@ async fn forwarded<T: DeserializeOwned>(
 
 /// The roster that the ticket's hub gives to who joins, checked.
 async fn welcomed(peers: &Peers, ticket: &Ticket, asked: &AskToJoin) -> Result<Roster, Refused> {
-    let request = post(peer::JOIN, asked);
+    let request = post(JOIN, asked);
     let answer = peers.send(ticket.hub, &ticket.addresses, request, PATIENCE);
     let reply = answer.await.map(Reply::of).map_err(|error| {
         let places: Vec<String> = ticket.addresses.iter().map(ToString::to_string).collect();
@@ -234,8 +248,7 @@ impl Live {
         for member in members.into_iter().filter(|member| member.node != self.own) {
             let live = Arc::clone(self);
             self.spawn(async move {
-                let echo = get("/peer/echo");
-                let called = live.send(member.node, &member.addresses, echo, CALL).await;
+                let called = live.send(member.node, &member.addresses, get(ECHO), CALL).await;
                 if let Err(error) = called {
                     tracing::debug!(%error, "a member was not reached");
                 }
@@ -256,6 +269,22 @@ impl Live {
         }
         Ok(lock)
     }
+}
+
+/// Does what needs the hubs' database, unless nothing comes back from there. What was given up counts as a whole or not at
+/// all, and if it does, this hub hears of it as the others do.
+pub(super) async fn in_time<T>(
+    work: impl Future<Output = Result<T, Refused>>,
+) -> Result<T, Refused> {
+    let done = tokio::time::timeout(TURN, work).await;
+    done.unwrap_or_else(|_| Err(Refused::unanswered()))
+}
+
+/// Runs a change of a hub to its end, whether or not anybody waits.
+async fn turned<T: Send + 'static>(
+    work: impl Future<Output = Result<T, Refused>> + Send + 'static,
+) -> Result<T, Refused> {
+    whole(in_time(work)).await
 }
 
 /// Runs a change to its end, whether or not anybody waits.
@@ -300,7 +329,7 @@ impl Household {
             let _alone = this.changing.lock().await;
             let live = match this.live() {
                 Some(live) => live,
-                None => this.found(&node).await?,
+                None => in_time(this.found(&node)).await?,
             };
             let expires = unix_time() + lasts;
             let (household, own) = (live.belonging.household, live.own);
@@ -310,9 +339,12 @@ impl Household {
             // The secret half stays here, whoever keeps the other.
             match &live.registry {
                 Some(registry) => {
-                    let _everywhere = live.lock().await?;
-                    this.as_hub()?;
-                    registry.give(kept, own).await?;
+                    in_time(async {
+                        let _everywhere = live.lock().await?;
+                        this.as_hub()?;
+                        registry.give(kept, own).await
+                    })
+                    .await?;
                 }
                 None => {
                     let issued = Issue {
@@ -339,7 +371,7 @@ impl Household {
     /// Keeps a ticket that a member made.
     pub async fn issued(self: &Arc<Self>, who: NodeId, issued: Issue) -> Result<(), Refused> {
         let this = Arc::clone(self);
-        whole(async move {
+        turned(async move {
             // A member that asks another one has not both wait.
             this.as_hub()?;
             let turn = this.turn().await?;
@@ -363,10 +395,7 @@ impl Household {
     /// Makes this node the hub of a new household, or one of that which its shared database holds.
     async fn found(self: &Arc<Self>, node: &Shared) -> Result<Arc<Live>, Refused> {
         let place = self.place().await?;
-        let key = match place.key().await? {
-            Some(key) => key,
-            None => place.claim(&Identity::generate()).await?,
-        };
+        let key = place.claim(&Identity::generate()).await?;
         let registry = Registry::new(key, place);
         if self.was_removed(&registry).await? {
             let message = "this machine was removed from the household that its database_url holds; to come back it joins with a ticket of another hub";
@@ -417,7 +446,7 @@ impl Household {
 
     /// Takes a node in that holds a ticket of this hub.
     pub async fn admit(self: Arc<Self>, who: NodeId, asked: AskToJoin) -> Result<Welcome, Refused> {
-        whole(async move { self.admit_now(who, asked).await }).await
+        turned(async move { self.admit_now(who, asked).await }).await
     }
 
     async fn admit_now(&self, who: NodeId, asked: AskToJoin) -> Result<Welcome, Refused> {
@@ -456,7 +485,7 @@ impl Household {
         said: Hello,
     ) -> Result<Option<Sealed>, Refused> {
         let this = Arc::clone(self);
-        whole(async move {
+        turned(async move {
             let turn = this.turn().await?;
             let live = &turn.live;
             let changed = live.roster(|roster| {
@@ -483,7 +512,7 @@ impl Household {
 
     async fn remove_node(self: &Arc<Self>, node: NodeId) -> Result<(), Refused> {
         let this = Arc::clone(self);
-        whole(async move {
+        turned(async move {
             let turn = this.turn().await?;
             let live = &turn.live;
             let member = live.roster(|roster| roster.remove(&node))?;
@@ -514,7 +543,7 @@ impl Household {
     /// The same for a member, which asks the hub.
     pub async fn rename_here(self: &Arc<Self>, name: &str, new: &str) -> Result<(), Refused> {
         let (this, name, new) = (Arc::clone(self), name.to_owned(), new.to_owned());
-        whole(async move {
+        turned(async move {
             let turn = this.turn().await?;
             let live = &turn.live;
             let node = live.roster(|roster| roster.find(&name).map(|member| member.node))?;
@@ -567,9 +596,13 @@ impl Household {
                 message,
             ));
         }
-        let place = self.place().await?;
-        let is_shared = matches!(place, Place::Shared(_));
-        if let Some(key) = place.key().await?.filter(|_| is_shared)
+        let shared = in_time(async {
+            match self.place().await? {
+                Place::Own(_) => Ok(None),
+                place @ Place::Shared(_) => place.key().await,
+            }
+        });
+        if let Some(key) = shared.await?
             && key.id() != ticket.household
         {
             return Err(Refused::elsewhere(key.id(), ticket.household));
@@ -623,11 +656,9 @@ impl Household {
         };
         self.write(move |transaction| Ok(table::belong(transaction, &kept)?))
             .await?;
-        let (belonging, registry) = match self.standing().await? {
-            Standing::Member(belonging) => (belonging, None),
-            Standing::Hub(belonging, registry) => (belonging, Some(registry)),
-            Standing::Alone => return Err(Refused::failed("the household is not kept")),
-        };
+        let kept = self.standing().await?.belonging();
+        let (belonging, registry) =
+            kept.ok_or_else(|| Refused::failed("the household is not kept"))?;
         let doors = match new_doors {
             Some(doors) => doors,
             None => self.doors().await,
@@ -651,7 +682,7 @@ impl Household {
             };
             let mut is_told = true;
             if live.is_hub() && !live.is_removed() {
-                this.take_leave(&live, end).await?;
+                in_time(this.take_leave(&live, end)).await?;
             } else if !live.is_hub() {
                 // The hub should know; if it cannot be told, its owner removes this machine there.
                 let told = forwarded::<()>(&live, post("/peer/leave", &serde_json::json!({})));

@@ -12,6 +12,7 @@ use hearth_protocol::household::{Capabilities, NodeId};
 use hearth_protocol::peers::Hello;
 
 use super::ask::{Reply, get, post};
+use super::change::in_time;
 use super::{Household, Live};
 use crate::state::Shared;
 
@@ -53,7 +54,7 @@ async fn tell(household: Arc<Household>, live: Arc<Live>, node: Shared) {
         let is_said = said.as_ref() == Some(&hello);
         if live.owes_membership() {
             let _one = household.changing.lock().await;
-            if let Err(error) = household.be_member(&live, &node).await {
+            if let Err(error) = in_time(household.be_member(&live, &node)).await {
                 tracing::warn!(%error, "this hub is not in the household's list yet");
             }
         }

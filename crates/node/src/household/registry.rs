@@ -295,13 +295,29 @@ impl Refused {
     }
 }
 
+/// Refused because the shared database does not answer.
+const UNREACHABLE: &str = "database_unreachable";
+
+impl Refused {
+    /// Whether it is for the shared database alone, which does not answer.
+    pub fn is_unreachable(&self) -> bool {
+        self.code == UNREACHABLE
+    }
+
+    /// Nothing comes back from the shared database.
+    pub fn unanswered() -> Self {
+        let message = "the database that the hubs share (database_url) does not answer; what was asked was done as a whole or not at all. Look whether it runs and this machine reaches it, then ask again";
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNREACHABLE, message)
+    }
+}
+
 impl From<PostgresError> for Refused {
     fn from(error: PostgresError) -> Self {
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "database_unreachable",
-            error.to_string(),
-        )
+        let code = match error {
+            PostgresError::Unreachable { .. } => UNREACHABLE,
+            _ => "database_unusable",
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, error.to_string())
     }
 }
 
@@ -312,7 +328,7 @@ impl From<sqlx::Error> for Refused {
         let message = "the database that the hubs share (database_url) does not answer; nothing was changed, or all of it. The hub's log says more";
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
-            "database_unreachable",
+            UNREACHABLE,
             message,
         )
     }

@@ -55,7 +55,8 @@ where
     }
 }
 
-async fn whole(node: &Shared, body: Body) -> Result<Vec<u8>, Refused> {
+/// A body's bytes.
+pub(crate) async fn whole(node: &Shared, body: Body) -> Result<Vec<u8>, Refused> {
     let bytes = received(node, body).await;
     bytes.map_err(|failure| Refused::new(failure.status, "bad_body", failure.error.message))
 }
@@ -98,9 +99,10 @@ pub(crate) async fn join(State(node): State<Shared>, body: Body) -> Result<Json<
     (status = 409, body = Problem, description = "this machine belongs to no household")))]
 pub(crate) async fn leave(State(node): State<Shared>, body: Body) -> Result<Json<Left>, Refused> {
     let wanted: Leave = read_or_default(&node, body).await?;
+    let was = node.household.name();
     let told = node.household.leave(wanted.end).await?;
     let Json(peers) = report(&node).await?;
-    Ok(Json(Left { told, peers }))
+    Ok(Json(Left { told, was, peers }))
 }
 
 /// Removes a member, with immediate effect.
@@ -204,6 +206,7 @@ pub(crate) async fn diagnosis(
     };
     let model = about.model.as_deref();
     let found: Vec<Diagnosis> = if about.probe {
+        household.examine_hub().await;
         let each = peers.iter().map(|peer| household.examine(*peer, model));
         join_all(each).await.into_iter().flatten().collect()
     } else {

@@ -10,11 +10,12 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use hearth_fanout::Log;
+use hearth_mesh::identity::Identity;
 use hearth_protocol::event::{Cursor, Snapshot};
 use hearth_protocol::household::NodeId;
 use hearth_store::{Postgres, PostgresError};
 
-use super::change::Refused;
+use super::change::{Refused, in_time};
 use super::registry::{Place, Registry, SHARED_TABLES};
 use super::table::{self, Membership};
 use super::{Household, Live};
@@ -37,6 +38,17 @@ pub(super) enum Standing {
     Hub(Membership, Registry),
 }
 
+impl Standing {
+    /// To what it belongs, and what makes it a hub.
+    pub fn belonging(self) -> Option<(Membership, Option<Registry>)> {
+        match self {
+            Self::Alone => None,
+            Self::Member(membership) => Some((membership, None)),
+            Self::Hub(membership, registry) => Some((membership, Some(registry))),
+        }
+    }
+}
+
 impl Household {
     /// The database that hubs share, if there is one.
     async fn shared(&self) -> Result<Option<Postgres>, PostgresError> {
@@ -57,39 +69,42 @@ impl Household {
         })
     }
 
+    /// The shared database, and the key of the household that it holds; nothing while it does not answer.
+    async fn look(&self) -> Result<Option<(Postgres, Option<Identity>)>, Refused> {
+        let looking = async {
+            let Some(database) = self.shared().await? else {
+                return Ok::<_, Refused>(None);
+            };
+            let key = Place::Shared(database.clone()).key().await?;
+            Ok(Some((database, key)))
+        };
+        match tokio::time::timeout(PATIENCE, looking).await {
+            Ok(Ok(found)) => {
+                self.database_is_away.store(false, Ordering::Relaxed);
+                Ok(found)
+            }
+            Ok(Err(error)) if !error.is_unreachable() => Err(error),
+            Ok(Err(error)) => {
+                self.database_away(&error);
+                Ok(None)
+            }
+            Err(_) => {
+                self.database_away(&Refused::unanswered());
+                Ok(None)
+            }
+        }
+    }
+
     /// What this node is now.
     pub(super) async fn standing(&self) -> Result<Standing, Refused> {
         let here = self.standing_here().await?;
-        let opening = tokio::time::timeout(PATIENCE, self.shared());
-        let database = match opening.await {
-            Ok(Ok(Some(database))) => database,
-            Ok(Ok(None)) => return Ok(here),
-            Ok(Err(error @ PostgresError::Unreachable { .. })) => {
-                self.database_away(&error);
-                return Ok(here);
-            }
-            Ok(Err(error)) => return Err(error.into()),
-            Err(_) => {
-                self.database_away(&"the database of database_url does not answer");
-                return Ok(here);
-            }
+        let Some((database, there)) = self.look().await? else {
+            return Ok(here);
         };
         let place = Place::Shared(database.clone());
-        let there = match tokio::time::timeout(PATIENCE, place.key()).await {
-            Ok(Ok(there)) => there,
-            Ok(Err(error)) => {
-                self.database_away(&error);
-                return Ok(here);
-            }
-            Err(_) => {
-                self.database_away(&"the database of database_url does not answer");
-                return Ok(here);
-            }
-        };
-        self.database_is_away.store(false, Ordering::Relaxed);
         Ok(match (there, here) {
             (None, Standing::Hub(membership, registry)) => {
-                Standing::Hub(membership, registry.moved(database).await?)
+                Standing::Hub(membership, in_time(registry.moved(database)).await?)
             }
             // Its hub keeps the household elsewhere.
             (None, here) => here,
@@ -100,7 +115,7 @@ impl Household {
             }
             // It ended in the middle of moving.
             (Some(_), Standing::Hub(membership, registry)) => {
-                Standing::Hub(membership, registry.moved(database).await?)
+                Standing::Hub(membership, in_time(registry.moved(database)).await?)
             }
             (Some(key), Standing::Member(membership)) => {
                 Standing::Hub(membership, Registry::new(key, place))
@@ -194,10 +209,10 @@ impl Household {
             return Ok(());
         }
         let _alone = self.changing.lock().await;
-        let Standing::Hub(membership, registry) = self.standing().await? else {
+        let Some((membership, registry)) = self.standing().await?.belonging() else {
             return Ok(());
         };
-        if !registry.is_shared() {
+        if !registry.as_ref().is_some_and(Registry::is_shared) {
             return Ok(());
         }
         let doors = match self.live() {
@@ -205,7 +220,7 @@ impl Household {
             None => self.doors().await,
         };
         let live = self
-            .bring_to_life(membership, Some(registry), doors)
+            .bring_to_life(membership, registry, doors)
             .await?;
         // It says by itself that it is one, and again if the database fails just now.
         self.look_after(live, node);
@@ -260,18 +275,19 @@ async fn until_away(live: &Arc<Live>, store: hearth_store::Store) {
     let (mut copied, mut missed) = (Cursor::default(), 0);
     while missed < MISSES {
         moved.borrow_and_update();
-        match tokio::time::timeout(PATIENCE, live.heard()).await {
-            Ok(Ok(snapshot)) => {
+        match tokio::time::timeout(PATIENCE, live.heard(copied)).await {
+            Ok(Ok(None)) => missed = 0,
+            Ok(Ok(Some(snapshot))) => {
                 missed = 0;
                 live.learn(&snapshot.state);
-                if let Ok(copy) = &copy
-                    && copied != snapshot.cursor
-                {
-                    match copy.replace(&snapshot).await {
-                        Ok(()) => copied = snapshot.cursor,
-                        Err(error) => {
-                            tracing::warn!(%error, "the copy of the shared state is not up to date");
-                        }
+                let kept = match &copy {
+                    Ok(copy) => copy.replace(&snapshot).await,
+                    Err(_) => Ok(()),
+                };
+                match kept {
+                    Ok(()) => copied = snapshot.cursor,
+                    Err(error) => {
+                        tracing::warn!(%error, "the copy of the shared state is not up to date");
                     }
                 }
             }
@@ -290,14 +306,17 @@ async fn until_away(live: &Arc<Live>, store: hearth_store::Store) {
 }
 
 impl Live {
-    /// The shared state, while the key is that of this household.
-    async fn heard(&self) -> Result<Snapshot, Refused> {
+    /// The shared state, if it moved on from `known`, while the key is that of this household.
+    async fn heard(&self, known: Cursor) -> Result<Option<Snapshot>, Refused> {
         if let Some(registry) = &self.registry
             && !registry.is_current().await?
         {
             self.set_removed();
             return Err(Refused::failed("the household has ended"));
         }
-        Ok(self.log.snapshot().await?)
+        if self.log.bounds().await?.end == known {
+            return Ok(None);
+        }
+        Ok(Some(self.log.snapshot().await?))
     }
 }

@@ -5,6 +5,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
+use futures_util::future::join_all;
 use hearth_engine::{Event, Prompt, Request};
 use hearth_mesh::diagnosis::{LARGE_BYTES, Observation, Probe, Seen};
 use hearth_mesh::doors::ConnectFailure;
@@ -16,6 +17,7 @@ use tokio::time::timeout;
 
 use super::ask::{Reply, Unasked, get, json, post};
 use super::{Household, Live, now};
+use crate::peer::{ECHO, GENERATE};
 use crate::peer::frame::{Frame, Frames, Question, VERSION};
 
 /// How long a small request may take.
@@ -26,12 +28,11 @@ const LARGE: Duration = Duration::from_secs(4);
 const TOKEN: Duration = Duration::from_secs(15);
 /// How long a look for another machine may take, which waits for it as for a small request.
 const GLANCE: Duration = Duration::from_secs(2);
+/// How long what a machine said of its models is good enough to say that a model is nowhere.
+const AFRESH: Duration = Duration::from_secs(1);
 /// Most looks at one layer when somebody asks: one bad moment is not believed, and the first may be of a connection that
 /// is dead already.
 const LOOKS: usize = 4;
-
-/// The route of probes, whose answer needs no work.
-const ECHO: &str = "/peer/echo";
 
 impl Household {
     /// Looks at the ways as long as this node is a member.
@@ -82,6 +83,52 @@ impl Household {
             }
         }
         live.monitor().diagnosis(peer, model.as_deref(), now())
+    }
+
+    /// Asks the others what they have, or one of them, unless that was done a moment ago or no prompt gets there anyway.
+    /// Answers whether anybody was asked.
+    pub async fn ask_afresh(&self, whom: Option<NodeId>) -> bool {
+        let Some(live) = self.live() else {
+            return false;
+        };
+        let mut members = self.others();
+        {
+            let monitor = live.monitor();
+            members.retain(|member| {
+                let is_meant = whom.is_none_or(|whom| whom == member.node);
+                is_meant && monitor.health(member.node, None, now()) != Health::Bad
+            });
+        }
+        {
+            let (mut asked, now) = (live.afresh(), Instant::now());
+            asked.retain(|_, at| now.duration_since(*at) < AFRESH);
+            members.retain(|member| !asked.contains_key(&member.node));
+            asked.extend(members.iter().map(|member| (member.node, now)));
+        }
+        let each = members.iter().map(|member| {
+            let probe = Probe {
+                peer: member.node,
+                layer: Layer::Capabilities,
+                model: None,
+            };
+            let live = &live;
+            async move { timeout(GLANCE, look(live, &probe)).await }
+        });
+        join_all(each).await;
+        !members.is_empty()
+    }
+
+    /// Looks whether a hub answers now.
+    pub async fn examine_hub(&self) {
+        let Some(live) = self.live().filter(|live| !live.is_hub()) else {
+            return;
+        };
+        match live.ask_hub(&get(ECHO), GLANCE).await {
+            Ok(reply) if reply.status().is_success() => live.hub_answered(),
+            // It is there; why it refuses, it says to who follows it.
+            Ok(_) => {}
+            Err(_) => live.hub_failed(),
+        }
     }
 
     /// Whether a node answers this one now; another member asks, who does not reach it.
@@ -340,7 +387,7 @@ async fn token(live: &Live, member: &Member, model: &str) -> Saw {
             ..Request::new(Prompt::Text("Hi".into()))
         },
     };
-    let asking = sent(live, member, post("/peer/generate", &question), SMALL);
+    let asking = sent(live, member, post(GENERATE, &question), SMALL);
     let (mut reply, about) = match asking.await {
         Err(seen) => return (seen, None),
         Ok(answered) => answered,

@@ -123,7 +123,7 @@ async fn answer(
     let source = node.engine.catalogue().resolve(Some(name));
     let detour = match &source {
         Ok(source) => !asked.texts.is_empty() && elsewhere::is_ready_elsewhere(node, &source.name),
-        Err(_) => elsewhere::may_be_elsewhere(node, name, Purpose::Embed),
+        Err(_) => elsewhere::may_be_elsewhere(node, name, Purpose::Embed).await,
     };
     if detour {
         return Ok((vectors(node, name, asked).await?, Duration::ZERO));

@@ -96,9 +96,10 @@ pub(crate) async fn show(State(node): State<Shared>, body: Body) -> Result<Json<
     let name = request.model()?;
     let verbose = request.verbose == Some(true);
     match shown_here(&node, name, verbose).await {
-        Err(EngineError::UnknownModel { .. })
-            if elsewhere::may_be_elsewhere(&node, name, Purpose::Show) =>
-        {
+        Err(error @ EngineError::UnknownModel { .. }) => {
+            if !elsewhere::may_be_elsewhere(&node, name, Purpose::Show).await {
+                return Err(error.into());
+            }
             let shown = elsewhere::show(&node, name, verbose).await;
             shown.map(Json).map_err(|failure: Failure| failure.into())
         }

@@ -45,10 +45,13 @@ impl Question {
             }
             Ok(source) => source,
             // Another machine has it loaded, or loads it.
-            Err(_) if elsewhere::may_be_elsewhere(node, &self.name, Purpose::Generate) => {
-                return self.answered_elsewhere(node).await;
+            Err(error) => {
+                let purpose = Purpose::Generate;
+                return match elsewhere::may_be_elsewhere(node, &self.name, purpose).await {
+                    true => self.answered_elsewhere(node).await,
+                    false => Err(error.into()),
+                };
             }
-            Err(error) => return Err(error.into()),
         };
         let nothing = |load, reason| {
             Answer::new(self.shape, self.name.clone(), self.begun, load).nothing(reason)

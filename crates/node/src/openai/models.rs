@@ -48,6 +48,25 @@ pub(crate) async fn list(
     }
 }
 
+/// A model of this machine or of another one.
+async fn told(node: &Shared, id: String) -> Result<Model, Failure> {
+    let failure = match of_here(node, &id) {
+        Ok(model) => return Ok(model),
+        Err(failure) => failure,
+    };
+    if let Some(rest) = elsewhere::pinned_here(node, &id) {
+        return of_here(node, rest).map(|model| Model { id, ..model });
+    }
+    let found = elsewhere::find(node, &id, Purpose::Show).await;
+    let (model, machine) = found.ok_or(failure)?;
+    // A request that names the machine means that machine alone.
+    let id = match elsewhere::is_pinned(node, &id) {
+        true => format!("{machine}/{}", model.name),
+        false => model.name,
+    };
+    Ok(of_other(id, machine))
+}
+
 /// One model; the name may contain slashes. With the header `anthropic-version` the answer has Anthropic's shape.
 #[utoipa::path(get, path = "/v1/models/{id}", tag = "openai", params(("id" = String, Path, description = "name of the model"),
     ("anthropic-version" = Option<String>, Header, description = "whatever it says, the answer has Anthropic's shape")),
@@ -60,18 +79,7 @@ pub(crate) async fn one(
 ) -> Response {
     // No model's name is anything but UTF-8.
     let id = id.map_or_else(|_| "\u{fffd}".into(), |Path(id)| id);
-    let model = of_here(&node, &id).or_else(|failure| {
-        if let Some(rest) = elsewhere::pinned_here(&node, &id) {
-            return of_here(&node, rest).map(|model| Model { id, ..model });
-        }
-        let (model, machine) = elsewhere::known(&node, &id, Purpose::Show).ok_or(failure)?;
-        // A request that names the machine means that machine alone.
-        let id = match elsewhere::is_pinned(&node, &id) {
-            true => format!("{machine}/{}", model.name),
-            false => model.name,
-        };
-        Ok(of_other(id, machine))
-    });
+    let model = told(&node, id).await;
     match (model, anthropic::asks(&headers)) {
         (Ok(model), false) => Json(model).into_response(),
         (Ok(model), true) => Json(models::info(model)).into_response(),

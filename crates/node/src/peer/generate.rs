@@ -7,36 +7,34 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::StatusCode;
+use axum::response::Response;
 use futures_util::stream;
 use hearth_dispatch::CommitWhen;
 use hearth_dispatch::serving::{Act, SIGN_OF_LIFE, Serving, Stop};
 use hearth_engine::Event;
-use hearth_mesh::signature::REFUSAL;
 use hearth_protocol::error::ApiError;
 use hearth_protocol::household::NodeId;
-use hearth_protocol::parse;
 use tokio::sync::watch;
 use tokio::time::timeout_at;
 
 use super::frame::{Frame, Question, VERSION, Work};
+use super::frames;
 use super::task::offers;
 use crate::access::Caller;
 use crate::answer::Watched;
-use crate::body::received;
-use crate::failure::{Failure, problem};
+use crate::failure::Failure;
 use crate::health;
+use crate::household::Refused;
+use crate::household::routes::read;
 use crate::state::Shared;
 
 /// Runs of one node at a time; more than any engine has slots for.
@@ -123,30 +121,20 @@ pub(crate) async fn generate(
     State(node): State<Shared>,
     Extension(caller): Extension<Caller>,
     body: Body,
-) -> Response {
-    let question: Question = match received(&node, body).await {
-        Ok(bytes) => match parse::body(&bytes) {
-            Ok(question) => question,
-            Err(error) => return refused(StatusCode::BAD_REQUEST, "bad_question", error.message),
-        },
-        Err(failure) => return refused(failure.status, "bad_body", failure.error.message),
-    };
-    if let Some(response) = turned_away(&node, question.version) {
-        return response;
-    }
+) -> Result<Response, Refused> {
+    let question: Question = read(&node, body).await?;
+    is_taken(&node, question.version)?;
     if !(16..=64).contains(&question.run.len()) || !hearth_protocol::id::is_sane(&question.run) {
         let message = "run must be 16 to 64 visible ASCII characters";
-        return refused(StatusCode::BAD_REQUEST, "bad_question", message);
+        return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_field", message));
     }
-    let model = question.model.as_deref();
-    if let Some(model) = model.filter(|model| !offers(&node, model)) {
-        let message = format!("this machine has no model `{model}`");
-        return refused(StatusCode::NOT_FOUND, "model_not_found", message);
+    if let Some(model) = &question.model {
+        offers(&node, model)?;
     }
     let when = question.commit_when();
     let Some(run) = node.runs.begin((caller.node(), question.run)) else {
         let message = "this run goes on already, or too many do; draw a new one, or wait";
-        return refused(StatusCode::CONFLICT, "run_goes_on", message);
+        return Err(Refused::new(StatusCode::CONFLICT, "run_goes_on", message));
     };
     let asking = {
         let node = Arc::clone(&node);
@@ -166,12 +154,9 @@ pub(crate) async fn generate(
         serving: None,
         when,
     };
-    let body = stream::unfold(answer, |mut answer| async move {
-        let piece = answer.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(piece)), answer))
-    });
-    let headers = [(CONTENT_TYPE, "application/jsonl")];
-    (headers, Body::from_stream(body)).into_response()
+    Ok(frames(stream::unfold(answer, |mut answer| async move {
+        Some((answer.next().await?, answer))
+    })))
 }
 
 /// Lets a run end.
@@ -183,40 +168,27 @@ pub(crate) async fn commit(
     State(node): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(run): Path<String>,
-) -> Response {
+) -> Result<StatusCode, Refused> {
     if node.runs.commit(&(caller.node(), run)) {
-        return StatusCode::NO_CONTENT.into_response();
+        return Ok(StatusCode::NO_CONTENT);
     }
     let message = "this run does not go on here; it was given up or has failed";
-    refused(StatusCode::NOT_FOUND, "no_run", message)
+    Err(Refused::new(StatusCode::NOT_FOUND, "no_run", message))
 }
 
-/// Why this node does nothing for another one now; `None` if it does.
-pub(super) fn turned_away(node: &Shared, version: u32) -> Option<Response> {
+/// Whether this node does something for another one now that asks in this version.
+pub(super) fn is_taken(node: &Shared, version: u32) -> Result<(), Refused> {
     if version != VERSION {
         let message = format!(
             "this node speaks version {VERSION} of prompts for other nodes and was asked in version {version}; update the older one"
         );
-        return Some(refused(StatusCode::BAD_REQUEST, "other_version", message));
+        return Err(Refused::new(StatusCode::BAD_REQUEST, "other_version", message));
     }
     if node.stopping.load(Ordering::Relaxed) {
         let message = "this node is stopping; ask another one";
-        let status = StatusCode::SERVICE_UNAVAILABLE;
-        return Some(refused(status, "stopping", message));
+        return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message));
     }
-    None
-}
-
-pub(super) fn refused(
-    status: StatusCode,
-    code: &'static str,
-    message: impl Into<String>,
-) -> Response {
-    let title = status.canonical_reason().unwrap_or("error");
-    let mut response = problem(status, code, title, message);
-    let headers = response.headers_mut();
-    headers.insert(REFUSAL, HeaderValue::from_static(code));
-    response
+    Ok(())
 }
 
 type Asking = Pin<Box<dyn Future<Output = Result<Watched, Failure>> + Send>>;

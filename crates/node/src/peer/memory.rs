@@ -219,5 +219,15 @@ fn open(node: &Shared) -> Result<Open, Refused> {
     let mut projects = node.household.shared_projects()?;
     let all = projects.iter().any(String::is_empty);
     projects.retain(|project| !project.is_empty());
-    Ok(Open { all, projects })
+    let mut empty = projects.clone();
+    if !empty.is_empty() {
+        let stats = node.memories.stats(Timestamp::now());
+        let known = stats.map_err(memory_failed)?.projects;
+        empty.retain(|name| !known.iter().any(|(known, _)| known.as_ref() == Some(name)));
+    }
+    Ok(Open {
+        all,
+        projects,
+        empty,
+    })
 }

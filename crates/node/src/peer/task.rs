@@ -6,16 +6,14 @@
 //! does the work.
 
 use std::borrow::Cow;
-use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
-use axum::response::{IntoResponse, Response};
+use axum::response::Response;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::stream;
@@ -23,15 +21,16 @@ use hearth_dispatch::serving::SIGN_OF_LIFE;
 use hearth_engine::{EmbedInput, EmbedRequest, Embeddings, EngineError, Request, named};
 use hearth_protocol::embedding::MOST_INPUTS;
 use hearth_protocol::ollama::Shown;
-use hearth_protocol::parse;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use tokio::time::timeout;
 
 use super::frame::{Frame, Work};
-use super::generate::{Run, refused, turned_away};
+use super::frames;
+use super::generate::{Run, is_taken};
 use crate::access::Caller;
-use crate::body::received;
 use crate::failure::Failure;
+use crate::household::Refused;
+use crate::household::routes::read;
 use crate::state::Shared;
 use crate::{elsewhere, encoders, finished, health, ollama};
 
@@ -201,50 +200,40 @@ pub(crate) async fn task(
     State(node): State<Shared>,
     Extension(caller): Extension<Caller>,
     body: Body,
-) -> Response {
-    let question: Question<'static> = match received(&node, body).await {
-        Ok(bytes) => match parse::body(&bytes) {
-            Ok(question) => question,
-            Err(error) => return refused(StatusCode::BAD_REQUEST, "bad_question", error.message),
-        },
-        Err(failure) => return refused(failure.status, "bad_body", failure.error.message),
-    };
-    if let Some(response) = turned_away(&node, question.version) {
-        return response;
-    }
-    if !offers(&node, &question.model) {
-        let message = format!("this machine has no model `{}`", question.model);
-        return refused(StatusCode::NOT_FOUND, "model_not_found", message);
-    }
+) -> Result<Response, Refused> {
+    let question: Question<'static> = read(&node, body).await?;
+    is_taken(&node, question.version)?;
+    offers(&node, &question.model)?;
     if let Task::Embed { request, .. } = &*question.task
         && request.inputs.len() > MOST_INPUTS
     {
         let message = format!("inputs holds more than {MOST_INPUTS} texts; send them in several");
-        return refused(StatusCode::BAD_REQUEST, "bad_question", message);
+        return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_field", message));
     }
     let name = format!("task-{:032x}", rand::random::<u128>());
     let Some(run) = node.runs.begin((caller.node(), name)) else {
         let message = "too many tasks go on for this machine; wait until some are done";
-        return refused(StatusCode::CONFLICT, "run_goes_on", message);
+        return Err(Refused::new(StatusCode::CONFLICT, "run_goes_on", message));
     };
     let work = Working {
         run,
         node: Arc::clone(&node),
         stage: Stage::Asked(Box::pin(done(node, question))),
     };
-    let body = stream::unfold(work, |mut work| async move {
-        let piece = work.next().await?;
-        Some((Ok::<_, Infallible>(Bytes::from(piece)), work))
-    });
-    let headers = [(CONTENT_TYPE, "application/jsonl")];
-    (headers, Body::from_stream(body)).into_response()
+    Ok(frames(stream::unfold(work, |mut work| async move {
+        Some((work.next().await?, work))
+    })))
 }
 
 /// Whether other nodes may ask for this name. A path would be a file of this machine's that nobody offered.
-pub(super) fn offers(node: &Shared, model: &str) -> bool {
+pub(super) fn offers(node: &Shared, model: &str) -> Result<(), Refused> {
     let listed = node.engine.catalogue().list();
     let names: Vec<&str> = listed.iter().map(|model| model.name.as_str()).collect();
-    named(&names, model).is_some() || encoders::chosen(node, model).is_some()
+    if named(&names, model).is_some() || encoders::chosen(node, model).is_some() {
+        return Ok(());
+    }
+    let message = format!("this machine has no model `{model}`");
+    Err(Refused::new(StatusCode::NOT_FOUND, "model_not_found", message))
 }
 
 /// What is done for another node, however long it takes.

@@ -64,6 +64,12 @@ pub async fn share(context: &Context, args: &ShareArgs) -> Outcome {
             projects.join(", ")
         ),
     });
+    if let (false, [_, ..]) = (shared.all, shared.empty.as_slice()) {
+        context.screen.note(&format!(
+            "there is no memory of {} here yet; what projects there are: hearth memory stats",
+            shared.empty.join(", ")
+        ));
+    }
     Ok(())
 }
 

@@ -16,7 +16,7 @@ use serde::Serialize;
 use tokio::sync::{mpsc, watch};
 use tokio::time::timeout;
 
-use super::{own, refused, show};
+use super::{encode, own, refused, show};
 use crate::commands::Context;
 use crate::daemon::interrupted;
 use crate::failure::{Failure, Outcome};
@@ -268,13 +268,7 @@ impl Importer<'_> {
                 Err(failure) => return Err(failure),
             }
         }
-        let mut encoding = |done: u64, left: u64| {
-            self.screen
-                .progress(&format!("encoding: {done} done, {left} left"));
-            !*self.ends.borrow()
-        };
-        self.memories.upkeep(&mut encoding).map_err(refused)?;
-        self.screen.clear();
+        encode(&self.memories, self.screen, || *self.ends.borrow())?;
         Ok(summary)
     }
 

@@ -4,13 +4,17 @@ use std::io::IsTerminal;
 
 use clap::Args;
 use hearth_encoder::{Encoder, Pooling};
+use hearth_engine::named;
 use hearth_models::{Kind, Shown, Source, StoredEncoder};
+use hearth_protocol::ollama;
+use hearth_protocol::status::ModelElsewhere;
+use hyper::Method;
 use serde_json::json;
 
 use super::outside;
 use crate::commands::Context;
 use crate::config::show_size;
-use crate::ember;
+use crate::{daemon, ember};
 use crate::failure::{Failure, Outcome};
 use crate::network::{encoders, store};
 use crate::screen::{Screen, println};
@@ -22,7 +26,8 @@ EXAMPLES
   hearth show qwen3:1.7b
   hearth models show qwen3:1.7b --template
   hearth models show mine.gguf --metadata
-  hearth models show qwen3:1.7b --json | jq .facts")]
+  hearth models show qwen3:1.7b --json | jq .facts
+  hearth show gpubox/qwen3:1.7b          of another machine of the household")]
 pub struct ShowArgs {
     /// Model: a name or a .gguf file, or an encoder
     #[arg(value_name = "MODEL")]
@@ -36,7 +41,7 @@ pub struct ShowArgs {
 }
 
 /// Prints facts, template or metadata.
-pub fn run(context: &Context, args: &ShowArgs) -> Outcome {
+pub async fn run(context: &Context, args: &ShowArgs) -> Outcome {
     let screen = &context.screen;
     let store = store(&context.config);
     if store.find(&args.model).is_err()
@@ -44,22 +49,19 @@ pub fn run(context: &Context, args: &ShowArgs) -> Outcome {
     {
         return show_encoder(&encoder, args, screen);
     }
-    let shown = find(context, &args.model)?;
+    let shown = match find(context, &args.model) {
+        Ok(shown) => shown,
+        Err(failure) => match elsewhere(context, args).await? {
+            Some((machine, shown)) => return show_other(&machine, &shown, args, screen),
+            None => return Err(failure),
+        },
+    };
     if screen.json {
         println(&as_json(&shown).to_string());
         return Ok(());
     }
     if args.template {
-        let template = shown.template.as_deref().ok_or_else(|| {
-            Failure::new(format!("`{}` has no chat template", shown.name))
-                .fix("ChatML is used for it")
-        })?;
-        let template = template.trim_end_matches('\n');
-        // It comes from strangers, and a terminal obeys what it is shown.
-        match std::io::stdout().is_terminal() {
-            true => println(&harmless(template)),
-            false => println(template),
-        }
+        print_template(&shown.name, shown.template.as_deref())?;
     } else if args.metadata {
         for (key, value) in &shown.metadata {
             println(&format!("{} {value}", screen.dim(&format!("{key} ="))));
@@ -79,6 +81,89 @@ fn find(context: &Context, name: &str) -> Outcome<Shown> {
             Ok(Shown::of_file(&source.name, &source.path)?)
         }
     }
+}
+
+fn print_template(name: &str, template: Option<&str>) -> Outcome {
+    let template = template.ok_or_else(|| {
+        Failure::new(format!("`{name}` has no chat template")).fix("ChatML is used for it")
+    })?;
+    let template = template.trim_end_matches('\n');
+    // It comes from strangers, and a terminal obeys what it is shown.
+    match std::io::stdout().is_terminal() {
+        true => println(&harmless(template)),
+        false => println(template),
+    }
+    Ok(())
+}
+
+/// A model that another machine of the household has, as its node tells of it, and the machine's name.
+async fn elsewhere(
+    context: &Context,
+    args: &ShowArgs,
+) -> Outcome<Option<(String, ollama::Shown)>> {
+    let Ok((client, status)) = daemon::running(&context.config).await else {
+        return Ok(None);
+    };
+    let asked = args.model.split_once('/');
+    let is_meant = |other: &ModelElsewhere| match asked {
+        Some((machine, name)) if other.machine.eq_ignore_ascii_case(machine) => {
+            named(&[&other.name], name).is_some()
+        }
+        _ => named(&[&other.name], &args.model).is_some(),
+    };
+    let Some(other) = status.elsewhere.into_iter().find(is_meant) else {
+        return Ok(None);
+    };
+    let name = format!("{}/{}", other.machine, other.name);
+    let wanted = json!({"model": name, "verbose": args.metadata});
+    let shown = client.ask(Method::POST, "/api/show", Some(&wanted)).await?;
+    Ok(Some((name, shown)))
+}
+
+/// Prints what another machine says of its model.
+fn show_other(
+    name: &str,
+    shown: &ollama::Shown,
+    args: &ShowArgs,
+    screen: &Screen,
+) -> Outcome {
+    let (machine, model) = name.split_once('/').unwrap_or_default();
+    let template = Some(shown.template.as_str()).filter(|template| !template.is_empty());
+    if screen.json {
+        let mut line = json!(shown);
+        line["name"] = json!(model);
+        line["machine"] = json!(machine);
+        println(&line.to_string());
+        return Ok(());
+    }
+    if args.template {
+        return print_template(name, template);
+    }
+    if args.metadata {
+        for (key, value) in &shown.model_info {
+            println(&format!("{} {value}", screen.dim(&format!("{key} ="))));
+        }
+        return Ok(());
+    }
+    println(&screen.bold(model));
+    let details = &shown.details;
+    let mut rows = vec![
+        ("architecture", details.family.clone()),
+        ("parameters", details.parameter_size.clone()),
+        ("quantisation", details.quantization_level.clone()),
+    ];
+    let context = format!("{}.context_length", details.family);
+    if let Some(context) = shown.model_info.get(&context) {
+        rows.push(("context", format!("{context} tokens")));
+    }
+    rows.push(("for", shown.capabilities.join(", ")));
+    if let Some(template) = template {
+        let lines = template.lines().count();
+        rows.push(("template", format!("{lines} lines; see --template")));
+    }
+    rows.push(("on", machine.to_owned()));
+    print_rows(rows, screen);
+    Ok(())
 }
 
 /// Text in which control characters, but for line ends and tabs, are spelled out.

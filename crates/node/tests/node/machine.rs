@@ -1,5 +1,4 @@
 //! What this machine can do, over HTTP.
-#![allow(clippy::unwrap_used)]
 
 use hearth_testkit::node::{TestNode, options};
 use serde_json::json;

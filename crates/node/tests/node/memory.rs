@@ -1,5 +1,4 @@
 //! `/memory` as a resource: shapes, statuses, and what is sent wrong.
-#![allow(clippy::unwrap_used)]
 
 use hearth_testkit::node::{TestNode, options};
 use serde_json::{Value, json};

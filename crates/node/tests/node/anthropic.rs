@@ -1,5 +1,4 @@
 //! Anthropic's surface over HTTP: what goes in, what comes out, and what is said when it is wrong.
-#![allow(clippy::unwrap_used)]
 
 use hearth_testkit::gguf::{self, Quantisation, Shape};
 use hearth_testkit::node::{Reply, TestNode, node_options, options};

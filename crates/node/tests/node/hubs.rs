@@ -1,8 +1,5 @@
 //! Several hubs of one household, which share a PostgreSQL: any of them does, and each may be away.
 
-#![allow(clippy::unwrap_used)]
-#![cfg(unix)]
-
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -221,6 +218,34 @@ fn a_hub_whose_database_is_away_goes_on_as_a_member() {
     await_members(&[&hub], &["hub*", "laptop"]);
     assert_eq!(hub.get("/peers").json()["is_hub"], false);
     close(&house, false);
+    wait_until(PATIENCE, "it is a hub again", || {
+        hub.get("/peers").json()["is_hub"] == true
+    });
+    let phone = house.machine("phone");
+    join(&phone, &ticket(&hub));
+    await_members(&[&hub, &phone], &["hub*", "laptop", "phone"]);
+}
+
+#[test]
+fn a_database_of_which_nothing_comes_back_holds_up_nothing_for_long() {
+    let house = House::new();
+    let hub = house.hub("hub");
+    let laptop = house.machine("laptop");
+    join(&laptop, &ticket(&hub));
+    await_members(&[&hub, &laptop], &["hub*", "laptop"]);
+
+    house.cluster.lock(
+        &house.database,
+        "household_key, household_ticket, fanout_log, fanout_event, fanout_state",
+    );
+    // In the middle of a change, which is told so and lets the next one have its turn.
+    let refused = hub.delete("/household/members/laptop", "");
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.body.contains("database_url"), "{refused:?}");
+    wait_until(PATIENCE, "it goes on as a member", || {
+        hub.get("/peers").json()["is_hub"] == false
+    });
+    house.cluster.end_locks();
     wait_until(PATIENCE, "it is a hub again", || {
         hub.get("/peers").json()["is_hub"] == true
     });

@@ -1,5 +1,4 @@
 //! Ollama's surface over HTTP: what its clients send, what they get, and what is said when it is wrong.
-#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,4 @@
 //! Sentence encoders over HTTP: `/v1/embeddings` and Ollama's `/api/embed`, and where models are listed.
-#![allow(clippy::unwrap_used)]
 
 use std::sync::Arc;
 

@@ -1,5 +1,4 @@
 //! Files for other machines: who takes nothing of them does not keep the others out.
-#![allow(clippy::unwrap_used)]
 
 use std::fs::File;
 use std::io::{Read, Write};

@@ -1,5 +1,4 @@
 //! `POST /v1/embeddings` over HTTP.
-#![allow(clippy::unwrap_used)]
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;

@@ -1,7 +1,5 @@
 //! Several nodes as one: joining, asking one for another's model, machines that die, are removed and come back.
 
-#![allow(clippy::unwrap_used)]
-
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
@@ -380,6 +378,7 @@ fn memories_are_searched_by_others_only_where_their_owner_said_so() {
         json!({"project": "home", "shared": true}).to_string(),
     );
     assert_eq!(shared.status, 200, "{shared:?}");
+    assert_eq!(shared.json()["empty"], json!([]), "{shared:?}");
     let after = hub.post("/household/memory/search", &search).json();
     assert_eq!(after["count"], 1, "{after:#}");
     assert_eq!(after["memories"][0]["machine"], "gpubox");
@@ -392,6 +391,11 @@ fn memories_are_searched_by_others_only_where_their_owner_said_so() {
         hub.post("/household/memory/search", &search).json()["count"],
         0
     );
+    // It may be written later; a name that is wrong never will.
+    let mistyped = json!({"project": "hoem", "shared": true}).to_string();
+    let shared = other.post("/household/memory/share", mistyped).json();
+    assert_eq!(shared["projects"], json!(["hoem"]), "{shared:#}");
+    assert_eq!(shared["empty"], json!(["hoem"]), "{shared:#}");
 }
 
 #[test]
@@ -712,6 +716,58 @@ fn models_of_other_machines_are_told_of() {
     let page = hub.visit("/");
     assert!(page.body.contains("large (gpubox)</option>"), "{page:?}");
     assert!(!page.body.contains("minilm (gpubox)"), "{page:?}");
+}
+
+#[test]
+fn a_model_that_another_machine_got_just_now_is_found() {
+    type Asking = (&'static str, fn(&TestNode, &str) -> Reply);
+    let ways: [Asking; 5] = [
+        ("openai", |hub, model| ask(hub, model)),
+        ("pinned", |hub, model| ask(hub, &format!("gpubox/{model}"))),
+        ("ollama", |hub, model| {
+            let chat = json!({"model": model, "stream": false, "options": {"num_predict": 2},
+                "messages": [{"role": "user", "content": "Hi"}]});
+            hub.post("/api/chat", chat.to_string())
+        }),
+        ("show", |hub, model| {
+            hub.post("/api/show", json!({"model": model}).to_string())
+        }),
+        ("model", |hub, model| hub.get(&format!("/v1/models/{model}"))),
+    ];
+    for (name, way) in ways {
+        let folder = tempfile::tempdir().unwrap();
+        let old = folder.path().join("old.gguf");
+        std::fs::copy(ember(), &old).unwrap();
+        let hub = node("hub", &["small"]);
+        let other = TestNode::serving(
+            Catalogue::new(Some(folder.path().to_owned())),
+            options(),
+            mesh("gpubox", &["http"]),
+        );
+        join(&hub, &other);
+        knows_models(&hub, "gpubox", "old");
+        std::fs::rename(&old, folder.path().join("new.gguf")).unwrap();
+        let answer = way(&hub, "new");
+        assert_eq!(answer.status, 200, "{name}: {answer:?}");
+    }
+}
+
+#[test]
+fn whoever_asks_for_a_diagnosis_hears_at_once_that_the_hub_is_gone() {
+    let hub = node("hub", &["small"]);
+    let (one, two) = (node("one", &[]), node("two", &["large"]));
+    join(&hub, &one);
+    join(&hub, &two);
+    wait_until(PATIENCE, "one reaches two", || {
+        let found = one.get("/diagnosis?probe=true&peer=two");
+        found.status == 200 && found.json()[0]["verdict"] == "usable"
+    });
+    drop(hub);
+    let found = one.get("/diagnosis?probe=true&peer=two").json();
+    let checks = found[0]["checks"].as_array().unwrap();
+    let hub = checks.iter().find(|check| check["layer"] == "hub").unwrap();
+    assert_eq!(hub["code"], "hub_unreachable", "{found:#}");
+    assert_eq!(found[0]["verdict"], "usable", "{found:#}");
 }
 
 #[test]

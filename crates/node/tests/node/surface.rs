@@ -1,5 +1,4 @@
 //! OpenAI's surface over HTTP: what goes in, what comes out, and what is said when it is wrong.
-#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;

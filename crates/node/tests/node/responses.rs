@@ -1,5 +1,4 @@
 //! `/v1/responses` and stored conversations over HTTP.
-#![allow(clippy::unwrap_used)]
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpStream;

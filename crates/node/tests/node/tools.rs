@@ -1,5 +1,4 @@
 //! Tools and reasoning on the chat surface.
-#![allow(clippy::unwrap_used)]
 
 use hearth_testkit::gguf::{self, Quantisation, Shape};
 use hearth_testkit::node::{Reply, TestNode, options};

@@ -1,5 +1,4 @@
 //! Chat requests with memory: what reaches the prompt, what the answer cites, and what is refused.
-#![allow(clippy::unwrap_used)]
 
 use hearth_testkit::gguf::{self, Quantisation, Shape};
 use hearth_testkit::node::{Reply, TestNode, options};
