@@ -28,10 +28,10 @@ use http_body_util::Full;
 use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
+use self::attempt::{Attempt, attempts};
 use self::open::{Asker, Opened};
 use self::paths::Paths;
 use self::pool::{Pool, Sender, Warm};
-use self::attempt::{Attempt, attempts};
 use self::race::Won;
 use crate::doors::{ConnectError, ConnectFailure, Door, DoorKind};
 use crate::identity::Identity;
@@ -156,8 +156,7 @@ impl Peers {
         let deadline = Instant::now() + to_headers;
         let inner = &self.inner;
         let preferred = inner.paths().preferred(&node, Instant::now()).cloned();
-        let mut attempts =
-            attempts(&inner.doors, &inner.order, addresses, preferred.as_ref());
+        let mut attempts = attempts(&inner.doors, &inner.order, addresses, preferred.as_ref());
         let mut sending = Sending {
             inner,
             node,

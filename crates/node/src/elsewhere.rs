@@ -406,11 +406,7 @@ fn all_others(node: &Node) -> impl Iterator<Item = (PeerModel, NodeId, String)> 
 
 /// The model of another machine that a name means, maybe with the machine before a slash; and what that is called. Where
 /// nobody is known to have it, the others are asked again.
-pub(crate) async fn find(
-    node: &Node,
-    name: &str,
-    purpose: Purpose,
-) -> Option<(PeerModel, String)> {
+pub(crate) async fn find(node: &Node, name: &str, purpose: Purpose) -> Option<(PeerModel, String)> {
     let known = known(node, name, purpose);
     if known.is_some() || !node.household.ask_afresh(None).await {
         return known;

@@ -56,7 +56,10 @@ pub(crate) fn routes() -> Router<Shared> {
         .route(ECHO, get(small_echo).post(echo))
         .route("/peer/events", get(events::events))
         .route(GENERATE, post(generate::generate))
-        .route(&format!("{GENERATE}/{{run}}/commit"), post(generate::commit))
+        .route(
+            &format!("{GENERATE}/{{run}}/commit"),
+            post(generate::commit),
+        )
         .route("/peer/hello", post(hello))
         .route(IDENTITY, get(identity))
         .route(JOIN, post(join))
@@ -118,10 +121,7 @@ pub(crate) async fn small_echo() -> StatusCode {
     params(("node" = String, Path, description = "id of the other node")), responses(
     (status = 200, body = bool, description = "whether it answered just now"),
     (status = 400, body = hearth_protocol::error::Problem, description = "that is no id")))]
-pub(crate) async fn reach(
-    State(node): State<Shared>,
-    Path(other): Path<String>,
-) -> Answer<bool> {
+pub(crate) async fn reach(State(node): State<Shared>, Path(other): Path<String>) -> Answer<bool> {
     let other = other.parse().map_err(|error| {
         let message = format!("node: {error}");
         Refused::new(StatusCode::BAD_REQUEST, "invalid_field", message)

@@ -101,7 +101,10 @@ impl Postgres {
         let mut holder = Command::new(program("psql"))
             .args(["--no-psqlrc", "--quiet", "--tuples-only", "--no-align"])
             .args(["--set=ON_ERROR_STOP=1", "--dbname", url])
-            .args(["--command", &format!("BEGIN; LOCK TABLE {tables}; SELECT 1")])
+            .args([
+                "--command",
+                &format!("BEGIN; LOCK TABLE {tables}; SELECT 1"),
+            ])
             .args(["--command", "SELECT pg_sleep(3600)"])
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

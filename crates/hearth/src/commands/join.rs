@@ -75,9 +75,7 @@ pub async fn leave(context: &Context, args: &LeaveArgs) -> Outcome {
                 .await?
         }
         // Who names a node means that one.
-        Err(failure)
-            if failure.exit == Exit::NoNode && !answer::is_host_said(&context.config) =>
-        {
+        Err(failure) if failure.exit == Exit::NoNode && !answer::is_host_said(&context.config) => {
             daemon::leave_without_node(&context.config).await?
         }
         Err(failure) => return Err(failure),

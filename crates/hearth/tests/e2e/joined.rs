@@ -173,7 +173,10 @@ fn what_another_machine_has_is_listed_and_used() {
     let shown = one
         .hearth(&["show", "vectors", "--host", &laptop.address])
         .ok();
-    assert!(shown.contains("vectors:latest") && shown.contains("gpubox"), "{shown}");
+    assert!(
+        shown.contains("vectors:latest") && shown.contains("gpubox"),
+        "{shown}"
+    );
     let shown = at(&one, &laptop, &["models", "show", "gpubox/vectors"]);
     assert_eq!(shown["machine"], "gpubox", "{shown:#}");
     assert_eq!(shown["capabilities"], json!(["embedding"]), "{shown:#}");

@@ -19,13 +19,13 @@ pub enum SendFailure {
 
 /// A request without an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{} cannot be reached: {message}", .node.short())]
+#[error("{message}")]
 pub struct SendError {
     /// Who was asked.
     pub node: NodeId,
     /// What kind of failure it is. Of several, the one that says most.
     pub failure: SendFailure,
-    /// In words.
+    /// In words, for somebody who knows which node was asked.
     pub message: String,
     /// The address that it is about.
     pub address: Option<Address>,
@@ -57,10 +57,9 @@ impl SendError {
         let telling = attempts.iter().min_by_key(|error| rank(error.failure));
         let failure = telling.map_or(ConnectFailure::NoAddress, |error| error.failure);
         let address = telling.and_then(|error| error.address.clone());
-        let words: Vec<String> = attempts.iter().map(ToString::to_string).collect();
-        let message = match words.as_slice() {
+        let message = match attempts.as_slice() {
             [] => "no address of it is known that a door here is for".to_owned(),
-            words => words.join("; "),
+            attempts => told(attempts),
         };
         Self {
             node,
@@ -71,6 +70,29 @@ impl SendError {
             attempts,
         }
     }
+}
+
+/// What failed, and at which addresses; what says most comes first.
+fn told(attempts: &[ConnectError]) -> String {
+    let mut sorted: Vec<&ConnectError> = attempts.iter().collect();
+    sorted.sort_by_key(|error| rank(error.failure));
+    let mut reasons: Vec<(&str, Vec<String>)> = Vec::new();
+    for error in sorted {
+        let place = match &error.address {
+            Some(address) => address.to_string(),
+            None => error.door.to_string(),
+        };
+        match reasons
+            .iter_mut()
+            .find(|(reason, _)| *reason == error.message)
+        {
+            Some((_, places)) => places.push(place),
+            None => reasons.push((&error.message, vec![place])),
+        }
+    }
+    let each = reasons.iter();
+    let each = each.map(|(reason, places)| format!("{reason} ({})", places.join(", ")));
+    each.collect::<Vec<String>>().join("; ")
 }
 
 /// Which of several failures says most about the machine that was asked: answers before silence.
@@ -85,5 +107,53 @@ fn rank(failure: ConnectFailure) -> u8 {
         ConnectFailure::Silent => 6,
         ConnectFailure::NoRoute => 7,
         ConnectFailure::NoAddress => 8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::doors::DoorKind;
+
+    #[test]
+    fn each_reason_is_told_once_and_what_says_most_first() {
+        let failed = |failure, address: &str, message: &str| {
+            let address: Address = address.parse().unwrap();
+            ConnectError {
+                failure,
+                door: DoorKind::of(&address),
+                address: Some(address),
+                message: message.to_owned(),
+            }
+        };
+        let error = SendError::unconnected(
+            NodeId([7; 32]),
+            vec![
+                failed(
+                    ConnectFailure::Silent,
+                    "quic://192.0.2.1:1",
+                    "nothing came back",
+                ),
+                failed(
+                    ConnectFailure::Refused,
+                    "http://192.0.2.1:1",
+                    "nobody listens",
+                ),
+                failed(
+                    ConnectFailure::Refused,
+                    "http://192.0.2.2:1",
+                    "nobody listens",
+                ),
+            ],
+        );
+        assert_eq!(
+            error.to_string(),
+            "nobody listens (http://192.0.2.1:1, http://192.0.2.2:1); nothing came back (quic://192.0.2.1:1)"
+        );
+        assert_eq!(error.code(), "peer_process_down");
+        let nowhere = SendError::unconnected(NodeId([7; 32]), Vec::new());
+        assert!(nowhere.to_string().contains("no address"));
     }
 }

@@ -174,7 +174,14 @@ async fn forwarded<T: DeserializeOwned>(
     request: Request<Bytes>,
 ) -> Result<T, Refused> {
     let reply = live.ask_hub(&request, PATIENCE).await.map_err(|error| {
-        let message = format!("the hub does not answer, and only it can do this: {error}");
+        let hubs = live.hubs().into_iter().map(|(hub, _)| live.name_of(hub));
+        let hubs = hubs.collect::<Vec<String>>().join(" or ");
+        let message = match error {
+            Unasked::Unsent(error) => format!(
+                "only the hub ({hubs}) can do this, and it does not answer: {error}. See why: hearth doctor"
+            ),
+            error => error.to_string(),
+        };
         Refused::new(StatusCode::BAD_GATEWAY, "hub_unreachable", message)
     })?;
     if !reply.status().is_success() {
@@ -192,15 +199,12 @@ async fn welcomed(peers: &Peers, ticket: &Ticket, asked: &AskToJoin) -> Result<R
     let request = post(JOIN, asked);
     let answer = peers.send(ticket.hub, &ticket.addresses, request, PATIENCE);
     let reply = answer.await.map(Reply::of).map_err(|error| {
-        let places: Vec<String> = ticket.addresses.iter().map(ToString::to_string).collect();
         Refused::new(
             StatusCode::BAD_GATEWAY,
             "hub_unreachable",
             format!(
-                "the hub {} does not answer at {}: {}. See that its node runs and that this machine can reach it, then run the same command again",
-                ticket.name,
-                places.join(", "),
-                Unasked::from(error)
+                "the hub {} does not answer: {error}. See that its node runs and that this machine can reach it, then run the same command again",
+                ticket.name
             ),
         )
     })?;
@@ -248,7 +252,9 @@ impl Live {
         for member in members.into_iter().filter(|member| member.node != self.own) {
             let live = Arc::clone(self);
             self.spawn(async move {
-                let called = live.send(member.node, &member.addresses, get(ECHO), CALL).await;
+                let called = live
+                    .send(member.node, &member.addresses, get(ECHO), CALL)
+                    .await;
                 if let Err(error) = called {
                     tracing::debug!(%error, "a member was not reached");
                 }

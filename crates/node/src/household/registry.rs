@@ -326,11 +326,7 @@ impl From<sqlx::Error> for Refused {
         // Its words may name what is nobody else's business.
         tracing::warn!(%error, "the database that the hubs share failed");
         let message = "the database that the hubs share (database_url) does not answer; nothing was changed, or all of it. The hub's log says more";
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            UNREACHABLE,
-            message,
-        )
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, UNREACHABLE, message)
     }
 }
 

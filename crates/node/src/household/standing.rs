@@ -219,9 +219,7 @@ impl Household {
             Some(live) => (live.peers.clone(), live.quic.clone()),
             None => self.doors().await,
         };
-        let live = self
-            .bring_to_life(membership, registry, doors)
-            .await?;
+        let live = self.bring_to_life(membership, registry, doors).await?;
         // It says by itself that it is one, and again if the database fails just now.
         self.look_after(live, node);
         tracing::info!("this machine is a hub of its household, by the database it shares");

@@ -17,8 +17,8 @@ use tokio::time::timeout;
 
 use super::ask::{Reply, Unasked, get, json, post};
 use super::{Household, Live, now};
-use crate::peer::{ECHO, GENERATE};
 use crate::peer::frame::{Frame, Frames, Question, VERSION};
+use crate::peer::{ECHO, GENERATE};
 
 /// How long a small request may take.
 const SMALL: Duration = Duration::from_secs(3);

@@ -126,7 +126,11 @@ pub(crate) async fn generate(
     is_taken(&node, question.version)?;
     if !(16..=64).contains(&question.run.len()) || !hearth_protocol::id::is_sane(&question.run) {
         let message = "run must be 16 to 64 visible ASCII characters";
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_field", message));
+        return Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_field",
+            message,
+        ));
     }
     if let Some(model) = &question.model {
         offers(&node, model)?;
@@ -182,11 +186,19 @@ pub(super) fn is_taken(node: &Shared, version: u32) -> Result<(), Refused> {
         let message = format!(
             "this node speaks version {VERSION} of prompts for other nodes and was asked in version {version}; update the older one"
         );
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "other_version", message));
+        return Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            "other_version",
+            message,
+        ));
     }
     if node.stopping.load(Ordering::Relaxed) {
         let message = "this node is stopping; ask another one";
-        return Err(Refused::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", message));
+        return Err(Refused::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "stopping",
+            message,
+        ));
     }
     Ok(())
 }

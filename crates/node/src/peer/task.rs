@@ -208,7 +208,11 @@ pub(crate) async fn task(
         && request.inputs.len() > MOST_INPUTS
     {
         let message = format!("inputs holds more than {MOST_INPUTS} texts; send them in several");
-        return Err(Refused::new(StatusCode::BAD_REQUEST, "invalid_field", message));
+        return Err(Refused::new(
+            StatusCode::BAD_REQUEST,
+            "invalid_field",
+            message,
+        ));
     }
     let name = format!("task-{:032x}", rand::random::<u128>());
     let Some(run) = node.runs.begin((caller.node(), name)) else {
@@ -233,7 +237,11 @@ pub(super) fn offers(node: &Shared, model: &str) -> Result<(), Refused> {
         return Ok(());
     }
     let message = format!("this machine has no model `{model}`");
-    Err(Refused::new(StatusCode::NOT_FOUND, "model_not_found", message))
+    Err(Refused::new(
+        StatusCode::NOT_FOUND,
+        "model_not_found",
+        message,
+    ))
 }
 
 /// What is done for another node, however long it takes.

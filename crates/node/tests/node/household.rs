@@ -732,7 +732,9 @@ fn a_model_that_another_machine_got_just_now_is_found() {
         ("show", |hub, model| {
             hub.post("/api/show", json!({"model": model}).to_string())
         }),
-        ("model", |hub, model| hub.get(&format!("/v1/models/{model}"))),
+        ("model", |hub, model| {
+            hub.get(&format!("/v1/models/{model}"))
+        }),
     ];
     for (name, way) in ways {
         let folder = tempfile::tempdir().unwrap();

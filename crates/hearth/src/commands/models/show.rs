@@ -14,10 +14,10 @@ use serde_json::json;
 use super::outside;
 use crate::commands::Context;
 use crate::config::show_size;
-use crate::{daemon, ember};
 use crate::failure::{Failure, Outcome};
 use crate::network::{encoders, store};
 use crate::screen::{Screen, println};
+use crate::{daemon, ember};
 
 /// Flags of `hearth show`.
 #[derive(Debug, Args)]
@@ -97,10 +97,7 @@ fn print_template(name: &str, template: Option<&str>) -> Outcome {
 }
 
 /// A model that another machine of the household has, as its node tells of it, and the machine's name.
-async fn elsewhere(
-    context: &Context,
-    args: &ShowArgs,
-) -> Outcome<Option<(String, ollama::Shown)>> {
+async fn elsewhere(context: &Context, args: &ShowArgs) -> Outcome<Option<(String, ollama::Shown)>> {
     let Ok((client, status)) = daemon::running(&context.config).await else {
         return Ok(None);
     };
@@ -121,12 +118,7 @@ async fn elsewhere(
 }
 
 /// Prints what another machine says of its model.
-fn show_other(
-    name: &str,
-    shown: &ollama::Shown,
-    args: &ShowArgs,
-    screen: &Screen,
-) -> Outcome {
+fn show_other(name: &str, shown: &ollama::Shown, args: &ShowArgs, screen: &Screen) -> Outcome {
     let (machine, model) = name.split_once('/').unwrap_or_default();
     let template = Some(shown.template.as_str()).filter(|template| !template.is_empty());
     if screen.json {
