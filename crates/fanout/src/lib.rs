@@ -17,6 +17,7 @@
 //! What this crate refuses: HTTP, knowledge of keys and signatures (who follows checks a record's seal before it is
 //! stored), and clocks: [`Follower`] is given the time.
 
+mod bounds;
 mod error;
 mod follower;
 mod log;
@@ -28,7 +29,9 @@ mod state;
 mod storage;
 mod subscription;
 mod window;
+mod writer;
 
+pub use crate::bounds::Bounds;
 pub use crate::error::Error;
 pub use crate::follower::{Follower, Next, Received, SILENCE, Trouble};
 pub use crate::log::{Log, Options};
@@ -36,7 +39,7 @@ pub use crate::memory::Memory;
 pub use crate::postgres::TABLES as POSTGRES_TABLES;
 pub use crate::sqlite::TABLES as SQLITE_TABLES;
 pub use crate::state::EVENT_LIMIT;
-pub use crate::storage::{Bounds, Storage};
+pub use crate::storage::Storage;
 pub use crate::subscription::{Cut, Subscription};
 pub use crate::window::Frame;
 

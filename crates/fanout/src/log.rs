@@ -9,10 +9,12 @@ use hearth_protocol::event::{Cursor, Reason, Refusal, Snapshot, StateEvent};
 use hearth_store::{sqlite, sqlx};
 use tokio::sync::{Mutex, watch};
 
+use crate::bounds::{Bounds, Page};
 use crate::state::Row;
-use crate::storage::{Bounds, Page, Storage, Writer};
+use crate::storage::Storage;
 use crate::subscription::Subscription;
 use crate::window::{Here, Window};
+use crate::writer::Writer;
 use crate::{Entry, Error};
 
 /// Events read from the table at once.

@@ -5,9 +5,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use hearth_protocol::event::{Cursor, Snapshot, StateEvent};
 
+use crate::bounds::{Bounds, Page};
 use crate::state::Row;
-use crate::storage::{Bounds, Page, Writer};
 use crate::window::Frame;
+use crate::writer::Writer;
 use crate::{Error, sse};
 
 /// Keeps a log in this process's memory. Clones share it, so that a log can be closed and opened again.

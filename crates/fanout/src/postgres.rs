@@ -9,9 +9,10 @@ use hearth_store::sqlx::postgres::PgListener;
 use hearth_store::sqlx::{self, PgTransaction, Row as _, query, query_as};
 use hearth_store::{Migration, Postgres};
 
+use crate::bounds::{Bounds, Page, cursor};
 use crate::state::Row;
-use crate::storage::{Bounds, Page, Writer, cursor};
 use crate::window::Frame;
+use crate::writer::Writer;
 use crate::{Error, sse};
 
 /// The tables, for [`hearth_store::Postgres::open`].

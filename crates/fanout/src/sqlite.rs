@@ -4,9 +4,10 @@ use hearth_protocol::event::{Cursor, Snapshot, StateEvent};
 use hearth_store::Migration;
 use hearth_store::sqlite::{self, OptionalExtension, Transaction, params};
 
+use crate::bounds::{Bounds, Page, cursor};
 use crate::state::Row;
-use crate::storage::{Bounds, Page, Writer, cursor};
 use crate::window::Frame;
+use crate::writer::Writer;
 use crate::{Error, sse};
 
 /// The tables, for [`hearth_store::Store::open`].

@@ -3,16 +3,15 @@
 //! All three keep the same three things: the events of the ring, the newest event of each thing, and between which
 //! cursors the log goes. What must hold of them is said once, in `tests/conformance.rs`, which runs on all.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::time::Duration;
 
-use hearth_protocol::event::{Cursor, Reason, Snapshot};
+use hearth_protocol::event::{Cursor, Snapshot};
 use hearth_store::{Postgres, Store};
 
+use crate::bounds::{Bounds, Page};
 use crate::memory::Memory;
 use crate::state::Row;
-use crate::window::Frame;
+use crate::writer::Writer;
 use crate::{Entry, Error, postgres, sqlite};
 
 /// What keeps a log. Each holds one log.
@@ -42,104 +41,6 @@ impl From<Postgres> for Storage {
     fn from(postgres: Postgres) -> Self {
         Self::Postgres(postgres)
     }
-}
-
-/// Between which cursors a log goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Bounds {
-    /// The oldest cursor that it goes on after: the last event that it no longer has.
-    pub begin: Cursor,
-    /// Its last event.
-    pub end: Cursor,
-}
-
-impl Bounds {
-    /// Whether the log goes on after `cursor`, if the event it keeps at that offset has the epoch `kept`.
-    pub(crate) fn check(self, cursor: Cursor, kept: Option<u64>) -> Result<(), Reason> {
-        if cursor == self.begin {
-            return Ok(());
-        }
-        if cursor.offset > self.end.offset {
-            return Err(Reason::Ahead);
-        }
-        if cursor.offset < self.begin.offset {
-            return Err(Reason::Behind);
-        }
-        if kept == Some(cursor.epoch) {
-            Ok(())
-        } else {
-            Err(Reason::OtherEpoch)
-        }
-    }
-
-    /// The offset up to which events go, so that a ring of `ring` is left of those up to `end`.
-    pub(crate) fn surplus(self, end: Cursor, ring: u64) -> Option<u64> {
-        let last = end.offset.saturating_sub(ring);
-        (last > self.begin.offset).then_some(last)
-    }
-
-    /// Whether `entries` follow each other from the log's end on.
-    pub(crate) fn joined(self, entries: &[(Cursor, Row)]) -> Result<(), Error> {
-        for (wanted, (cursor, _)) in (self.end.offset + 1..).zip(entries) {
-            if cursor.offset != wanted {
-                return Err(Error::Gap {
-                    wanted,
-                    got: cursor.offset,
-                });
-            }
-        }
-        Ok(())
-    }
-}
-
-/// Events after a cursor, or why there are none to be had.
-pub(crate) type Page = Result<Vec<Frame>, (Reason, Bounds)>;
-
-/// Under which epoch this process writes.
-#[derive(Debug)]
-pub(crate) struct Writer {
-    inner: Mutex<(u64, Option<Cursor>)>,
-}
-
-impl Writer {
-    pub fn new() -> Self {
-        Self {
-            inner: Mutex::new((epoch(), None)),
-        }
-    }
-
-    /// The last event that this process wrote.
-    pub fn last(&self) -> Option<Cursor> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner).1
-    }
-
-    /// The epoch to write under in a log with these bounds, whose event at the offset of [`Self::last`] has the epoch
-    /// `kept`. If the last event is not there any more, the log was put back to an older copy below this process, and what
-    /// follows must not look like what others were told before. (One that fell out of the ring looks the same, and a new
-    /// epoch does no harm.)
-    pub fn epoch(&self, bounds: Bounds, kept: Option<u64>) -> u64 {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner
-            .1
-            .is_some_and(|last| bounds.check(last, kept).is_err())
-        {
-            *inner = (epoch(), None);
-        }
-        inner.0
-    }
-
-    /// Remembers what was written; if it is not committed, the next one gets another epoch.
-    pub fn wrote(&self, cursor: Cursor) {
-        let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
-        if inner.0 == cursor.epoch {
-            inner.1 = inner.1.max(Some(cursor));
-        }
-    }
-}
-
-/// Never the one of [`Cursor::START`].
-fn epoch() -> u64 {
-    rand::random_range(1..=u64::MAX)
 }
 
 impl Storage {
@@ -289,12 +190,4 @@ async fn blocking<T: Send + 'static>(
     tokio::task::spawn_blocking(move || work(&store))
         .await
         .unwrap_or(Err(Error::ShuttingDown))
-}
-
-/// What a column of a database holds as a signed number.
-pub(crate) fn cursor(epoch: i64, offset: i64) -> Cursor {
-    Cursor {
-        epoch: epoch.cast_unsigned(),
-        offset: offset.cast_unsigned(),
-    }
 }

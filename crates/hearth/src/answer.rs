@@ -14,12 +14,12 @@ use hearth_protocol::status::{ModelState, ModelStatus};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use crate::addressed;
 use crate::client::{Client, ClientError};
 use crate::config::{Config, Key, Origin};
 use crate::daemon;
 use crate::failure::{Exit, Failure, Outcome};
 use crate::memories;
-use crate::record::NodeRecord;
 use crate::screen::Screen;
 
 /// How often a loading model is looked at again.
@@ -196,34 +196,10 @@ pub enum Speaker {
     Here(Engine, Box<Config>),
 }
 
-/// Whether a flag or `HEARTH_HOST` names one node.
-pub fn is_host_said(config: &Config) -> bool {
-    let said = matches!(
-        config.origin(Key::Host),
-        Origin::Flag(_) | Origin::Environment(_)
-    );
-    said && config.host.port != 0
-}
-
-/// Where commands look for the node: where a flag or `HEARTH_HOST` says; else where the node of this home recorded
-/// itself; else the configured address; and if there is none, where `OLLAMA_HOST` says.
-pub fn place(config: &Config) -> Client {
-    if is_host_said(config) {
-        return Client::new(config.host.clone());
-    }
-    let recorded = NodeRecord::read(&config.home)
-        .and_then(|record| crate::config::HostPort::parse(&record.address));
-    let borrowed = match config.origin(Key::Host) {
-        Origin::Default => config.ollama_host.clone(),
-        _ => None,
-    };
-    Client::new(recorded.or(borrowed).unwrap_or_else(|| config.host.clone()))
-}
-
 impl Speaker {
     /// The running node, or an engine here if none runs and no particular one was asked for.
     pub async fn find(config: &Config) -> Outcome<Self> {
-        let client = place(config);
+        let client = addressed::place(config);
         match client.status().await {
             Ok(_) => Ok(Self::Node(client)),
             Err(error) if matches!(config.origin(Key::Host), Origin::Flag(_)) => {

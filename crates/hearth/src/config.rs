@@ -185,6 +185,9 @@ impl Sources {
     }
 }
 
+/// Most files that `log_files` may keep.
+pub const MOST_FILES: u32 = 100;
+
 /// Logging as configured.
 #[derive(Debug, Clone)]
 pub struct LogOptions {
@@ -443,11 +446,7 @@ impl Resolver<'_> {
                     |text| value::size(text).filter(|size| *size >= 4 << 10),
                     10 << 20,
                 )?,
-                files: self.get(
-                    Key::LogFiles,
-                    |text| value::whole(text, 1, crate::log_file::MOST_FILES),
-                    5,
-                )?,
+                files: self.get(Key::LogFiles, |text| value::whole(text, 1, MOST_FILES), 5)?,
                 prompts: self.get(Key::LogPrompts, value::switch, false)?,
             },
             otlp_endpoint: self.get(Key::OtlpEndpoint, value::url_or_none, None)?,

@@ -14,7 +14,6 @@ use hearth_protocol::peers::{Join, Left, Peers};
 use hearth_protocol::status::NodeStatus;
 use tokio::sync::oneshot;
 
-use crate::answer;
 use crate::client::{Client, ClientError};
 use crate::config::{Config, HostPort};
 use crate::ember;
@@ -23,9 +22,8 @@ use crate::memories;
 use crate::network;
 use crate::record::NodeRecord;
 use crate::traces::Traces;
+use crate::version::VERSION;
 
-/// Version of this executable.
-pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// The machine's key, in the home.
 const KEY: &str = "identity.key";
 /// Largest request body; room for a long conversation with documents in it.
@@ -390,14 +388,5 @@ pub fn interrupted() -> impl Future<Output = ()> {
         if tokio::signal::ctrl_c().await.is_err() {
             std::future::pending::<()>().await;
         }
-    }
-}
-
-/// The running node of this configuration with its status.
-pub async fn running(config: &Config) -> Outcome<(Client, NodeStatus)> {
-    let client = answer::place(config);
-    match client.status().await {
-        Ok(status) => Ok((client, status)),
-        Err(error) => Err(error.failure(client.place())),
     }
 }

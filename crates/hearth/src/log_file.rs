@@ -12,9 +12,6 @@ use std::path::{Path, PathBuf};
 use crate::config::LogOptions;
 use crate::failure::{ANOTHER_HOME, Failure, Outcome};
 
-/// Most files that `log_files` may keep.
-pub const MOST_FILES: u32 = 100;
-
 /// Folder of the logs in a home.
 pub fn folder(home: &Path) -> PathBuf {
     home.join("logs")

@@ -23,6 +23,7 @@ mod screen;
 mod service;
 mod slips;
 mod traces;
+mod version;
 
 use std::process::ExitCode;
 

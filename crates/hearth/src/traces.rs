@@ -26,9 +26,9 @@ use opentelemetry_sdk::trace::{
 };
 
 use crate::config::{Config, Key};
-use crate::daemon::VERSION;
 use crate::failure::{Failure, Outcome};
 use crate::network;
+use crate::version::VERSION;
 
 /// The conventions that names and values follow.
 const SCHEMA: &str = "https://opentelemetry.io/schemas/1.37.0";

@@ -6,8 +6,6 @@
 //! mean vector away (Suzuki, Hara, Shimbo, Saerens, Fukumizu: Centering Similarity Measures to Reduce Hubs, EMNLP 2013).
 //! What is left is told in standard deviations of what is left between texts that have nothing to do with each other.
 
-use crate::embed::dot;
-
 /// Standard deviations that a text must be above the background of its query to count as related by meaning. Fewer give
 /// more that is not, more hide more that is: `cargo xtask bench memory` prints both.
 pub(crate) const CLEAR: f32 = 2.5;
@@ -123,6 +121,11 @@ fn mean(vectors: &[Vec<f32>]) -> Vec<f32> {
         }
     }
     mean
+}
+
+/// The cosine of two vectors of length one.
+pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(x, y)| x * y).sum()
 }
 
 #[cfg(test)]

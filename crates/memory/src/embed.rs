@@ -47,11 +47,6 @@ impl Opened {
     }
 }
 
-/// The cosine of two vectors of length one.
-pub(crate) fn dot(a: &[f32], b: &[f32]) -> f32 {
-    a.iter().zip(b).map(|(x, y)| x * y).sum()
-}
-
 /// Whether meaning is searched.
 pub(crate) enum Meaning {
     /// By this encoder.

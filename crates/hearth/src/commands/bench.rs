@@ -14,7 +14,7 @@ use crate::config::show_size;
 use crate::energy::Meter;
 use crate::failure::{Failure, Outcome};
 use crate::screen::{Screen, print, println};
-use crate::{daemon, ember};
+use crate::{addressed, daemon, ember};
 
 /// Flags of `hearth bench`.
 #[derive(Debug, Args)]
@@ -61,7 +61,7 @@ struct Figures {
 /// Measures and prints.
 pub async fn run(context: &Context, args: &BenchArgs) -> Outcome {
     let (config, screen) = (&context.config, &context.screen);
-    if let Ok((client, _)) = daemon::running(config).await {
+    if let Ok((client, _)) = addressed::running(config).await {
         screen.note(&format!(
             "a node runs at {}; what it does meanwhile makes the figures smaller",
             client.place()

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::peers::in_short;
 use super::{Context, firewall};
-use crate::daemon;
+use crate::addressed;
 use crate::failure::{Failure, Outcome};
 use crate::screen::{Screen, print, println};
 
@@ -39,7 +39,7 @@ pub struct DoctorArgs {
 
 /// Diagnoses, and prints what was found.
 pub async fn run(context: &Context, args: &DoctorArgs) -> Outcome {
-    let (client, status) = daemon::running(&context.config).await?;
+    let (client, status) = addressed::running(&context.config).await?;
     let encode = |text: &str| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
     let mut path = "/diagnosis?probe=true".to_owned();
     if let Some(peer) = &args.peer {

@@ -8,9 +8,9 @@ use qrcode::render::unicode::Dense1x2;
 use serde_json::{Value, json};
 
 use super::Context;
+use crate::addressed;
 use crate::client::understood;
 use crate::config::duration;
-use crate::daemon;
 use crate::failure::{Failure, Outcome};
 use crate::screen::{print, println};
 
@@ -44,7 +44,7 @@ pub async fn run(context: &Context, args: &InviteArgs) -> Outcome {
                 .fix("use 10m, 24h or 7d"),
         );
     }
-    let (client, _) = daemon::running(&context.config).await?;
+    let (client, _) = addressed::meant(&context.config).await?;
     let wanted = Invite {
         expires_in: Some(expires.as_secs()),
     };

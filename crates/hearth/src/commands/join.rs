@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::Context;
 use super::peers::draw;
-use crate::answer;
-use crate::client::{ClientError, understood};
+use crate::addressed;
+use crate::client::{Client, understood};
 use crate::daemon;
 use crate::failure::{Exit, Outcome};
 use crate::screen::{print, println};
@@ -47,13 +47,13 @@ pub async fn join(context: &Context, args: &JoinArgs) -> Outcome {
     let wanted = Join {
         ticket: args.ticket.trim().to_owned(),
     };
-    let client = answer::place(&context.config);
-    let sent = client
-        .json(Method::POST, "/household/join", Some(&json!(wanted)))
-        .await;
-    match sent {
-        Ok(answer) => show(context, answer, "joined"),
-        Err(ClientError::Unreachable(_)) => {
+    match node(context).await? {
+        Some(client) => {
+            let wanted = json!(wanted);
+            let joining = client.ask(Method::POST, "/household/join", Some(&wanted));
+            show(context, joining.await?, "joined")
+        }
+        None => {
             let peers = daemon::join_without_node(&context.config, &wanted).await?;
             show(context, json!(peers), "joined")?;
             context
@@ -61,24 +61,18 @@ pub async fn join(context: &Context, args: &JoinArgs) -> Outcome {
                 .note("no node runs here yet; start it with: hearth up");
             Ok(())
         }
-        Err(error) => Err(error.failure(client.place())),
     }
 }
 
 /// Leaves the household.
 pub async fn leave(context: &Context, args: &LeaveArgs) -> Outcome {
-    let left: Left = match daemon::running(&context.config).await {
-        Ok((client, _)) => {
+    let left: Left = match node(context).await? {
+        Some(client) => {
             let wanted = json!(Leave { end: args.end });
-            client
-                .ask(Method::POST, "/household/leave", Some(&wanted))
-                .await?
+            let leaving = client.ask(Method::POST, "/household/leave", Some(&wanted));
+            leaving.await?
         }
-        // Who names a node means that one.
-        Err(failure) if failure.exit == Exit::NoNode && !answer::is_host_said(&context.config) => {
-            daemon::leave_without_node(&context.config).await?
-        }
-        Err(failure) => return Err(failure),
+        None => daemon::leave_without_node(&context.config).await?,
     };
     show(context, json!(left), "left the household")?;
     if !left.told {
@@ -88,6 +82,18 @@ pub async fn leave(context: &Context, args: &LeaveArgs) -> Outcome {
         ));
     }
     Ok(())
+}
+
+/// The node that is meant, or none if the home's own does not run. Who names a node means that one.
+async fn node(context: &Context) -> Outcome<Option<Client>> {
+    let config = &context.config;
+    match addressed::meant(config).await {
+        Ok((client, _)) => Ok(Some(client)),
+        Err(failure) if failure.exit == Exit::NoNode && !addressed::is_host_said(config) => {
+            Ok(None)
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 fn show(context: &Context, answer: Value, what: &str) -> Outcome {

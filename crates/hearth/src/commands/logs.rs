@@ -10,9 +10,9 @@ use serde_json::{Map, Value};
 use tracing::level_filters::LevelFilter;
 
 use super::Context;
-use crate::config::log_level;
+use crate::config::{MOST_FILES, log_level};
 use crate::failure::{Failure, Outcome};
-use crate::log_file::{MOST_FILES, aged, newest};
+use crate::log_file::{aged, newest};
 use crate::screen::Screen;
 
 const LOOK: Duration = Duration::from_millis(200);

@@ -6,9 +6,9 @@ use clap::{Args, Command};
 use clap_mangen::Man;
 use jiff::Timestamp;
 
-use crate::daemon::VERSION;
 use crate::failure::{Failure, Outcome};
 use crate::screen::{print, println};
+use crate::version::VERSION;
 
 /// Flags of `hearth man`.
 #[derive(Debug, Args)]

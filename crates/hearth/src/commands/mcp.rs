@@ -18,9 +18,9 @@ use serde_json::{Value, json};
 use super::memory::own;
 use super::{Context, quoted, runtime};
 use crate::config::{Key, Origin};
-use crate::daemon::VERSION;
 use crate::failure::{Failure, Outcome};
 use crate::screen::println;
+use crate::version::VERSION;
 
 /// Flags of `hearth mcp`.
 #[derive(Debug, Args)]

@@ -21,7 +21,6 @@ use serde_json::{Value, json};
 
 use super::Context;
 use crate::addressed;
-use crate::answer;
 use crate::client::{Client, ClientError};
 use crate::config::show_size;
 use crate::failure::{Exit, Failure, Outcome};
@@ -442,11 +441,11 @@ enum Door {
 
 impl Door {
     async fn find(context: &Context) -> Outcome<Self> {
-        let client = answer::place(&context.config);
+        let client = addressed::place(&context.config);
         match client.status().await {
             Ok(_) => Ok(Self::Node(client)),
             // Who names a node means that one.
-            Err(error) if answer::is_host_said(&context.config) => {
+            Err(error) if addressed::is_host_said(&context.config) => {
                 let unreachable = matches!(error, ClientError::Unreachable(_));
                 let failure = error.failure(client.place());
                 Err(match unreachable {

@@ -108,7 +108,7 @@ pub async fn rm(context: &Context, args: &RmArgs) -> Outcome {
 /// Prints the models, of the running node or, if none runs, of the disk.
 pub async fn list(context: &Context) -> Outcome {
     let (config, screen) = (&context.config, &context.screen);
-    let (models, default, folder, elsewhere) = match daemon::running(config).await {
+    let (models, default, folder, elsewhere) = match addressed::running(config).await {
         Ok((_, status)) => (
             status.models,
             status.default_model,

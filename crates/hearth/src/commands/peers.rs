@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 
 use super::Context;
-use crate::daemon;
+use crate::addressed;
 use crate::failure::Outcome;
 use crate::screen::{Screen, print, println};
 
@@ -53,7 +53,7 @@ EXAMPLES
 
 /// Lists or changes the members.
 pub async fn run(context: &Context, args: &PeersArgs) -> Outcome {
-    let (client, _) = daemon::running(&context.config).await?;
+    let (client, _) = addressed::meant(&context.config).await?;
     let (method, path, body) = match &args.what {
         None => (Method::GET, "/peers".to_owned(), None),
         Some(What::Remove { peer }) => (Method::DELETE, member(peer), None),

@@ -19,7 +19,7 @@ use crate::failure::{Failure, Outcome};
 use crate::flags::said;
 use crate::network::{encoders, network, store};
 use crate::screen::{Screen, bar, println};
-use crate::{addressed, answer, ember, memories};
+use crate::{addressed, ember, memories};
 
 /// How often a line of JSON tells the progress.
 const LINE: Duration = Duration::from_secs(1);
@@ -67,7 +67,7 @@ pub async fn run(context: &Context, args: &PullArgs) -> Outcome {
         return Ok(());
     }
     addressed::check(&context.config).await?;
-    let again = context.again(Some(answer::place(&context.config).place()));
+    let again = context.again(Some(addressed::place(&context.config).place()));
     let network = network(&context.config);
     let Some(known) = catalogue::encoder(&args.name) else {
         let (store, name, from) = (store(&context.config), args.name.clone(), args.from.clone());

@@ -7,7 +7,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::Context;
-use crate::answer::{self, MemoryArgs, Question, Speaker, meant, model_name};
+use crate::addressed;
+use crate::answer::{MemoryArgs, Question, Speaker, meant, model_name};
 use crate::failure::{Failure, Outcome};
 use crate::flags::on_or_off;
 use crate::screen::{print, println};
@@ -106,7 +107,7 @@ async fn mistaken(context: &Context, args: &RunArgs, speaker: &Speaker) -> Optio
     if !is_here && hearth_models::catalogue::known(word).is_none() {
         return None;
     }
-    let again = context.again(Some(answer::place(&context.config).place()));
+    let again = context.again(Some(addressed::place(&context.config).place()));
     let fetch = match is_here {
         true => String::new(),
         false => format!("hearth pull{again} {word}, and then "),

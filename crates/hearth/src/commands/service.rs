@@ -10,8 +10,8 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Context;
+use crate::addressed;
 use crate::config::{Key, Origin, folders};
-use crate::daemon;
 use crate::ember::write_atomically;
 use crate::failure::{Failure, Outcome};
 use crate::flags::Tuning;
@@ -141,7 +141,7 @@ async fn install(
     place.may_be_written(&service)?;
     let was = place.state()?;
     if !was.active
-        && let Ok((client, status)) = daemon::running(&context.config).await
+        && let Ok((client, status)) = addressed::running(&context.config).await
     {
         return Err(Failure::new(format!(
             "a node runs at {} already (pid {}), and would be in the service's way",

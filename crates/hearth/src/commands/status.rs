@@ -6,8 +6,8 @@ use serde_json::json;
 
 use super::Context;
 use super::models::state;
+use crate::addressed;
 use crate::config::show_size;
-use crate::daemon;
 use crate::failure::Outcome;
 use crate::screen::{Screen, print, println};
 
@@ -23,7 +23,7 @@ pub struct StatusArgs {}
 
 /// Prints the status.
 pub async fn run(context: &Context) -> Outcome {
-    let (_, status) = daemon::running(&context.config).await?;
+    let (_, status) = addressed::running(&context.config).await?;
     match context.screen.json {
         true => println(&json!(status).to_string()),
         false => print(&draw(&status, &context.screen)),

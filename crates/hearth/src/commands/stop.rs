@@ -6,11 +6,9 @@ use clap::Args;
 use serde_json::json;
 
 use super::Context;
-use crate::answer;
+use crate::addressed;
 use crate::client::ClientError;
-use crate::config::{Key, Origin};
-use crate::daemon;
-use crate::failure::{Exit, Failure, Outcome};
+use crate::failure::{Failure, Outcome};
 use crate::record::NodeRecord;
 use crate::screen::println;
 
@@ -31,7 +29,7 @@ pub struct StopArgs {}
 /// Stops the node.
 pub async fn run(context: &Context) -> Outcome {
     let (config, screen) = (&context.config, &context.screen);
-    let (client, status) = match daemon::running(config).await {
+    let (client, status) = match addressed::meant(config).await {
         Ok(running) => running,
         Err(failure) => {
             // What a killed node left behind would mislead the next command.
@@ -43,20 +41,6 @@ pub async fn run(context: &Context) -> Outcome {
             return Err(failure);
         }
     };
-    let own = NodeRecord::read(&config.home).is_some_and(|record| record.pid == status.pid);
-    // Who named a home and no address means the node of that home, and no other that is found instead.
-    if !own && *config.origin(Key::Home) != Origin::Default && !answer::is_host_said(config) {
-        let place = client.place();
-        return Err(Failure {
-            exit: Exit::NoNode,
-            ..Failure::new(format!(
-                "no node of {} runs; the one at {place} (pid {}) is of another home",
-                config.home.display(),
-                status.pid
-            ))
-        }
-        .fix(format!("to stop that one: hearth stop --host {place}")));
-    }
     screen.progress(&format!(
         "stopping the node at {} (pid {})",
         client.place(),

@@ -12,6 +12,7 @@ use tokio::sync::oneshot;
 
 use self::log::LastWords;
 use super::{Context, update};
+use crate::addressed;
 use crate::answer::{self, Answer, Question, Speaker};
 use crate::client::Client;
 use crate::config::{HostPort, Key, Origin};
@@ -228,7 +229,7 @@ fn next(place: &HostPort, stop: Option<&str>, flags: &str, screen: &Screen) -> S
 /// Starts `hearth serve` in the background, with the same flags, and waits for it.
 async fn detached(context: &Context, args: &UpArgs) -> Outcome {
     let (config, screen) = (&context.config, &context.screen);
-    if let Ok((client, status)) = daemon::running(config).await {
+    if let Ok((client, status)) = addressed::running(config).await {
         return already(context, args, client, status.pid).await;
     }
     let (words, errors) = LastWords::expect(&config.home)?;

@@ -14,10 +14,10 @@ use serde_json::json;
 use super::Context;
 use crate::config::Config;
 use crate::config::Key;
-use crate::daemon::VERSION;
 use crate::failure::{Failure, Outcome};
 use crate::flags::said;
 use crate::screen::println;
+use crate::version::VERSION;
 
 /// How long somebody who asked waits for the answer.
 const PATIENCE: Duration = Duration::from_secs(15);

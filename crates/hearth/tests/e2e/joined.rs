@@ -89,9 +89,12 @@ fn a_machine_whose_node_does_not_run_joins_and_does_its_part_when_it_starts() {
     let (one, two) = (Household::new(), Household::new());
     let laptop = node(&one, "laptop");
     let ticket = ticket(&one, &laptop);
-    let joined = two
-        .hearth(&["join", &ticket, "--json", "--host", "127.0.0.1:1"])
-        .json();
+    // Whoever names a node means that one, and not this home.
+    let nobody = two
+        .hearth(&["join", &ticket, "--host", "127.0.0.1:1"])
+        .ends_with(3);
+    assert!(nobody.err.contains("127.0.0.1:1"), "{}", nobody.err);
+    let joined = two.hearth(&["join", &ticket, "--json"]).json();
     assert_eq!(joined["members"].as_array().unwrap().len(), 2, "{joined:#}");
     let unseen = until("somebody looked for it", || {
         let found = doctor(&one, &laptop);
@@ -121,7 +124,6 @@ fn a_machine_whose_node_does_not_run_leaves() {
     two.hearth(&["join", &ticket, "--host", &gpubox.address])
         .ok();
     drop(gpubox);
-    // Whoever names a node means that one, and not this home.
     let nobody = two.hearth(&["leave", "--host", "127.0.0.1:1"]).ends_with(3);
     assert!(nobody.err.contains("127.0.0.1:1"), "{}", nobody.err);
     let left = two.hearth(&["leave", "--json"]).json();

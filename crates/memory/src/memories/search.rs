@@ -8,7 +8,8 @@ use jiff::Timestamp;
 
 use super::{ANOTHER, Memories, lock, named};
 use crate::Error;
-use crate::embed::{Embed, Opened, dot};
+use crate::background::dot;
+use crate::embed::{Embed, Opened};
 use crate::gate;
 use crate::retrieval::{self, Asked, Ranking, Signals};
 use crate::sqlite::{self, Reach};

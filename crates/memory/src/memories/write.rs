@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::{Memories, flush, lock, named, whole};
 use crate::Error;
-use crate::embed::dot;
+use crate::background::dot;
 use crate::gate::{self, Checked, Likeness};
 use crate::retrieval::{self, Hot};
 use crate::sqlite::{self, PERSON, Reach, Stored};

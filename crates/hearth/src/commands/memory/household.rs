@@ -6,8 +6,8 @@ use hearth_protocol::peers::{FoundEverywhere, Share, Shared};
 use hyper::Method;
 use serde_json::json;
 
+use crate::addressed;
 use crate::commands::Context;
-use crate::daemon;
 use crate::failure::{Failure, Outcome};
 use crate::screen::{Screen, print, println};
 
@@ -47,7 +47,7 @@ pub async fn share(context: &Context, args: &ShareArgs) -> Outcome {
         true => (Method::POST, Some(&wanted)),
         false => (Method::GET, None),
     };
-    let (client, _) = daemon::running(&context.config).await?;
+    let (client, _) = addressed::running(&context.config).await?;
     let shared: Shared = client.ask(method, "/household/memory/share", body).await?;
     if context.screen.json {
         println(&json!(shared).to_string());
@@ -75,7 +75,7 @@ pub async fn share(context: &Context, args: &ShareArgs) -> Outcome {
 
 /// Searches every machine of the household.
 pub async fn search(context: &Context, wanted: Search) -> Outcome {
-    let (client, _) = daemon::running(&context.config).await?;
+    let (client, _) = addressed::running(&context.config).await?;
     let path = "/household/memory/search";
     let found: FoundEverywhere = client.ask(Method::POST, path, Some(&json!(wanted))).await?;
     if context.screen.json {

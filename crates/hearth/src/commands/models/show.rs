@@ -17,7 +17,7 @@ use crate::config::show_size;
 use crate::failure::{Failure, Outcome};
 use crate::network::{encoders, store};
 use crate::screen::{Screen, println};
-use crate::{daemon, ember};
+use crate::{addressed, ember};
 
 /// Flags of `hearth show`.
 #[derive(Debug, Args)]
@@ -98,7 +98,7 @@ fn print_template(name: &str, template: Option<&str>) -> Outcome {
 
 /// A model that another machine of the household has, as its node tells of it, and the machine's name.
 async fn elsewhere(context: &Context, args: &ShowArgs) -> Outcome<Option<(String, ollama::Shown)>> {
-    let Ok((client, status)) = daemon::running(&context.config).await else {
+    let Ok((client, status)) = addressed::running(&context.config).await else {
         return Ok(None);
     };
     let asked = args.model.split_once('/');

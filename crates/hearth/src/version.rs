@@ -1,0 +1,4 @@
+//! The version of this executable.
+
+/// As packages and other nodes know it.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
