@@ -180,12 +180,11 @@ impl Log {
         Ok(())
     }
 
-    /// Fills the log of a PostgreSQL with what another log's state is, under its cursor, in a transaction of the caller's:
-    /// whoever followed that one goes on here.
+    /// [`Log::replace`] of the log of a PostgreSQL, in a transaction of the caller's.
     ///
     /// # Errors
     /// An event is unusable, or the database fails; the transaction is to be undone then.
-    pub async fn move_within_postgres(
+    pub async fn replace_within_postgres(
         tx: &mut sqlx::PgTransaction<'_>,
         snapshot: &Snapshot,
     ) -> Result<(), Error> {

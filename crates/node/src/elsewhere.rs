@@ -407,11 +407,13 @@ fn all_others(node: &Node) -> impl Iterator<Item = (PeerModel, NodeId, String)> 
 /// The model of another machine that a name means, maybe with the machine before a slash; and what that is called. Where
 /// nobody is known to have it, the others are asked again.
 pub(crate) async fn find(node: &Node, name: &str, purpose: Purpose) -> Option<(PeerModel, String)> {
-    let known = known(node, name, purpose);
-    if known.is_some() || !node.household.ask_afresh(None).await {
-        return known;
+    let found = known(node, name, purpose);
+    let machine = name.split_once('/').map(|(machine, _)| machine);
+    let pinned = machine.and_then(|machine| node.household.named(machine));
+    if found.is_some() || !node.household.ask_afresh(pinned).await {
+        return found;
     }
-    self::known(node, name, purpose)
+    known(node, name, purpose)
 }
 
 fn known(node: &Node, name: &str, purpose: Purpose) -> Option<(PeerModel, String)> {

@@ -137,8 +137,8 @@ pub(crate) struct Live {
     monitor: Mutex<Monitor>,
     /// What each said last of itself.
     says: Mutex<HashMap<NodeId, Capabilities>>,
-    /// When each was asked because somebody named a model that nobody was known to have.
-    afresh: Mutex<HashMap<NodeId, Instant>>,
+    /// When each answered last that was asked because somebody named a model which nobody was known to have.
+    afresh: tokio::sync::Mutex<HashMap<NodeId, Instant>>,
     /// When a hub answered last, and since when none does, in milliseconds since 1970.
     hub: Mutex<Hub>,
     /// Which hub that was.
@@ -169,10 +169,6 @@ impl Live {
 
     fn says(&self) -> MutexGuard<'_, HashMap<NodeId, Capabilities>> {
         self.says.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn afresh(&self) -> MutexGuard<'_, HashMap<NodeId, Instant>> {
-        self.afresh.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn hub(&self) -> MutexGuard<'_, Hub> {
@@ -545,7 +541,7 @@ impl Household {
             return Ok(());
         };
         let doors = self.doors().await;
-        let live = self.bring_to_life(belonging, registry, doors).await?;
+        let live = self.bring_somehow(belonging, registry, doors).await?;
         self.look_after(live, node);
         Ok(())
     }
@@ -583,7 +579,8 @@ impl Household {
             let snapshot = log.snapshot().await?;
             Ok((log, snapshot))
         };
-        let (log, snapshot) = in_time(opening).await?;
+        let is_shared = registry.as_ref().is_some_and(Registry::is_shared);
+        let (log, snapshot) = in_time(is_shared, opening).await?;
         let hub = match registry.is_some() {
             true => Hub::Here,
             false => Hub::NotAsked,
@@ -597,7 +594,7 @@ impl Household {
             quic,
             monitor: Mutex::new(Monitor::new(Rhythm::default(), rand::random())),
             says: Mutex::default(),
-            afresh: Mutex::default(),
+            afresh: tokio::sync::Mutex::default(),
             hub: Mutex::new(hub),
             last_hub: Mutex::default(),
             hub_is_there: Notify::new(),
@@ -612,12 +609,29 @@ impl Household {
         Ok(live)
     }
 
+    /// The same; as a member, if the hubs' database does not answer just now.
+    async fn bring_somehow(
+        self: &Arc<Self>,
+        belonging: Belonging,
+        registry: Option<Registry>,
+        doors: (Peers, Option<Arc<Quic>>),
+    ) -> Result<Arc<Live>, Refused> {
+        let living = self.bring_to_life(belonging.clone(), registry, doors.clone());
+        match living.await {
+            Err(error) if error.is_unreachable() => {
+                self.database_away(&error);
+                self.bring_to_life(belonging, None, doors).await
+            }
+            brought => brought,
+        }
+    }
+
     /// Starts what goes on by itself.
     fn look_after(self: &Arc<Self>, live: Arc<Live>, node: &Shared) {
         self.open_doors(&live);
         self.follow(&live, node);
         self.watch(&live);
-        if live.registry.as_ref().is_some_and(Registry::is_shared) {
+        if live.is_shared() {
             let log = live.log.clone();
             live.spawn(async move { match log.keep_up().await {} });
             self.attend(&live, node);
@@ -625,14 +639,13 @@ impl Household {
     }
 }
 
-/// The household of a node that does not run, awake as a member's.
-async fn awake(options: MeshOptions, store: Store) -> Result<Arc<Household>, Refused> {
-    let household = Arc::new(Household::new(options, store, Runs::default()));
+/// Brings the household of a node that does not run to life, as a member's.
+async fn awake(household: &Arc<Household>) -> Result<(), Refused> {
     if let Some(belonging) = table::membership(&household.store)? {
         let doors = household.doors().await;
         household.bring_to_life(belonging, None, doors).await?;
     }
-    Ok(household)
+    Ok(())
 }
 
 /// Joins the household of a ticket for a node that does not run: it does its part when it starts.
@@ -640,8 +653,9 @@ async fn awake(options: MeshOptions, store: Store) -> Result<Arc<Household>, Ref
 /// # Errors
 /// Why it did not join, in words that say what mends it.
 pub async fn join(options: MeshOptions, store: Store, wanted: &Join) -> Result<Report, String> {
+    let household = Arc::new(Household::new(options, store, Runs::default()));
     let joining = async {
-        let household = awake(options, store).await?;
+        awake(&household).await?;
         let joined = household.join(None, wanted).await;
         let report = household.report(None);
         household.rest().await;
@@ -655,11 +669,17 @@ pub async fn join(options: MeshOptions, store: Store, wanted: &Join) -> Result<R
 /// # Errors
 /// Why it did not leave, in words that say what mends it.
 pub async fn leave(options: MeshOptions, store: Store) -> Result<Left, String> {
+    let household = Arc::new(Household::new(options, store, Runs::default()));
     let leaving = async {
-        let household = awake(options, store).await?;
-        if let Standing::Hub(..) = household.standing().await? {
-            return Err(Refused::sleeping_hub());
+        if household.options.database.is_some() {
+            let what = "this machine shares a database with the hubs (database_url), which its node sees to";
+            return Err(Refused::asleep(what));
         }
+        if let Standing::Hub(..) = household.standing_here().await? {
+            let what = "this machine is the hub of its household, and the others hear of it only while its node runs";
+            return Err(Refused::asleep(what));
+        }
+        awake(&household).await?;
         let was = household.name();
         let told = household.leave(false).await?;
         let peers = household.report(None);

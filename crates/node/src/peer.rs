@@ -178,10 +178,12 @@ pub(crate) async fn invite(
     (status = 409, body = hearth_protocol::error::Problem, description = "this node is no hub")))]
 pub(crate) async fn rename(
     State(node): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     body: Body,
 ) -> Answer<()> {
     let wanted: Renamed = read(&node, body).await?;
+    caller.proved()?;
     Ok(Json(node.household.rename_here(&name, &wanted.name).await?))
 }
 

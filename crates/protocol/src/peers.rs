@@ -49,6 +49,7 @@ pub struct Left {
     /// Whether those who stay were told; if not, this machine is in their list until it is removed there.
     pub told: bool,
     /// What the others call this machine.
+    #[serde(default)]
     pub was: String,
     /// What is left: this machine alone.
     #[serde(flatten)]
@@ -158,6 +159,7 @@ pub struct Shared {
     /// These projects.
     pub projects: Vec<String>,
     /// Those of them of which there is no memory on this machine: maybe not yet, or the name is wrong.
+    #[serde(default)]
     pub empty: Vec<String>,
 }
 

@@ -182,6 +182,16 @@ impl TestNode {
         Reply::read(request.send(body.as_ref()))
     }
 
+    /// Status, headers and body of a PATCH of these bytes as JSON.
+    ///
+    /// # Panics
+    /// If the node does not answer.
+    pub fn patch(&self, path: &str, body: impl AsRef<[u8]>) -> Reply {
+        let request = self.agent.patch(self.url(path));
+        let request = request.content_type("application/json");
+        Reply::read(request.send(body.as_ref()))
+    }
+
     /// Status, headers and body of a POST of these bytes as JSON.
     ///
     /// # Panics

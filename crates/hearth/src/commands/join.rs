@@ -11,6 +11,7 @@ use crate::addressed;
 use crate::client::{Client, understood};
 use crate::daemon;
 use crate::failure::{Exit, Outcome};
+use crate::record::NodeRecord;
 use crate::screen::{print, println};
 
 /// Flags of `hearth join`.
@@ -89,10 +90,17 @@ async fn node(context: &Context) -> Outcome<Option<Client>> {
     let config = &context.config;
     match addressed::meant(config).await {
         Ok((client, _)) => Ok(Some(client)),
-        Err(failure) if failure.exit == Exit::NoNode && !addressed::is_host_said(config) => {
-            Ok(None)
+        Err(failure) if failure.exit != Exit::NoNode || addressed::is_host_said(config) => {
+            Err(failure)
         }
-        Err(failure) => Err(failure),
+        // It may only be slow, and two do not work on one home.
+        Err(failure) => {
+            let record = NodeRecord::read(&config.home);
+            match record.and_then(|record| record.process_exists()) {
+                Some(true) => Err(failure),
+                _ => Ok(None),
+            }
+        }
     }
 }
 

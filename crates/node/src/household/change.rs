@@ -1,8 +1,9 @@
 //! What changes a household: invitations, joining, leaving, and what the hub does with members.
 //!
-//! Each change of a hub runs in a task of its own, so that it is whole whoever stops waiting for it, and one comes after
-//! the other, those of other hubs too. A member may have a hub give out tickets and names, for its owner is the
-//! household's; removing others is done at a hub alone, so that a machine that was stolen cannot.
+//! Each change of a hub runs in a task of its own, so that it goes on whoever stops waiting for it, and one comes after
+//! the other, those of other hubs too. For a shared database it waits no longer than [`TURN`]. A member may have a hub give
+//! out tickets and names, for its owner is the household's; removing others is done at a hub alone, so that a machine that
+//! was stolen cannot.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,6 @@ use hearth_protocol::peers::{AskToJoin, Hello, Invitation, Invite, Issue, Join, 
 use hearth_store::sqlite;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::de::DeserializeOwned;
-use tokio::sync::MutexGuard;
 
 use super::ask::{Reply, Unasked, get, json, post};
 use super::registry::{Admission, Lock, Place, Registry, forget_key};
@@ -39,9 +39,9 @@ const A_DAY: u64 = 24 * 3600;
 const EXPIRY: std::ops::RangeInclusive<u64> = 60..=7 * 24 * 3600;
 /// How long the hub may take to begin an answer.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// How long a change may take that needs the hubs' database, which may be frozen, or cut off without a word. The next one
-/// waits for it.
-const TURN: Duration = Duration::from_secs(15);
+/// How long a change may take that needs the hubs' database, which may be frozen, or cut off without a word: the next one
+/// waits for it, and who asked from elsewhere waits [`PATIENCE`].
+const TURN: Duration = Duration::from_secs(8);
 /// How long a member may take that is only to know that its hub is there.
 const CALL: Duration = Duration::from_secs(5);
 
@@ -69,22 +69,19 @@ impl Refused {
         Self::new(status, "household_failed", error.to_string())
     }
 
-    /// A hub that does not run is to change its household.
-    pub fn sleeping_hub() -> Self {
-        let message = "this machine is the hub of its household, and the others hear of it only while its node runs; start it with `hearth up`, then run `hearth leave` again";
-        Self::new(StatusCode::CONFLICT, "is_the_hub", message)
+    /// What only a running node does.
+    pub fn asleep(what: &str) -> Self {
+        let message = format!("{what}; start it with `hearth up`, then run `hearth leave` again");
+        Self::new(StatusCode::CONFLICT, "not_running", message)
     }
 
     fn no_hub(live: Option<&Live>) -> Self {
         let message = match live {
             Some(live) if live.is_removed() => "this machine was removed from its household".into(),
-            Some(live) => {
-                let hubs = live.hubs().into_iter().map(|(hub, _)| live.name_of(hub));
-                format!(
-                    "this machine is not the hub of its household; do this on {}",
-                    hubs.collect::<Vec<String>>().join(" or ")
-                )
-            }
+            Some(live) => format!(
+                "this machine is not the hub of its household; do this on {}",
+                live.hub_names()
+            ),
             None => "this machine belongs to no household; `hearth invite` makes it the hub of one"
                 .into(),
         };
@@ -174,11 +171,10 @@ async fn forwarded<T: DeserializeOwned>(
     request: Request<Bytes>,
 ) -> Result<T, Refused> {
     let reply = live.ask_hub(&request, PATIENCE).await.map_err(|error| {
-        let hubs = live.hubs().into_iter().map(|(hub, _)| live.name_of(hub));
-        let hubs = hubs.collect::<Vec<String>>().join(" or ");
         let message = match error {
             Unasked::Unsent(error) => format!(
-                "only the hub ({hubs}) can do this, and it does not answer: {error}. See why: hearth doctor"
+                "only the hub ({}) can do this, and it does not answer: {error}. See why: hearth doctor",
+                live.hub_names()
             ),
             error => error.to_string(),
         };
@@ -225,18 +221,22 @@ async fn welcomed(peers: &Peers, ticket: &Ticket, asked: &AskToJoin) -> Result<R
     Ok(roster)
 }
 
-/// A turn to change the household.
-struct Turn<'a> {
-    live: Arc<Live>,
-    _here: MutexGuard<'a, ()>,
-    _everywhere: Lock,
-}
-
 impl Live {
     /// What makes this node a hub.
     fn registry(&self) -> Result<&Registry, Refused> {
         let registry = self.registry.as_ref();
         registry.ok_or_else(|| Refused::no_hub(Some(self)))
+    }
+
+    /// Whether other hubs may write beside this one.
+    pub(super) fn is_shared(&self) -> bool {
+        self.registry.as_ref().is_some_and(Registry::is_shared)
+    }
+
+    /// What people call the hubs.
+    fn hub_names(&self) -> String {
+        let names = self.hubs().into_iter().map(|(hub, _)| self.name_of(hub));
+        names.collect::<Vec<String>>().join(" or ")
     }
 
     /// Whether it is a hub and the roster does not say so: it may have ended in the middle of its first invitation, or the
@@ -277,23 +277,20 @@ impl Live {
     }
 }
 
-/// Does what needs the hubs' database, unless nothing comes back from there. What was given up counts as a whole or not at
-/// all, and if it does, this hub hears of it as the others do.
+/// Does what needs the hubs' database, if they share one, unless nothing comes back from there. What was given up may have
+/// been done up to one of its transactions; this hub hears of that as the others do.
 pub(super) async fn in_time<T>(
+    is_shared: bool,
     work: impl Future<Output = Result<T, Refused>>,
 ) -> Result<T, Refused> {
+    if !is_shared {
+        return work.await;
+    }
     let done = tokio::time::timeout(TURN, work).await;
     done.unwrap_or_else(|_| Err(Refused::unanswered()))
 }
 
-/// Runs a change of a hub to its end, whether or not anybody waits.
-async fn turned<T: Send + 'static>(
-    work: impl Future<Output = Result<T, Refused>> + Send + 'static,
-) -> Result<T, Refused> {
-    whole(in_time(work)).await
-}
-
-/// Runs a change to its end, whether or not anybody waits.
+/// Goes on with a change, whether or not anybody waits.
 async fn whole<T: Send + 'static>(
     work: impl Future<Output = Result<T, Refused>> + Send + 'static,
 ) -> Result<T, Refused> {
@@ -309,18 +306,30 @@ impl Household {
         }
     }
 
-    /// Waits until this hub may change the household.
-    async fn turn(&self) -> Result<Turn<'_>, Refused> {
-        let here = self.changing.lock().await;
-        let live = self.as_hub()?;
-        let everywhere = live.lock().await?;
-        // Another hub may have removed this node meanwhile.
+    /// Changes the household when it is this hub's turn, whether or not anybody waits.
+    async fn turned<T: Send + 'static, F>(
+        self: &Arc<Self>,
+        change: impl FnOnce(Arc<Self>, Arc<Live>) -> F + Send + 'static,
+    ) -> Result<T, Refused>
+    where
+        F: Future<Output = Result<T, Refused>> + Send,
+    {
+        // A member that asks another one has not both wait.
         self.as_hub()?;
-        Ok(Turn {
-            live,
-            _here: here,
-            _everywhere: everywhere,
+        let this = Arc::clone(self);
+        whole(async move {
+            let _here = this.changing.lock().await;
+            let live = this.as_hub()?;
+            let is_shared = live.is_shared();
+            let changing = async {
+                let _everywhere = live.lock().await?;
+                // Another hub may have removed this node meanwhile.
+                this.as_hub()?;
+                change(Arc::clone(&this), Arc::clone(&live)).await
+            };
+            in_time(is_shared, changing).await
         })
+        .await
     }
 
     /// Makes a ticket. A node that is alone becomes the hub of a household of its own.
@@ -335,7 +344,10 @@ impl Household {
             let _alone = this.changing.lock().await;
             let live = match this.live() {
                 Some(live) => live,
-                None => in_time(this.found(&node)).await?,
+                None => {
+                    let is_shared = this.options.database.is_some();
+                    in_time(is_shared, this.found(&node)).await?
+                }
             };
             let expires = unix_time() + lasts;
             let (household, own) = (live.belonging.household, live.own);
@@ -345,7 +357,7 @@ impl Household {
             // The secret half stays here, whoever keeps the other.
             match &live.registry {
                 Some(registry) => {
-                    in_time(async {
+                    in_time(live.is_shared(), async {
                         let _everywhere = live.lock().await?;
                         this.as_hub()?;
                         registry.give(kept, own).await
@@ -376,12 +388,8 @@ impl Household {
 
     /// Keeps a ticket that a member made.
     pub async fn issued(self: &Arc<Self>, who: NodeId, issued: Issue) -> Result<(), Refused> {
-        let this = Arc::clone(self);
-        turned(async move {
-            // A member that asks another one has not both wait.
-            this.as_hub()?;
-            let turn = this.turn().await?;
-            turn.live.roster(|roster| roster.may_pass(&who).map(drop))?;
+        self.turned(async move |_, live| {
+            live.roster(|roster| roster.may_pass(&who).map(drop))?;
             let lasts = issued.expires.saturating_sub(unix_time());
             // A clock may be a little off.
             let wanted = Invite {
@@ -393,7 +401,7 @@ impl Household {
                 expires: issued.expires,
                 used_by: None,
             };
-            turn.live.registry()?.give(kept, who).await
+            live.registry()?.give(kept, who).await
         })
         .await
     }
@@ -452,36 +460,35 @@ impl Household {
 
     /// Takes a node in that holds a ticket of this hub.
     pub async fn admit(self: Arc<Self>, who: NodeId, asked: AskToJoin) -> Result<Welcome, Refused> {
-        turned(async move { self.admit_now(who, asked).await }).await
-    }
-
-    async fn admit_now(&self, who: NodeId, asked: AskToJoin) -> Result<Welcome, Refused> {
         let proof = JoinProof {
             ticket: asked.ticket,
             proof: asked.proof,
         };
         // Strangers do not make the others wait.
         self.as_hub()?.registry()?.has_ticket(&proof, &who).await?;
-        let turn = self.turn().await?;
-        let (live, registry) = (&turn.live, turn.live.registry()?);
-        let member = live
-            .roster(|roster| roster.join(who, &asked.name, asked.addresses, asked.capabilities));
-        let (record, event) = registry.sealed(&member)?;
-        let is_removed =
-            live.roster(|roster| roster.record(&who).is_some_and(|known| known.removed));
-        let admission = Admission {
-            who,
-            proof,
-            is_removed,
-            event: event.clone(),
-        };
-        registry.admit(&live.log, admission).await?;
-        live.learn(&[event]);
-        let others = live.roster(|roster| roster.records().cloned().collect());
-        Ok(Welcome {
-            member: record,
-            others,
+        self.turned(async move |_, live| {
+            let registry = live.registry()?;
+            let member = live.roster(|roster| {
+                roster.join(who, &asked.name, asked.addresses, asked.capabilities)
+            });
+            let (record, event) = registry.sealed(&member)?;
+            let is_removed =
+                live.roster(|roster| roster.record(&who).is_some_and(|known| known.removed));
+            let admission = Admission {
+                who,
+                proof,
+                is_removed,
+                event: event.clone(),
+            };
+            registry.admit(&live.log, admission).await?;
+            live.learn(&[event]);
+            let others = live.roster(|roster| roster.records().cloned().collect());
+            Ok(Welcome {
+                member: record,
+                others,
+            })
         })
+        .await
     }
 
     /// Hears from a member where it is and what it can do.
@@ -490,15 +497,12 @@ impl Household {
         who: NodeId,
         said: Hello,
     ) -> Result<Option<Sealed>, Refused> {
-        let this = Arc::clone(self);
-        turned(async move {
-            let turn = this.turn().await?;
-            let live = &turn.live;
+        self.turned(async move |this, live| {
             let changed = live.roster(|roster| {
                 roster.update(&who, said.addresses, said.capabilities, said.hub)
             })?;
             match changed {
-                Some(member) => Ok(Some(this.say(live, member).await?)),
+                Some(member) => Ok(Some(this.say(&live, member).await?)),
                 None => Ok(None),
             }
         })
@@ -517,13 +521,10 @@ impl Household {
     }
 
     async fn remove_node(self: &Arc<Self>, node: NodeId) -> Result<(), Refused> {
-        let this = Arc::clone(self);
-        turned(async move {
-            let turn = this.turn().await?;
-            let live = &turn.live;
+        self.turned(async move |this, live| {
             let member = live.roster(|roster| roster.remove(&node))?;
             live.registry()?.void(node).await?;
-            this.say(live, member).await?;
+            this.say(&live, member).await?;
             live.call_members();
             this.affinity().forget(node);
             Ok(())
@@ -548,13 +549,11 @@ impl Household {
 
     /// The same for a member, which asks the hub.
     pub async fn rename_here(self: &Arc<Self>, name: &str, new: &str) -> Result<(), Refused> {
-        let (this, name, new) = (Arc::clone(self), name.to_owned(), new.to_owned());
-        turned(async move {
-            let turn = this.turn().await?;
-            let live = &turn.live;
+        let (name, new) = (name.to_owned(), new.to_owned());
+        self.turned(async move |this, live| {
             let node = live.roster(|roster| roster.find(&name).map(|member| member.node))?;
             if let Some(member) = live.roster(|roster| roster.rename(&node, &new))? {
-                this.say(live, member).await?;
+                this.say(&live, member).await?;
             }
             Ok(())
         })
@@ -602,7 +601,7 @@ impl Household {
                 message,
             ));
         }
-        let shared = in_time(async {
+        let shared = in_time(self.options.database.is_some(), async {
             match self.place().await? {
                 Place::Own(_) => Ok(None),
                 place @ Place::Shared(_) => place.key().await,
@@ -669,7 +668,7 @@ impl Household {
             Some(doors) => doors,
             None => self.doors().await,
         };
-        let live = self.bring_to_life(belonging, registry, doors).await?;
+        let live = self.bring_somehow(belonging, registry, doors).await?;
         if let Some(node) = node {
             self.look_after(live, &node);
         }
@@ -688,7 +687,7 @@ impl Household {
             };
             let mut is_told = true;
             if live.is_hub() && !live.is_removed() {
-                in_time(this.take_leave(&live, end)).await?;
+                in_time(live.is_shared(), this.take_leave(&live, end)).await?;
             } else if !live.is_hub() {
                 // The hub should know; if it cannot be told, its owner removes this machine there.
                 let told = forwarded::<()>(&live, post("/peer/leave", &serde_json::json!({})));

@@ -54,7 +54,7 @@ async fn tell(household: Arc<Household>, live: Arc<Live>, node: Shared) {
         let is_said = said.as_ref() == Some(&hello);
         if live.owes_membership() {
             let _one = household.changing.lock().await;
-            if let Err(error) = in_time(household.be_member(&live, &node)).await {
+            if let Err(error) = in_time(live.is_shared(), household.be_member(&live, &node)).await {
                 tracing::warn!(%error, "this hub is not in the household's list yet");
             }
         }

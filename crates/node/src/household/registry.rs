@@ -78,9 +78,10 @@ impl Place {
                 blocking(store, forgetting).await
             }
             Self::Shared(database) => {
-                let log = Log::follow(database.clone(), Options::default()).await?;
-                log.replace(&Snapshot::default()).await?;
-                Ok(postgres::forget(database.pool()).await?)
+                let mut transaction = database.pool().begin().await?;
+                Log::replace_within_postgres(&mut transaction, &Snapshot::default()).await?;
+                postgres::forget(&mut *transaction).await?;
+                Ok(transaction.commit().await?)
             }
         }
     }
@@ -232,7 +233,7 @@ impl Registry {
         let mut transaction = postgres::lock(database.pool()).await?;
         if postgres::claim(&mut *transaction, &self.key.secret()).await? {
             // Members go on where they are: under the same cursor.
-            Log::move_within_postgres(&mut transaction, &here).await?;
+            Log::replace_within_postgres(&mut transaction, &here).await?;
         } else {
             let there = postgres::secret(&mut *transaction).await?;
             let there = there.map(|secret| Identity::from_secret(&secret).id());
@@ -306,7 +307,7 @@ impl Refused {
 
     /// Nothing comes back from the shared database.
     pub fn unanswered() -> Self {
-        let message = "the database that the hubs share (database_url) does not answer; what was asked was done as a whole or not at all. Look whether it runs and this machine reaches it, then ask again";
+        let message = "the database that the hubs share (database_url) does not answer in time. Look whether it runs and this machine reaches it, see with `hearth peers` how far what you asked for came, then ask again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, UNREACHABLE, message)
     }
 }

@@ -104,7 +104,7 @@ impl Household {
         let place = Place::Shared(database.clone());
         Ok(match (there, here) {
             (None, Standing::Hub(membership, registry)) => {
-                Standing::Hub(membership, in_time(registry.moved(database)).await?)
+                Standing::Hub(membership, in_time(true, registry.moved(database)).await?)
             }
             // Its hub keeps the household elsewhere.
             (None, here) => here,
@@ -115,14 +115,14 @@ impl Household {
             }
             // It ended in the middle of moving.
             (Some(_), Standing::Hub(membership, registry)) => {
-                Standing::Hub(membership, in_time(registry.moved(database)).await?)
+                Standing::Hub(membership, in_time(true, registry.moved(database)).await?)
             }
             (Some(key), Standing::Member(membership)) => {
                 Standing::Hub(membership, Registry::new(key, place))
             }
             (Some(key), Standing::Alone) => {
                 let registry = Registry::new(key, place);
-                match self.was_removed(&registry).await? {
+                match in_time(true, self.was_removed(&registry)).await? {
                     // Nobody comes back without a ticket.
                     true => Standing::Alone,
                     false => Standing::Hub(self.take_part(registry.household()).await?, registry),
@@ -145,7 +145,7 @@ impl Household {
     }
 
     /// Says once that the shared database does not answer.
-    fn database_away(&self, error: &dyn std::fmt::Display) {
+    pub(super) fn database_away(&self, error: &dyn std::fmt::Display) {
         if !self.database_is_away.swap(true, Ordering::Relaxed) {
             tracing::warn!(
                 "{error}; until it does, this machine is no hub by it, and goes on as it is"
@@ -202,9 +202,7 @@ impl Household {
 
     /// Becomes a hub, if the shared database says so.
     async fn rise(self: &Arc<Self>, node: &Shared) -> Result<(), Refused> {
-        let is_settled = |live: &Live| {
-            live.is_removed() || live.registry.as_ref().is_some_and(Registry::is_shared)
-        };
+        let is_settled = |live: &Live| live.is_removed() || live.is_shared();
         if self.live().is_some_and(|live| is_settled(&live)) {
             return Ok(());
         }

@@ -86,25 +86,23 @@ impl Household {
     }
 
     /// Asks the others what they have, or one of them, unless that was done a moment ago or no prompt gets there anyway.
-    /// Answers whether anybody was asked.
+    /// Answers whether anybody was asked since this began.
     pub async fn ask_afresh(&self, whom: Option<NodeId>) -> bool {
         let Some(live) = self.live() else {
             return false;
         };
+        let begun = Instant::now();
         let mut members = self.others();
-        {
-            let monitor = live.monitor();
-            members.retain(|member| {
-                let is_meant = whom.is_none_or(|whom| whom == member.node);
-                is_meant && monitor.health(member.node, None, now()) != Health::Bad
-            });
-        }
-        {
-            let (mut asked, now) = (live.afresh(), Instant::now());
-            asked.retain(|_, at| now.duration_since(*at) < AFRESH);
-            members.retain(|member| !asked.contains_key(&member.node));
-            asked.extend(members.iter().map(|member| (member.node, now)));
-        }
+        members.retain(|member| {
+            let is_meant = whom.is_none_or(|whom| whom == member.node);
+            is_meant && live.monitor().health(member.node, None, now()) != Health::Bad
+        });
+        // Who comes meanwhile waits for the same answers.
+        let mut asked = live.afresh.lock().await;
+        asked.retain(|_, at| at.elapsed() < AFRESH);
+        let is_new = |member: &Member| asked.get(&member.node).is_some_and(|at| *at >= begun);
+        let is_answered = members.iter().any(is_new);
+        members.retain(|member| !asked.contains_key(&member.node));
         let each = members.iter().map(|member| {
             let probe = Probe {
                 peer: member.node,
@@ -112,23 +110,30 @@ impl Household {
                 model: None,
             };
             let live = &live;
-            async move { timeout(GLANCE, look(live, &probe)).await }
+            async move { look(live, &probe).await }
         });
         join_all(each).await;
-        !members.is_empty()
+        let now = Instant::now();
+        asked.extend(members.iter().map(|member| (member.node, now)));
+        is_answered || !members.is_empty()
     }
 
-    /// Looks whether a hub answers now.
+    /// Looks whether a hub answers now. One bad moment is not believed.
     pub async fn examine_hub(&self) {
         let Some(live) = self.live().filter(|live| !live.is_hub()) else {
             return;
         };
-        match live.ask_hub(&get(ECHO), GLANCE).await {
-            Ok(reply) if reply.status().is_success() => live.hub_answered(),
-            // It is there; why it refuses, it says to who follows it.
-            Ok(_) => {}
-            Err(_) => live.hub_failed(),
+        for _ in 0..2 {
+            let hubs = live.hubs().into_iter().map(|(hub, addresses)| {
+                let live = &live;
+                async move { live.send(hub, &addresses, get(ECHO), GLANCE).await }
+            });
+            // Whatever it says, it is there; why it refuses, it says to who follows it.
+            if join_all(hubs).await.iter().any(Result::is_ok) {
+                return live.hub_answered();
+            }
         }
+        live.hub_failed();
     }
 
     /// Whether a node answers this one now; another member asks, who does not reach it.

@@ -123,7 +123,7 @@ pub(crate) async fn generate(
     body: Body,
 ) -> Result<Response, Refused> {
     let question: Question = read(&node, body).await?;
-    is_taken(&node, question.version)?;
+    ready_for(&node, question.version)?;
     if !(16..=64).contains(&question.run.len()) || !hearth_protocol::id::is_sane(&question.run) {
         let message = "run must be 16 to 64 visible ASCII characters";
         return Err(Refused::new(
@@ -181,7 +181,7 @@ pub(crate) async fn commit(
 }
 
 /// Whether this node does something for another one now that asks in this version.
-pub(super) fn is_taken(node: &Shared, version: u32) -> Result<(), Refused> {
+pub(super) fn ready_for(node: &Shared, version: u32) -> Result<(), Refused> {
     if version != VERSION {
         let message = format!(
             "this node speaks version {VERSION} of prompts for other nodes and was asked in version {version}; update the older one"

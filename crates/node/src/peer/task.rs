@@ -26,7 +26,7 @@ use tokio::time::timeout;
 
 use super::frame::{Frame, Work};
 use super::frames;
-use super::generate::{Run, is_taken};
+use super::generate::{Run, ready_for};
 use crate::access::Caller;
 use crate::failure::Failure;
 use crate::household::Refused;
@@ -202,7 +202,7 @@ pub(crate) async fn task(
     body: Body,
 ) -> Result<Response, Refused> {
     let question: Question<'static> = read(&node, body).await?;
-    is_taken(&node, question.version)?;
+    ready_for(&node, question.version)?;
     offers(&node, &question.model)?;
     if let Task::Embed { request, .. } = &*question.task
         && request.inputs.len() > MOST_INPUTS
@@ -375,7 +375,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_answer_to_what_was_asked_is_taken() {
+    fn only_an_answer_to_what_was_asked_ready_for() {
         assert!(embed(2).fits(&vectors(2)));
         assert!(!embed(2).fits(&vectors(1)) && !embed(2).fits(&Answer::Tokens(2)));
         assert!(!Task::Show { verbose: true }.fits(&vectors(1)));

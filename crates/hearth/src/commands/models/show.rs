@@ -12,12 +12,13 @@ use hyper::Method;
 use serde_json::json;
 
 use super::outside;
+use crate::answer::model_name;
 use crate::commands::Context;
 use crate::config::show_size;
 use crate::failure::{Failure, Outcome};
 use crate::network::{encoders, store};
 use crate::screen::{Screen, println};
-use crate::{addressed, ember};
+use crate::{addressed, daemon, ember};
 
 /// Flags of `hearth show`.
 #[derive(Debug, Args)]
@@ -27,7 +28,7 @@ EXAMPLES
   hearth models show qwen3:1.7b --template
   hearth models show mine.gguf --metadata
   hearth models show qwen3:1.7b --json | jq .facts
-  hearth show gpubox/qwen3:1.7b          of another machine of the household")]
+  hearth show gpubox/qwen3:1.7b          of another machine of the household: less is known")]
 pub struct ShowArgs {
     /// Model: a name or a .gguf file, or an encoder
     #[arg(value_name = "MODEL")]
@@ -49,13 +50,13 @@ pub async fn run(context: &Context, args: &ShowArgs) -> Outcome {
     {
         return show_encoder(&encoder, args, screen);
     }
-    let shown = match find(context, &args.model) {
-        Ok(shown) => shown,
-        Err(failure) => match elsewhere(context, args).await? {
-            Some((machine, shown)) => return show_other(&machine, &shown, args, screen),
-            None => return Err(failure),
-        },
-    };
+    let (catalogue, _) = daemon::known(&context.config, &ember::path(&context.config.home));
+    let is_here = store.find(&args.model).is_ok()
+        || catalogue.resolve(Some(&model_name(&args.model))).is_ok();
+    if !is_here && let Some((name, shown)) = elsewhere(context, args).await? {
+        return show_other(&name, &shown, args, screen);
+    }
+    let shown = find(context, &args.model)?;
     if screen.json {
         println(&as_json(&shown).to_string());
         return Ok(());
@@ -133,11 +134,12 @@ fn show_other(name: &str, shown: &ollama::Shown, args: &ShowArgs, screen: &Scree
     }
     if args.metadata {
         for (key, value) in &shown.model_info {
+            let (key, value) = (harmless(key), harmless(&value.to_string()));
             println(&format!("{} {value}", screen.dim(&format!("{key} ="))));
         }
         return Ok(());
     }
-    println(&screen.bold(model));
+    println(&screen.bold(&harmless(model)));
     let details = &shown.details;
     let mut rows = vec![
         ("architecture", details.family.clone()),
@@ -154,7 +156,9 @@ fn show_other(name: &str, shown: &ollama::Shown, args: &ShowArgs, screen: &Scree
         rows.push(("template", format!("{lines} lines; see --template")));
     }
     rows.push(("on", machine.to_owned()));
-    print_rows(rows, screen);
+    let rows = rows.into_iter();
+    let rows = rows.map(|(name, value)| (name, harmless(&value)));
+    print_rows(rows.collect(), screen);
     Ok(())
 }
 

@@ -53,22 +53,22 @@ pub(super) async fn claim(
 }
 
 /// Forgets the key and every ticket.
-pub(super) async fn forget(pool: &PgPool) -> Result<(), Error> {
+pub(super) async fn forget(database: impl Executor<'_, Database = Postgres>) -> Result<(), Error> {
     query(
         "WITH tickets AS (DELETE FROM household_ticket)
          DELETE FROM household_key",
     )
-    .execute(pool)
+    .execute(database)
     .await?;
     Ok(())
 }
 
-/// Waits for the other hubs, ten seconds at the most: what they do takes milliseconds. One that vanished with the lock loses
+/// Waits for the other hubs, five seconds at the most: what they do takes milliseconds. One that vanished with the lock loses
 /// it.
 pub(super) async fn lock(pool: &PgPool) -> Result<Transaction<'static, Postgres>, Error> {
     let mut transaction = pool.begin().await?;
     query(
-        "SELECT set_config('lock_timeout', '10s', true),
+        "SELECT set_config('lock_timeout', '5s', true),
                 set_config('idle_in_transaction_session_timeout', '30s', true)",
     )
     .execute(&mut *transaction)
