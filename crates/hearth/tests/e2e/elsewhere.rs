@@ -98,21 +98,33 @@ fn up_takes_no_node_of_another_home_for_its_own() {
 }
 
 #[test]
-fn stop_ends_no_node_of_another_home_unless_it_is_named() {
+fn nothing_is_changed_for_good_at_a_node_of_another_home_unless_it_is_named() {
     let (own, other) = (Household::new(), Household::new());
     let mut node = other.serve(&[]);
-    let arguments = ["stop"];
-    let mut command = own.command(&arguments);
-    command
-        .env_remove("HEARTH_HOST")
-        .env("OLLAMA_HOST", &node.address);
-    let ran = Ran::new(&arguments, command.output().unwrap()).ends_with(3);
-    let fix = format!("hearth stop --host {}", node.address);
-    assert!(
-        ran.err.contains("is of another home") && ran.err.contains(&fix),
-        "{}",
-        ran.err
-    );
+    let at_home = |arguments: &[&str]| {
+        let mut command = own.command(arguments);
+        command
+            .env_remove("HEARTH_HOST")
+            .env("OLLAMA_HOST", &node.address);
+        Ran::new(arguments, command.output().unwrap())
+    };
+    for arguments in [
+        &["stop"][..],
+        &["invite"],
+        &["peers"],
+        &["peers", "remove", "x"],
+    ] {
+        let ran = at_home(arguments).ends_with(3);
+        let fix = format!("give --host {}", node.address);
+        assert!(
+            ran.err.contains("is of another home") && ran.err.contains(&fix),
+            "{arguments:?}: {}",
+            ran.err
+        );
+    }
+    // The home itself is of no household, whatever that node is of.
+    let left = at_home(&["leave"]).ends_with(1);
+    assert!(left.err.contains("no household"), "{}", left.err);
     assert!(node.child.try_wait().unwrap().is_none(), "the node ended");
     own.hearth(&["stop", "--host", &node.address]).ok();
 }
