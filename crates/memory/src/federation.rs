@@ -1,8 +1,10 @@
 //! What several machines found for one query, as one answer. Pure.
 //!
 //! Scores are scaled within the answer of one machine, so the lists are fused again as one, from what each says about why
-//! it was found. Cosines of different encoders are not comparable; machines with different ones are ordered by words
-//! mostly.
+//! it was found. BM25 of different stores is not comparable: a word that is rare in one is in every note of another, which
+//! may have only two. So a memory's words count at least as much as the part of the query that its text covers. Of a
+//! machine without an encoder that part stands for the meaning, too. Cosines of different encoders are not comparable
+//! either; machines with different ones are ordered by words mostly.
 
 use std::collections::HashSet;
 
@@ -10,7 +12,7 @@ use hearth_protocol::memory::Hit;
 use jiff::Timestamp;
 
 use crate::gate::fingerprint;
-use crate::retrieval::{Asked, Fusion, Signals, fuse};
+use crate::retrieval::{Asked, Fusion, Signals, covered, fuse};
 
 /// The best of what machines (`T` names them) found for a query, explained (`Search::explain`); the first machine comes
 /// first among equals. A memory that says the same as a better one is left out, whoever has it. At most `limit`.
@@ -24,8 +26,16 @@ pub fn merged<T: Clone>(
     for (machine, hits) in found {
         all.extend(hits.into_iter().map(|hit| (machine.clone(), hit)));
     }
-    let signals: Vec<Signals> = all.iter().map(|(_, hit)| signals(hit, now)).collect();
     let asked = Asked::new(query, all.len());
+    let mut signals: Vec<Signals> = all.iter().map(|(_, hit)| signals(hit, now)).collect();
+    let similar = signals.iter().filter_map(|found| found.similarity);
+    let nearest = similar.reduce(f32::max);
+    for ((_, hit), found) in all.iter().zip(&mut signals) {
+        let Some(words) = found.words else { continue };
+        let part = covered(query, &hit.memory.text);
+        found.words = Some(words.max(part * asked.enough()));
+        found.similarity = found.similarity.or(nearest.map(|nearest| nearest * part));
+    }
     let scores = fuse(&signals, asked, Fusion::USUAL);
     for ((_, hit), (score, _)) in all.iter_mut().zip(scores) {
         hit.score = score;
@@ -76,6 +86,23 @@ mod tests {
                 ..Why::default()
             }),
         }
+    }
+
+    #[test]
+    fn what_a_small_store_finds_by_words_alone_comes_before_what_is_hardly_related() {
+        let now = "2026-01-02T00:00:00Z".parse().unwrap();
+        let here = vec![hit("a web page", 0.3, None), hit("of the press", 0.2, None)];
+        // In a store of two notes BM25 of a word that one of them has is next to nothing, and there is no encoder.
+        let mut exact = hit("the printer is upstairs", 0.0, Some(1e-6));
+        exact.why.as_mut().unwrap().similarity = None;
+        let merged = merged(
+            "printer",
+            vec![("here", here), ("there", vec![exact])],
+            10,
+            now,
+        );
+        assert_eq!(merged[0].0, "there", "{merged:?}");
+        assert!(merged[0].1.score > 2.0 * merged[2].1.score, "{merged:?}");
     }
 
     #[test]

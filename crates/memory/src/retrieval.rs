@@ -77,6 +77,25 @@ pub(crate) fn words(query: &str) -> Option<String> {
     (!quoted.is_empty()).then(|| quoted.join(" OR "))
 }
 
+/// The share of a query's telling words that a text has, 0 to 1; a word counts if one of the two begins with the other, as
+/// `backup` and `backups` do.
+pub(crate) fn covered(query: &str, text: &str) -> f32 {
+    let text = text.to_lowercase();
+    let has: HashSet<&str> = text.split(|c: char| !c.is_alphanumeric()).collect();
+    let words = telling(query);
+    let is_near = |word: &str, other: &str| {
+        let (short, long) = match word.len() < other.len() {
+            true => (word, other),
+            false => (other, word),
+        };
+        short == long || (short.len() >= 4 && long.starts_with(short))
+    };
+    let found = words
+        .iter()
+        .filter(|word| has.iter().any(|other| is_near(word, other)));
+    found.count() as f32 / words.len().max(1) as f32
+}
+
 /// What a query asks for, as far as it decides how its signals count.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Asked {
@@ -87,6 +106,11 @@ pub(crate) struct Asked {
 }
 
 impl Asked {
+    /// BM25 of a memory that has all of its words.
+    pub fn enough(&self) -> f32 {
+        self.enough
+    }
+
     /// By this query, of a store of so many memories.
     pub fn new(query: &str, memories: usize) -> Self {
         let words = telling(query);
@@ -265,6 +289,17 @@ mod tests {
             words("a\"b\" OR NEAR(c*)").unwrap(),
             "\"b\" OR \"near\" OR \"c\""
         );
+    }
+
+    #[test]
+    fn a_text_covers_the_words_that_it_has() {
+        assert_eq!(
+            covered("where is the printer?", "The Printer is upstairs"),
+            1.0
+        );
+        assert_eq!(covered("keep backups", "a backup of the router"), 0.5);
+        assert_eq!(covered("cat", "catalogue"), 0.0);
+        assert_eq!(covered("?!", "anything"), 0.0);
     }
 
     #[test]

@@ -542,6 +542,12 @@ impl Household {
         };
         let doors = self.doors().await;
         let live = self.bring_somehow(belonging, registry, doors).await?;
+        let (called, wanted) = (live.name_of(live.own), &self.options.name);
+        if called != *wanted {
+            tracing::info!(
+                "the household calls this machine {called}, and its name here is {wanted}; to have it called so: hearth peers rename {called} {wanted}"
+            );
+        }
         self.look_after(live, node);
         Ok(())
     }
@@ -560,7 +566,9 @@ impl Household {
         self.runs.give_up_all();
         if let Some(quic) = live.as_ref().and_then(|live| live.quic.as_ref()) {
             // The others are told, so that they need not wait to notice; but nobody is waited for long.
-            let _ = tokio::time::timeout(FAREWELL, quic.close()).await;
+            let quic = Arc::clone(quic);
+            let closing = tokio::spawn(async move { quic.close().await });
+            let _ = tokio::time::timeout(FAREWELL, closing).await;
         }
     }
 

@@ -45,7 +45,7 @@ pub fn words(code: Code, subject: &Subject<'_>) -> (String, Option<String>) {
         ),
         Code::HubUnreachable => (
             format!("the hub does not answer{at}; what the roster said last still holds, and peers that answer are used"),
-            "start the hub's machine, or its node: `hearth serve`; until then nobody joins, leaves or is removed".to_owned(),
+            "start the hub's machine, or its node: `hearth serve`; until then nobody joins or is removed".to_owned(),
         ),
         Code::NotInRoster if subject.there => (
             format!("{name} does not know this machine as a member of its household"),

@@ -514,7 +514,7 @@ impl Household {
         let live = self.as_hub()?;
         let node = live.roster(|roster| roster.find(name).map(|member| member.node))?;
         if node == live.own {
-            let message = "this is the hub itself; `hearth leave` here ends the household";
+            let message = "this is the hub itself; `hearth leave --end` here ends the household";
             return Err(Refused::new(StatusCode::CONFLICT, "is_the_hub", message));
         }
         self.remove_node(node).await
@@ -682,7 +682,7 @@ impl Household {
         whole(async move {
             let _alone = this.changing.lock().await;
             let Some(live) = this.live() else {
-                let message = "this machine belongs to no household";
+                let message = "this machine belongs to no household, so there is nothing to leave";
                 return Err(Refused::new(StatusCode::CONFLICT, "no_household", message));
             };
             let mut is_told = true;
