@@ -408,19 +408,15 @@ fn all_others(node: &Node) -> impl Iterator<Item = (PeerModel, NodeId, String)> 
 /// nobody is known to have it, the others are asked again.
 pub(crate) async fn find(node: &Node, name: &str, purpose: Purpose) -> Option<(PeerModel, String)> {
     let found = known(node, name, purpose);
-    let machine = name.split_once('/').map(|(machine, _)| machine);
-    let pinned = machine.and_then(|machine| node.household.named(machine));
-    if found.is_some() || !node.household.ask_afresh(pinned).await {
+    let whom = pinned(node, name).map(|(machine, _)| machine);
+    if found.is_some() || !node.household.ask_afresh(whom).await {
         return found;
     }
     known(node, name, purpose)
 }
 
 fn known(node: &Node, name: &str, purpose: Purpose) -> Option<(PeerModel, String)> {
-    let household = &node.household;
-    let pinned = name
-        .split_once('/')
-        .and_then(|(machine, rest)| Some((household.named(machine)?, rest)));
+    let pinned = pinned(node, name);
     let all = all_others(node).filter(|(model, node, _)| {
         purpose.suits(model) && pinned.is_none_or(|(machine, _)| machine == *node)
     });
@@ -437,8 +433,8 @@ fn known(node: &Node, name: &str, purpose: Purpose) -> Option<(PeerModel, String
 
 /// The model's name behind the name of this machine; `None` if that does not stand before it.
 pub(crate) fn pinned_here<'a>(node: &Node, name: &'a str) -> Option<&'a str> {
-    let (machine, rest) = name.split_once('/')?;
-    (node.household.named(machine)? == node.household.id()).then_some(rest)
+    let (machine, rest) = pinned(node, name)?;
+    (machine == node.household.id()).then_some(rest)
 }
 
 /// Whether another machine may answer for a model that this one has not.
@@ -449,8 +445,13 @@ pub(crate) async fn may_be_elsewhere(node: &Node, model: &str, purpose: Purpose)
 
 /// Whether a machine of the household stands before the slash of a model's name.
 pub(crate) fn is_pinned(node: &Node, model: &str) -> bool {
-    let machine = model.split_once('/').map(|(machine, _)| machine);
-    machine.is_some_and(|machine| node.household.named(machine).is_some())
+    pinned(node, model).is_some()
+}
+
+/// The machine before the slash of a model's name, and what stands behind it.
+fn pinned<'a>(node: &Node, name: &'a str) -> Option<(NodeId, &'a str)> {
+    let (machine, rest) = name.split_once('/')?;
+    Some((node.household.named(machine)?, rest))
 }
 
 /// Whether another machine that answers has this model loaded and this one has not, so that loading it here first would

@@ -124,7 +124,7 @@ pub(crate) async fn small_echo() -> StatusCode {
 pub(crate) async fn reach(State(node): State<Shared>, Path(other): Path<String>) -> Answer<bool> {
     let other = other.parse().map_err(|error| {
         let message = format!("node: {error}");
-        Refused::new(StatusCode::BAD_REQUEST, "invalid_field", message)
+        Refused::invalid_field(message)
     })?;
     Ok(Json(node.household.reaches(other).await))
 }

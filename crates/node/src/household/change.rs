@@ -63,6 +63,11 @@ impl Refused {
         }
     }
 
+    /// What was asked is wrong; the message names the field.
+    pub fn invalid_field(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "invalid_field", message)
+    }
+
     /// What went wrong on this machine.
     pub fn failed(error: impl std::fmt::Display) -> Self {
         let status = StatusCode::INTERNAL_SERVER_ERROR;
@@ -153,11 +158,7 @@ fn lasting(wanted: &Invite) -> Result<u64, Refused> {
         EXPIRY.start(),
         EXPIRY.end()
     );
-    Err(Refused::new(
-        StatusCode::BAD_REQUEST,
-        "invalid_field",
-        message,
-    ))
+    Err(Refused::invalid_field(message))
 }
 
 fn member(name: &str) -> String {

@@ -62,8 +62,7 @@ pub(crate) async fn whole(node: &Shared, body: Body) -> Result<Vec<u8>, Refused>
 }
 
 fn parsed<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Refused> {
-    parse::body(bytes)
-        .map_err(|error| Refused::new(StatusCode::BAD_REQUEST, "invalid_field", error.message))
+    parse::body(bytes).map_err(|error| Refused::invalid_field(error.message))
 }
 
 /// Prints a ticket with which one machine joins. A machine that is alone becomes a hub.
@@ -179,9 +178,7 @@ pub(crate) async fn diagnosis(
     State(node): State<Shared>,
     about: Result<Query<About>, QueryRejection>,
 ) -> Result<Response, Refused> {
-    let Query(about) = about.map_err(|error| {
-        Refused::new(StatusCode::BAD_REQUEST, "invalid_field", error.body_text())
-    })?;
+    let Query(about) = about.map_err(|error| Refused::invalid_field(error.body_text()))?;
     let household = &node.household;
     let own = household.id();
     let all = household.others().into_iter().map(|member| member.node);

@@ -126,11 +126,7 @@ pub(crate) async fn generate(
     ready_for(&node, question.version)?;
     if !(16..=64).contains(&question.run.len()) || !hearth_protocol::id::is_sane(&question.run) {
         let message = "run must be 16 to 64 visible ASCII characters";
-        return Err(Refused::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_field",
-            message,
-        ));
+        return Err(Refused::invalid_field(message));
     }
     if let Some(model) = &question.model {
         offers(&node, model)?;

@@ -191,11 +191,7 @@ pub(crate) async fn share(State(node): State<Shared>, body: Body) -> Result<Json
         .is_some_and(|project| project.trim().is_empty())
     {
         let message = "project is empty; name one, or leave it out to share every memory";
-        return Err(Refused::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_field",
-            message,
-        ));
+        return Err(Refused::invalid_field(message));
     }
     let project = wanted.project.unwrap_or_default();
     let sharing = {

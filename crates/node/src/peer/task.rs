@@ -208,11 +208,7 @@ pub(crate) async fn task(
         && request.inputs.len() > MOST_INPUTS
     {
         let message = format!("inputs holds more than {MOST_INPUTS} texts; send them in several");
-        return Err(Refused::new(
-            StatusCode::BAD_REQUEST,
-            "invalid_field",
-            message,
-        ));
+        return Err(Refused::invalid_field(message));
     }
     let name = format!("task-{:032x}", rand::random::<u128>());
     let Some(run) = node.runs.begin((caller.node(), name)) else {
@@ -375,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_answer_to_what_was_asked_ready_for() {
+    fn only_an_answer_to_what_was_asked_is_taken() {
         assert!(embed(2).fits(&vectors(2)));
         assert!(!embed(2).fits(&vectors(1)) && !embed(2).fits(&Answer::Tokens(2)));
         assert!(!Task::Show { verbose: true }.fits(&vectors(1)));

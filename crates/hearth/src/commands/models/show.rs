@@ -53,8 +53,8 @@ pub async fn run(context: &Context, args: &ShowArgs) -> Outcome {
     let (catalogue, _) = daemon::known(&context.config, &ember::path(&context.config.home));
     let is_here = store.find(&args.model).is_ok()
         || catalogue.resolve(Some(&model_name(&args.model))).is_ok();
-    if !is_here && let Some((name, shown)) = elsewhere(context, args).await? {
-        return show_other(&name, &shown, args, screen);
+    if !is_here && let Some((other, shown)) = elsewhere(context, args).await? {
+        return show_other(&other, &shown, args, screen);
     }
     let shown = find(context, &args.model)?;
     if screen.json {
@@ -97,8 +97,11 @@ fn print_template(name: &str, template: Option<&str>) -> Outcome {
     Ok(())
 }
 
-/// A model that another machine of the household has, as its node tells of it, and the machine's name.
-async fn elsewhere(context: &Context, args: &ShowArgs) -> Outcome<Option<(String, ollama::Shown)>> {
+/// A model that another machine of the household has, as its node tells of it.
+async fn elsewhere(
+    context: &Context,
+    args: &ShowArgs,
+) -> Outcome<Option<(ModelElsewhere, ollama::Shown)>> {
     let Ok((client, status)) = addressed::running(&context.config).await else {
         return Ok(None);
     };
@@ -115,12 +118,17 @@ async fn elsewhere(context: &Context, args: &ShowArgs) -> Outcome<Option<(String
     let name = format!("{}/{}", other.machine, other.name);
     let wanted = json!({"model": name, "verbose": args.metadata});
     let shown = client.ask(Method::POST, "/api/show", Some(&wanted)).await?;
-    Ok(Some((name, shown)))
+    Ok(Some((other, shown)))
 }
 
 /// Prints what another machine says of its model.
-fn show_other(name: &str, shown: &ollama::Shown, args: &ShowArgs, screen: &Screen) -> Outcome {
-    let (machine, model) = name.split_once('/').unwrap_or_default();
+fn show_other(
+    other: &ModelElsewhere,
+    shown: &ollama::Shown,
+    args: &ShowArgs,
+    screen: &Screen,
+) -> Outcome {
+    let (machine, model) = (&other.machine, &other.name);
     let template = Some(shown.template.as_str()).filter(|template| !template.is_empty());
     if screen.json {
         let mut line = json!(shown);
@@ -130,7 +138,7 @@ fn show_other(name: &str, shown: &ollama::Shown, args: &ShowArgs, screen: &Scree
         return Ok(());
     }
     if args.template {
-        return print_template(name, template);
+        return print_template(&format!("{machine}/{model}"), template);
     }
     if args.metadata {
         for (key, value) in &shown.model_info {
@@ -155,7 +163,7 @@ fn show_other(name: &str, shown: &ollama::Shown, args: &ShowArgs, screen: &Scree
         let lines = template.lines().count();
         rows.push(("template", format!("{lines} lines; see --template")));
     }
-    rows.push(("on", machine.to_owned()));
+    rows.push(("on", machine.clone()));
     let rows = rows.into_iter();
     let rows = rows.map(|(name, value)| (name, harmless(&value)));
     print_rows(rows.collect(), screen);
